@@ -1,0 +1,95 @@
+// swift-tools-version: 6.2
+// The floor plan: one target a room. Which room may import which is checked at build time
+// (`--explicit-target-dependency-import-check error`), so a dependency that is not listed here cannot be used.
+import PackageDescription
+
+/// Every Swift target is built with the same rules: Swift 6 mode, imports internal unless said otherwise,
+/// `unsafe` written out wherever memory safety rests on a proof, and warnings refused.
+let rules: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableExperimentalFeature("Lifetimes"),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+]
+
+let package = Package(
+    name: "moongate",
+    platforms: [.macOS(.v15)],
+    products: [.executable(name: "moongate", targets: ["moongate"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: ["JSON", "YAML"]),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    ],
+    targets: [
+        // C modules: the distribution's libraries, and our shims over them.
+        .systemLibrary(name: "CLua54", pkgConfig: "lua5.4", providers: [.apt(["liblua5.4-dev"])]),
+        .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .target(
+            name: "CLua", dependencies: ["CLua54"],
+            cSettings: [.unsafeFlags(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2"])]),
+
+        // Shared words.
+        .target(name: "Model", swiftSettings: rules),
+
+        // Data plane.
+        .target(name: "HTTPWire", dependencies: ["Model"], swiftSettings: rules),
+        .target(name: "Routing", dependencies: ["Model"], swiftSettings: rules),
+        .target(name: "Upstreams", dependencies: ["Model"], swiftSettings: rules),
+        .target(name: "Scripting", dependencies: ["CLua", "CPCRE2", "COpenSSL", "Model"], swiftSettings: rules),
+        .target(name: "Middlewares", dependencies: ["Scripting", "HTTPWire", "Model"], swiftSettings: rules),
+        .target(name: "Telemetry", dependencies: ["Model"], swiftSettings: rules),
+        .target(name: "Reactor", swiftSettings: rules),
+        .target(
+            name: "Proxy",
+            dependencies: ["HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "Telemetry", "Upstreams"],
+            swiftSettings: rules),
+
+        // Control plane.
+        .target(name: "KubernetesAPI", swiftSettings: rules),
+        .target(
+            name: "Manifests", dependencies: ["KubernetesAPI", "Model", .product(name: "Yams", package: "Yams")],
+            swiftSettings: rules),
+        .target(name: "IngressTranslation", dependencies: ["KubernetesAPI", "Model"], swiftSettings: rules),
+        .target(
+            name: "Admin",
+            dependencies: ["Model", "Telemetry", .product(name: "Hummingbird", package: "hummingbird")],
+            swiftSettings: rules),
+
+        // The program.
+        .executableTarget(
+            name: "moongate",
+            dependencies: [
+                "Admin", "HTTPWire", "IngressTranslation", "KubernetesAPI", "Manifests", "Middlewares", "Model", "Proxy",
+                "Reactor", "Routing", "Scripting", "Telemetry", "Upstreams",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Configuration", package: "swift-configuration"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ],
+            swiftSettings: rules),
+
+        // Tests: one target a room.
+        .target(name: "MoongateTesting", dependencies: ["Model"], swiftSettings: rules),
+        .testTarget(name: "HTTPWireTests", dependencies: ["HTTPWire", "Model"], swiftSettings: rules),
+        .testTarget(name: "RoutingTests", dependencies: ["Model", "Routing"], swiftSettings: rules),
+        .testTarget(name: "UpstreamsTests", dependencies: ["Model", "Upstreams"], swiftSettings: rules),
+        .testTarget(name: "ScriptingTests", dependencies: ["Model", "Scripting"], swiftSettings: rules),
+        .testTarget(name: "MiddlewaresTests", dependencies: ["HTTPWire", "Middlewares", "Model", "Scripting"], swiftSettings: rules),
+        .testTarget(name: "TelemetryTests", dependencies: ["Model", "Telemetry"], swiftSettings: rules),
+        .testTarget(name: "ReactorTests", dependencies: ["Reactor"], swiftSettings: rules),
+        .testTarget(name: "ProxyTests", dependencies: ["HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "Telemetry", "Upstreams"], swiftSettings: rules),
+        .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: rules),
+        .testTarget(name: "ManifestsTests", dependencies: ["KubernetesAPI", "Manifests", "Model"], swiftSettings: rules),
+        .testTarget(name: "IngressTranslationTests", dependencies: ["IngressTranslation", "KubernetesAPI", "Manifests", "Model", "MoongateTesting"], swiftSettings: rules),
+        .testTarget(name: "ModelTests", dependencies: ["Model"], swiftSettings: rules),
+        .testTarget(name: "ScenarioTests", dependencies: ["MoongateTesting", "moongate"], swiftSettings: rules),
+    ]
+)

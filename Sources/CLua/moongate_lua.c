@@ -1,0 +1,1 @@
+#include "moongate_lua.h"

@@ -1,0 +1,1 @@
+// Tests of the room HTTPWire: one file per source file.

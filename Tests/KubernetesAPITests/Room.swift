@@ -1,0 +1,1 @@
+// Tests of the room KubernetesAPI: one file per source file.

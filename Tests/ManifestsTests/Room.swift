@@ -1,0 +1,1 @@
+// Tests of the room Manifests: one file per source file.

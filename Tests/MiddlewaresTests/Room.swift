@@ -1,0 +1,1 @@
+// Tests of the room Middlewares: one file per source file.

@@ -1,0 +1,1 @@
+// Tests of the room Model: one file per source file.

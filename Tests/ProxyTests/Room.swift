@@ -1,0 +1,1 @@
+// Tests of the room Proxy: one file per source file.

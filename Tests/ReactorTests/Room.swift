@@ -1,0 +1,1 @@
+// Tests of the room Reactor: one file per source file.

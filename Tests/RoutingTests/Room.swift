@@ -1,0 +1,1 @@
+// Tests of the room Routing: one file per source file.

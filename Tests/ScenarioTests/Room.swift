@@ -1,0 +1,1 @@
+// Runs every file of Tests/Scenarios against the real binary.

@@ -1,0 +1,1 @@
+// Tests of the room Scripting: one file per source file.

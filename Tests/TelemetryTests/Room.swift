@@ -1,0 +1,1 @@
+// Tests of the room Telemetry: one file per source file.

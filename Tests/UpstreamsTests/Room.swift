@@ -1,0 +1,1 @@
+// Tests of the room Upstreams: one file per source file.
