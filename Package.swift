@@ -30,6 +30,7 @@ let package = Package(
     targets: [
         // C modules: the distribution's libraries, and our shims over them.
         .systemLibrary(name: "CLua54", pkgConfig: "lua5.4", providers: [.apt(["liblua5.4-dev"])]),
+        .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .target(
@@ -46,7 +47,7 @@ let package = Package(
         .target(name: "Scripting", dependencies: ["CLua", "CPCRE2", "COpenSSL", "Model"], swiftSettings: rules),
         .target(name: "Middlewares", dependencies: ["Scripting", "HTTPWire", "Model"], swiftSettings: rules),
         .target(name: "Telemetry", dependencies: ["Model"], swiftSettings: rules),
-        .target(name: "Reactor", swiftSettings: rules),
+        .target(name: "Reactor", dependencies: ["CLinux"], swiftSettings: rules),
         .target(
             name: "Proxy",
             dependencies: ["HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "Telemetry", "Upstreams"],
