@@ -3,28 +3,20 @@
 #ifndef MOONGATE_CLINUX_H
 #define MOONGATE_CLINUX_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-// accept4 and the CPU sets are GNU extensions and macros: declared or wrapped here so that they can be imported
-// whatever the feature macros were when glibc's headers were first read.
+// A GNU extension, declared here because the toolchain reads glibc's headers without the macro that shows it; for
+// the same reason CPU affinity goes by its system call.
 extern int accept4(int, struct sockaddr *, socklen_t *, int);
 
 // One read; the answer is the count, or -errno: errno is thread-local state that is best read at once.
@@ -76,20 +68,39 @@ static inline uint64_t moongate_clock(clockid_t id) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+static inline int moongate_connect(int fd, const void *address, socklen_t length) {
+    return connect(fd, (const struct sockaddr *)address, length) < 0 ? errno : 0;
+}
+
+static inline int moongate_bind(int fd, const void *address, socklen_t length) {
+    return bind(fd, (const struct sockaddr *)address, length) < 0 ? errno : 0;
+}
+
+static inline int moongate_local_address(int fd, struct sockaddr_storage *address) {
+    socklen_t length = sizeof *address;
+    return getsockname(fd, (struct sockaddr *)address, &length) < 0 ? errno : 0;
+}
+
+#define MOONGATE_CPU_WORDS 128
+
 // Pins the calling thread to one CPU. 0, or an errno.
 static inline int moongate_pin_to_cpu(int cpu) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (cpu < 0 || cpu >= CPU_SETSIZE) return EINVAL;
-    CPU_SET(cpu, &set);
-    return pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+    unsigned long set[MOONGATE_CPU_WORDS] = {0};
+    const int bits = 8 * (int)sizeof set[0];
+    if (cpu < 0 || cpu >= MOONGATE_CPU_WORDS * bits) return EINVAL;
+    set[cpu / bits] |= 1ul << (cpu % bits);
+    return syscall(SYS_sched_setaffinity, 0, sizeof set, set) < 0 ? errno : 0;
+}
+
+static inline int moongate_name_thread(const char *name) {
+    return prctl(PR_SET_NAME, name, 0, 0, 0);
 }
 
 static inline int moongate_cpu_count(void) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    int n = CPU_COUNT(&set);
+    unsigned long set[MOONGATE_CPU_WORDS] = {0};
+    long length = syscall(SYS_sched_getaffinity, 0, sizeof set, set);
+    int n = 0;
+    for (long i = 0; i < length / (long)sizeof set[0]; i++) n += __builtin_popcountl(set[i]);
     return n > 0 ? n : 1;
 }
 

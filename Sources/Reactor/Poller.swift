@@ -1,0 +1,94 @@
+// The loop waits here. The only type that knows epoll; another kernel's poller would stand in its place.
+internal import CLinux
+internal import Glibc
+
+/// What the kernel said about one token.
+package struct Readiness: OptionSet, Sendable {
+    package let rawValue: UInt8
+    @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    /// Bytes (or an end, or an error) can be read.
+    @inlinable package static var readable: Readiness { Readiness(rawValue: 1) }
+    /// Bytes can be written, or a connect has ended.
+    @inlinable package static var writable: Readiness { Readiness(rawValue: 2) }
+    /// The peer has ended its side: a short read is then not the last word, the end is still to be read.
+    @inlinable package static var ended: Readiness { Readiness(rawValue: 4) }
+    /// The connection is broken, in both directions.
+    @inlinable package static var broken: Readiness { Readiness(rawValue: 8) }
+}
+
+package struct Event: Sendable {
+    package let token: Token
+    package let readiness: Readiness
+
+    @inlinable package init(token: Token, readiness: Readiness) {
+        self.token = token
+        self.readiness = readiness
+    }
+}
+
+/// Edge-triggered epoll. A socket is registered once, for everything; afterwards no call is spent on it until it is
+/// closed. Back-pressure is not reading: the owner remembers that there was an edge and takes it up later.
+@safe package final class Poller {
+    private let epoll: Int32
+    // SAFETY: `capacity` events, allocated here and freed in `deinit`; the kernel fills the first `count` of them.
+    private let events: UnsafeMutablePointer<epoll_event>
+    private let capacity: Int
+    private var count = 0
+
+    package init(capacity: Int = 512) throws(SystemError) {
+        let fd = epoll_create1(Int32(EPOLL_CLOEXEC))
+        if fd < 0 { throw .last("epoll_create1") }
+        epoll = fd
+        self.capacity = max(capacity, 1)
+        unsafe events = UnsafeMutablePointer<epoll_event>.allocate(capacity: self.capacity)
+        unsafe events.initialize(repeating: epoll_event(), count: self.capacity)
+    }
+
+    deinit {
+        _ = close(epoll)
+        unsafe events.deallocate()
+    }
+
+    /// Watches for reading, writing and the peer's end, by edges. Closing the descriptor ends it.
+    package func register(_ socket: Socket, _ token: Token) throws(SystemError) {
+        try add(socket.descriptor, EPOLLIN.rawValue | EPOLLOUT.rawValue | EPOLLRDHUP.rawValue | EPOLLET.rawValue, token)
+    }
+
+    /// Watches a listener: by edges too, so that a listener that may not accept for a while does not spin.
+    package func register(_ listener: Listener, _ token: Token) throws(SystemError) {
+        try add(listener.socket.descriptor, EPOLLIN.rawValue | EPOLLET.rawValue, token)
+    }
+
+    package func register(_ bell: Bell, _ token: Token) throws(SystemError) {
+        try add(bell.descriptor, EPOLLIN.rawValue | EPOLLET.rawValue, token)
+    }
+
+    private func add(_ descriptor: Int32, _ interest: UInt32, _ token: Token) throws(SystemError) {
+        let code = moongate_epoll_add(epoll, descriptor, interest, token.rawValue)
+        if code < 0 { throw SystemError(code: -code, call: "epoll_ctl") }
+    }
+
+    /// Waits up to `milliseconds` (below zero: for ever) and says how many events there are.
+    package func wait(milliseconds: Int32) -> Int {
+        // SAFETY: the kernel writes at most `capacity` events.
+        let n = unsafe moongate_epoll_wait(epoll, events, Int32(truncatingIfNeeded: capacity), milliseconds)
+        // An interrupted wait is a wait without events; any other failure here would be a closed or foreign
+        // descriptor, which cannot happen while `self` lives.
+        count = max(0, Int(n))
+        return count
+    }
+
+    /// The events of the last wait.
+    package subscript(_ index: Int) -> Event {
+        guard index >= 0, index < count else { return Event(token: Token(rawValue: .max), readiness: []) }
+        let event = unsafe events[index]
+        let bits = unsafe event.events
+        var readiness: Readiness = []
+        if bits & EPOLLIN.rawValue != 0 { readiness.insert(.readable) }
+        if bits & EPOLLOUT.rawValue != 0 { readiness.insert(.writable) }
+        if bits & EPOLLRDHUP.rawValue != 0 { readiness.insert(.ended) }
+        if bits & (EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 { readiness.insert(.broken) }
+        return unsafe Event(token: Token(rawValue: event.data.u64), readiness: readiness)
+    }
+}

@@ -1,1 +1,0 @@
-// Tests of the room Reactor: one file per source file.
