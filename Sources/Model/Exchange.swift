@@ -1,0 +1,225 @@
+// One request and its response, as values that every room may read: what routing, scripts, log and metrics share.
+// It knows no socket and no HTTP version. A loop pools its exchanges; between two uses `reset` keeps the memory.
+
+/// Who sent the request, as far as the proxy believes it.
+package struct Client: Sendable {
+    /// The peer of the TCP connection, or what a trusted proxy says of it.
+    package var address = SocketAddress(ip: IPAddress(v4: 0), port: 0)
+    /// The peer of the TCP connection itself.
+    package var peer = SocketAddress(ip: IPAddress(v4: 0), port: 0)
+    /// The peer is one of `--trusted-proxies`.
+    package var isTrustedProxy = false
+    package var isSecure = false
+
+    package init() {}
+}
+
+/// Where a response came from (SCRIPTING.md §11: `res.origin`).
+package enum ResponseOrigin: UInt8, Sendable, Hashable {
+    case none
+    case upstream
+    case script
+    case moongate
+}
+
+/// Why a request did not end as its client wished. `label` is bounded: it stands in metrics and in the access log.
+package enum FailureReason: UInt8, Sendable, Hashable, CaseIterable {
+    case none
+    // The client's doing.
+    case malformedRequest
+    case unsupportedVersion
+    case unsupportedCoding
+    case headTooLarge
+    case tooManyFields
+    case targetTooLong
+    case bodyTooLarge
+    case headTimeout
+    case bodyTimeout
+    case clientClosed
+    case expectationFailed
+    case methodNotAllowed
+    // Ours.
+    case noRoute
+    case noBackend
+    case noEndpoint
+    case overloaded
+    case draining
+    case scriptFailed
+    case rewriteLoop
+    case internalError
+    // The upstream's.
+    case connectFailed
+    case connectTimeout
+    case upstreamClosed
+    case upstreamReset
+    case malformedResponse
+    case responseTimeout
+    case streamTimeout
+    case totalTimeout
+
+    /// kebab-case, stable.
+    package var label: String {
+        switch self {
+        case .none: "-"
+        case .malformedRequest: "malformed-request"
+        case .unsupportedVersion: "unsupported-version"
+        case .unsupportedCoding: "unsupported-coding"
+        case .headTooLarge: "head-too-large"
+        case .tooManyFields: "too-many-fields"
+        case .targetTooLong: "target-too-long"
+        case .bodyTooLarge: "body-too-large"
+        case .headTimeout: "head-timeout"
+        case .bodyTimeout: "body-timeout"
+        case .clientClosed: "client-closed"
+        case .expectationFailed: "expectation-failed"
+        case .methodNotAllowed: "method-not-allowed"
+        case .noRoute: "no-route"
+        case .noBackend: "no-backend"
+        case .noEndpoint: "no-endpoint"
+        case .overloaded: "overloaded"
+        case .draining: "draining"
+        case .scriptFailed: "script-failed"
+        case .rewriteLoop: "rewrite-loop"
+        case .internalError: "internal-error"
+        case .connectFailed: "connect-failed"
+        case .connectTimeout: "connect-timeout"
+        case .upstreamClosed: "upstream-closed"
+        case .upstreamReset: "upstream-reset"
+        case .malformedResponse: "malformed-response"
+        case .responseTimeout: "response-timeout"
+        case .streamTimeout: "stream-timeout"
+        case .totalTimeout: "total-timeout"
+        }
+    }
+}
+
+/// What one script did in one phase of this request, for the access log.
+package struct ScriptRun: Sendable {
+    package enum Outcome: UInt8, Sendable, Hashable {
+        case next
+        case responded
+        case failed
+        case skipped
+    }
+
+    /// Index into the loop's table of script names.
+    package var script: Int32
+    package var outcome: Outcome
+    /// CPU time in nanoseconds over all phases.
+    package var nanoseconds: UInt32
+
+    package init(script: Int32, outcome: Outcome, nanoseconds: UInt32) {
+        self.script = script
+        self.outcome = outcome
+        self.nanoseconds = nanoseconds
+    }
+}
+
+/// One request and its response. Belongs to one loop and is never shared between threads.
+package final class Exchange {
+    // MARK: What came in
+    package var request = MessageHead()
+    package var client = Client()
+    /// Counted up at each reuse: a handle that a script kept is recognised as stale.
+    package var generation: UInt32 = 0
+    /// The request id, in `request.bytes` (kept from a valid `X-Request-ID`, else made).
+    package var idRange: ByteRange = .empty
+
+    // MARK: What was decided
+    /// Index into `Snapshot.routes`, -1 before the match and where none matched.
+    package var route: Int32 = -1
+    /// Index into `Snapshot.upstreams`: the rule's own, or what a script chose; -1 none.
+    package var upstream: Int32 = -1
+    /// A script chose `upstream`, and with `strict`: without a ready endpoint there the rule's own does not stand in.
+    package var isUpstreamChosen = false
+    package var isUpstreamStrict = false
+    /// `ctx.upstream:hash_key`; 0 is none.
+    package var hashKey: UInt64 = 0
+    /// `ctx.upstream:timeout` in milliseconds; 0 takes the route's.
+    package var responseTimeout: UInt32 = 0
+    /// `ctx.upstream:retries`; negative takes the route's.
+    package var retries: Int32 = -1
+
+    // MARK: What came back
+    package var response = MessageHead()
+    package var origin: ResponseOrigin = .none
+    package var reason: FailureReason = .none
+    /// The body of a response that a script or the proxy made; empty for the upstream's.
+    package var ownBody: [UInt8] = []
+
+    // MARK: For the log
+    package var endpoint: SocketAddress?
+    package var attempts: UInt16 = 0
+    /// Nanoseconds of the loop's clock; 0 has not happened.
+    package var started: UInt64 = 0
+    package var upstreamStarted: UInt64 = 0
+    package var upstreamAnswered: UInt64 = 0
+    package var finished: UInt64 = 0
+    package var bytesIn: UInt64 = 0
+    package var bytesOut: UInt64 = 0
+    /// Tags in the order of their keys' first use: name and value in `tagBytes`.
+    package var tags: [Tag] = []
+    package var tagBytes: [UInt8] = []
+    package var scriptRuns: [ScriptRun] = []
+
+    package struct Tag: Sendable {
+        package var name: ByteRange
+        package var value: ByteRange
+
+        package init(name: ByteRange, value: ByteRange) {
+            self.name = name
+            self.value = value
+        }
+    }
+
+    package init() {}
+
+    /// Ready for the next request; keeps the memory of every array.
+    package func reset() {
+        generation &+= 1
+        request.removeAll()
+        response.removeAll()
+        client = Client()
+        idRange = .empty
+        route = -1
+        upstream = -1
+        isUpstreamChosen = false
+        isUpstreamStrict = false
+        hashKey = 0
+        responseTimeout = 0
+        retries = -1
+        origin = .none
+        reason = .none
+        if !ownBody.isEmpty { ownBody.removeAll(keepingCapacity: ownBody.capacity <= 65536) }
+        endpoint = nil
+        attempts = 0
+        started = 0
+        upstreamStarted = 0
+        upstreamAnswered = 0
+        finished = 0
+        bytesIn = 0
+        bytesOut = 0
+        if !tags.isEmpty { tags.removeAll(keepingCapacity: true) }
+        if !tagBytes.isEmpty { tagBytes.removeAll(keepingCapacity: true) }
+        if !scriptRuns.isEmpty { scriptRuns.removeAll(keepingCapacity: true) }
+    }
+
+    /// Sets a tag (`ctx:tag`): the last value of a name wins.
+    package func tag(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+        let valueRange = Self.store(value, in: &tagBytes)
+        for i in tags.indices where tags[i].name.count == UInt32(name.count) {
+            let base = Int(tags[i].name.offset)
+            if (0..<name.count).allSatisfy({ tagBytes[base + $0] == name[$0] }) {
+                tags[i].value = valueRange
+                return
+            }
+        }
+        tags.append(Tag(name: Self.store(name, in: &tagBytes), value: valueRange))
+    }
+
+    private static func store(_ source: Span<UInt8>, in bytes: inout [UInt8]) -> ByteRange {
+        let offset = bytes.count
+        for i in 0..<source.count { bytes.append(source[i]) }
+        return ByteRange(offset: offset, count: source.count)
+    }
+}

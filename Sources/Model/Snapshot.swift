@@ -1,0 +1,275 @@
+// The one value in which control plane and data plane meet: everything that is served at one moment. It is computed
+// whole, compared with the last, and published with a generation number; nothing in it is ever changed in place.
+
+/// Everything that is served. Hosts, upstreams and scripts refer to each other by index.
+package struct Snapshot: Sendable, Equatable {
+    /// One entry a host pattern, sorted by pattern; each pattern stands once.
+    package var hosts: [VirtualHost] = []
+    /// All routes; `VirtualHost.routes` and `defaultRoute` are indices into it.
+    package var routes: [Route] = []
+    /// One a Service port in use, sorted by name. Includes each Service port that a script may choose
+    /// (every Service port of a namespace that has a script binding, and those granted to it by others).
+    package var upstreams: [Upstream] = []
+    /// One a distinct script source.
+    package var scripts: [ScriptSource] = []
+    /// Where a request goes that no rule matches: the operator's default backend; nil answers 404.
+    package var defaultRoute: Int?
+    /// `spec.tls` of all Ingresses: which certificate serves which host.
+    package var certificates: [CertificateReference] = []
+
+    package init() {}
+}
+
+/// A host pattern and the routes below it.
+package struct VirtualHost: Sendable, Equatable {
+    package var pattern: HostPattern
+    /// Indices into `Snapshot.routes`, in the order in which the router tries them is its own affair.
+    package var routes: [Int]
+
+    package init(pattern: HostPattern, routes: [Int]) {
+        self.pattern = pattern
+        self.routes = routes
+    }
+}
+
+/// Which hosts a rule speaks of (Kubernetes API: IngressRule.host). Lower case, no port, no trailing dot.
+package enum HostPattern: Sendable, Hashable, Comparable, CustomStringConvertible {
+    /// A rule without a host: any.
+    case any
+    case exact(String)
+    /// `*.shop.test` is `.wildcard("shop.test")`: exactly one label stands for the star.
+    case wildcard(String)
+
+    package var description: String {
+        switch self {
+        case .any: "*"
+        case .exact(let host): host
+        case .wildcard(let parent): "*.\(parent)"
+        }
+    }
+
+    package static func < (a: Self, b: Self) -> Bool { a.description < b.description }
+}
+
+/// How a path is matched (Kubernetes API: HTTPIngressPath.pathType).
+package enum PathPattern: Sendable, Hashable, CustomStringConvertible {
+    /// The whole canonical path, case-sensitive.
+    case exact(String)
+    /// By elements: `/a` matches `/a` and `/a/b`, not `/ab`. A trailing slash of the pattern is ignored; `/` matches all.
+    case prefix(String)
+
+    package var path: String {
+        switch self {
+        case .exact(let path), .prefix(let path): path
+        }
+    }
+
+    package var description: String {
+        switch self {
+        case .exact(let path): "Exact \(path)"
+        case .prefix(let path): "Prefix \(path)"
+        }
+    }
+}
+
+/// One path of one rule of one Ingress: where a request goes and what is done to it on the way.
+package struct Route: Sendable, Equatable {
+    package var path: PathPattern
+    /// The Ingress that it comes from, and the place of its rule there (`rules[0].http.paths[1]`, `defaultBackend`).
+    package var ingress: ObjectReference
+    package var rule: String
+    package var host: HostPattern
+    /// Index into `Snapshot.upstreams`; nil when the backend is unknown (Service or port missing): answers 503.
+    package var upstream: Int?
+    package var policy: RoutePolicy
+    /// In the order in which they run.
+    package var scripts: [ScriptBinding]
+
+    package init(
+        path: PathPattern, ingress: ObjectReference, rule: String, host: HostPattern, upstream: Int?,
+        policy: RoutePolicy = RoutePolicy(), scripts: [ScriptBinding] = []
+    ) {
+        self.path = path
+        self.ingress = ingress
+        self.rule = rule
+        self.host = host
+        self.upstream = upstream
+        self.policy = policy
+        self.scripts = scripts
+    }
+}
+
+/// What an Ingress may set for its routes. Nil takes the listener's default. Durations in milliseconds; 0 is no limit.
+package struct RoutePolicy: Sendable, Equatable {
+    package var connectTimeout: Int?
+    package var responseHeadTimeout: Int?
+    package var streamIdleTimeout: Int?
+    package var totalTimeout: Int?
+    /// Largest request body in bytes; 0 is no limit.
+    package var maxBodyBytes: Int?
+    /// How many times a safe failure is tried again; 0 never.
+    package var retries: Int?
+
+    package init() {}
+}
+
+/// A Service port and its endpoints.
+package struct Upstream: Sendable, Equatable {
+    /// `namespace/service:port`, with the port as the Ingress wrote it: the key of pools, health and metrics.
+    package var name: String
+    package var namespace: String
+    package var service: String
+    package var port: String
+    package var endpoints: [Endpoint]
+    package var balance: Balance
+    package var appProtocol: AppProtocol
+
+    package enum Balance: String, Sendable, Hashable {
+        case roundRobin = "round-robin"
+        case leastRequest = "least-request"
+    }
+
+    package enum AppProtocol: String, Sendable, Hashable {
+        case http
+        case https
+        case h2c
+    }
+
+    package init(
+        namespace: String, service: String, port: String, endpoints: [Endpoint] = [], balance: Balance = .roundRobin,
+        appProtocol: AppProtocol = .http
+    ) {
+        self.name = "\(namespace)/\(service):\(port)"
+        self.namespace = namespace
+        self.service = service
+        self.port = port
+        self.endpoints = endpoints
+        self.balance = balance
+        self.appProtocol = appProtocol
+    }
+}
+
+/// One address behind a Service (discovery.k8s.io/v1 EndpointSlice). Only those that may be served stand in an
+/// `Upstream`: ready ones, or, where none is ready, those that are serving while they terminate.
+package struct Endpoint: Sendable, Hashable {
+    package enum Host: Sendable, Hashable {
+        case ip(IPAddress)
+        /// An ExternalName: looked up off the loops, kept fresh by the control plane.
+        case name(String)
+    }
+
+    package var host: Host
+    package var port: UInt16
+    package var zone: String?
+    package var isTerminating: Bool
+
+    package init(host: Host, port: UInt16, zone: String? = nil, isTerminating: Bool = false) {
+        self.host = host
+        self.port = port
+        self.zone = zone
+        self.isTerminating = isTerminating
+    }
+
+    package init(_ address: SocketAddress) {
+        self.init(host: .ip(address.ip), port: address.port)
+    }
+}
+
+/// The source of a script, before it is compiled.
+package struct ScriptSource: Sendable, Hashable {
+    /// How users name it: `plugin/header-canary`, `shop/header-canary:main.lua`, `inline`, `./scripts/ab.lua`.
+    package var name: String
+    /// Whose it is: scripts of two namespaces never share a VM.
+    package var namespace: String
+    /// The chunk that is run.
+    package var main: String
+    /// What `require("name")` finds: the other keys of the same ConfigMap, without `.lua`, sorted by name.
+    package var modules: [Module]
+
+    package struct Module: Sendable, Hashable {
+        package var name: String
+        package var source: String
+
+        package init(name: String, source: String) {
+            self.name = name
+            self.source = source
+        }
+    }
+
+    package init(name: String, namespace: String, main: String, modules: [Module] = []) {
+        self.name = name
+        self.namespace = namespace
+        self.main = main
+        self.modules = modules
+    }
+}
+
+/// A script attached to the routes of an Ingress (SCRIPTING.md §5).
+package struct ScriptBinding: Sendable, Hashable {
+    /// Index into `Snapshot.scripts`; nil when the reference resolves to nothing (a diagnostic says so): the last good
+    /// version keeps serving, and without one the binding's failure policy applies.
+    package var script: Int?
+    /// The reference as it was written.
+    package var reference: String
+    package var order: Int
+    package var arguments: ConfigValue
+    package var onError: FailurePolicy?
+    package var budget: Budget
+    /// Share of requests that the script sees, 0…100.
+    package var percent: Double
+    package var mode: Mode
+    /// Where the binding stands, for diagnostics.
+    package var place: Place
+
+    package enum FailurePolicy: String, Sendable, Hashable {
+        case open
+        case closed
+    }
+
+    package enum Mode: String, Sendable, Hashable {
+        case enforce
+        case shadow
+        case off
+    }
+
+    /// Nil takes the default: 5 ms of CPU, 8 MiB, 1 s of wall time.
+    package struct Budget: Sendable, Hashable {
+        package var cpuMicroseconds: Int?
+        package var memoryBytes: Int?
+        package var wallMilliseconds: Int?
+
+        package init(cpuMicroseconds: Int? = nil, memoryBytes: Int? = nil, wallMilliseconds: Int? = nil) {
+            self.cpuMicroseconds = cpuMicroseconds
+            self.memoryBytes = memoryBytes
+            self.wallMilliseconds = wallMilliseconds
+        }
+    }
+
+    package init(
+        script: Int?, reference: String, order: Int, arguments: ConfigValue = .map([]), onError: FailurePolicy? = nil,
+        budget: Budget = Budget(), percent: Double = 100, mode: Mode = .enforce, place: Place = Place()
+    ) {
+        self.script = script
+        self.reference = reference
+        self.order = order
+        self.arguments = arguments
+        self.onError = onError
+        self.budget = budget
+        self.percent = percent
+        self.mode = mode
+        self.place = place
+    }
+}
+
+/// A Secret named by `spec.tls`, and the hosts that it is for.
+package struct CertificateReference: Sendable, Hashable {
+    package var hosts: [String]
+    package var secret: ObjectReference
+    package var ingress: ObjectReference
+
+    package init(hosts: [String], secret: ObjectReference, ingress: ObjectReference) {
+        self.hosts = hosts
+        self.secret = secret
+        self.ingress = ingress
+    }
+}
