@@ -95,7 +95,9 @@ typedef enum mg_field {
     MG_RES_STATUS,       // assignable in header_filter
     MG_RES_ORIGIN,
     MG_RES_UPSTREAM,     // a map {backend, address, attempts, duration}, or nil
-    MG_CTX_INGRESS,      // a map {namespace, name, rule}, or nil; asked once per VM and request
+    MG_INGRESS_NAMESPACE,
+    MG_INGRESS_NAME,
+    MG_INGRESS_RULE,
     MG_CTX_DEADLINE,     // ctx:deadline(): seconds left, or nil
     MG_FIELD_COUNT
 } mg_field;
