@@ -27,7 +27,7 @@ package enum ConnectResult: Equatable, Sendable {
 }
 
 package enum AcceptResult: Equatable, Sendable {
-    case accepted(Socket, SocketAddress)
+    case accepted(Socket, NetworkAddress)
     case wouldBlock
     /// A connection that died in the queue: go on accepting.
     case again
@@ -50,7 +50,7 @@ package struct Socket: Equatable, Hashable, Sendable {
     // MARK: Making
 
     /// Begins to connect. Nagle's delay is off: a message is written whole, so waiting never helps.
-    package static func connect(to address: SocketAddress) -> ConnectResult {
+    package static func connect(to address: NetworkAddress) -> ConnectResult {
         let family = address.family == .v4 ? AF_INET : AF_INET6
         let fd = socket(family, Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue), 0)
         if fd < 0 { return .failed(errno) }
@@ -147,10 +147,10 @@ package struct Socket: Equatable, Hashable, Sendable {
         return code
     }
 
-    package var localAddress: SocketAddress? {
+    package var localAddress: NetworkAddress? {
         var storage = sockaddr_storage()
         // SAFETY: sockaddr_storage has room for every family, and the shim tells the kernel its length.
-        return unsafe moongate_local_address(descriptor, &storage) == 0 ? SocketAddress(storage: storage) : nil
+        return unsafe moongate_local_address(descriptor, &storage) == 0 ? NetworkAddress(storage: storage) : nil
     }
 
     func set(_ level: Int32, _ option: Int32, _ value: Int32) {
@@ -163,9 +163,9 @@ package struct Socket: Equatable, Hashable, Sendable {
 package struct Listener: Sendable {
     package let socket: Socket
     /// The address really bound: a port 0 is filled in.
-    package let address: SocketAddress
+    package let address: NetworkAddress
 
-    package init(_ address: SocketAddress, backlog: Int32 = 4096) throws(SystemError) {
+    package init(_ address: NetworkAddress, backlog: Int32 = 4096) throws(SystemError) {
         let family = address.family == .v4 ? AF_INET : AF_INET6
         let fd = Glibc.socket(
             family, Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue), 0)
@@ -200,7 +200,7 @@ package struct Listener: Sendable {
         let fd = unsafe moongate_accept(socket.descriptor, &storage, &length)
         if fd >= 0 {
             let accepted = Socket(descriptor: fd)
-            guard let peer = SocketAddress(storage: storage) else {
+            guard let peer = NetworkAddress(storage: storage) else {
                 accepted.close()
                 return .again
             }

@@ -8,17 +8,17 @@ struct Pair {
     let listener: Listener
     let client: Socket
     let server: Socket
-    let peer: SocketAddress
+    let peer: NetworkAddress
 
     init(_ host: String = "127.0.0.1") throws {
         poller = try Poller(capacity: 8)
-        listener = try Listener(try #require(SocketAddress(host: host, port: 0)))
+        listener = try Listener(try #require(NetworkAddress(host: host, port: 0)))
         try poller.register(listener, Token(kind: 1, index: 0, generation: 0))
         switch Socket.connect(to: listener.address) {
         case .connected(let socket), .inProgress(let socket): client = socket
         case .failed(let code): throw SystemError(code: code, call: "connect")
         }
-        var accepted: (Socket, SocketAddress)?
+        var accepted: (Socket, NetworkAddress)?
         for _ in 0..<100 where accepted == nil {
             _ = poller.wait(milliseconds: 1_000)
             if case .accepted(let socket, let address) = listener.accept() { accepted = (socket, address) }
@@ -97,7 +97,7 @@ struct Pair {
     }
 
     @Test func aRefusedConnectSaysSo() throws {
-        let listener = try Listener(try #require(SocketAddress("127.0.0.1:0")))
+        let listener = try Listener(try #require(NetworkAddress("127.0.0.1:0")))
         let address = listener.address
         listener.close()
         let poller = try Poller(capacity: 8)
@@ -127,7 +127,7 @@ struct Pair {
     }
 
     @Test func twoListenersShareAPort() throws {
-        let first = try Listener(try #require(SocketAddress("127.0.0.1:0")))
+        let first = try Listener(try #require(NetworkAddress("127.0.0.1:0")))
         let second = try Listener(first.address)
         #expect(first.address == second.address)
         first.close()
@@ -135,6 +135,6 @@ struct Pair {
     }
 
     @Test func anAddressThatIsNotOursIsRefused() throws {
-        #expect(throws: SystemError.self) { _ = try Listener(try #require(SocketAddress("203.0.113.1:0"))) }
+        #expect(throws: SystemError.self) { _ = try Listener(try #require(NetworkAddress("203.0.113.1:0"))) }
     }
 }

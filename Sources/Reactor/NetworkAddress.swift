@@ -2,7 +2,7 @@
 internal import CLinux
 internal import Glibc
 
-package struct SocketAddress: Equatable, Hashable, Sendable, CustomStringConvertible {
+package struct NetworkAddress: Equatable, Hashable, Sendable, CustomStringConvertible {
     package enum Family: UInt8, Sendable { case v4, v6 }
 
     package let family: Family

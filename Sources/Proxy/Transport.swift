@@ -1,0 +1,39 @@
+// Where the loop meets the kernel. Everything above this line is the same over real sockets and over the simulated
+// network of the tests, which cuts, delays and breaks at every point.
+internal import Reactor
+
+/// The calls that a loop makes on sockets. The loop is generic over it and specialised in this module, so that the
+/// real one costs no indirection.
+protocol Transport {
+    func read(_ socket: Socket, into buffer: Buffer) -> ReadResult
+    func write(_ socket: Socket, _ first: RawSpan, _ second: RawSpan) -> WriteResult
+    func connect(to address: NetworkAddress) -> ConnectResult
+    func pendingError(_ socket: Socket) -> Int32
+    /// False when the kernel has no memory to watch one more.
+    func register(_ socket: Socket, _ token: Token) -> Bool
+    func shutdownWrites(_ socket: Socket)
+    func close(_ socket: Socket)
+    func abort(_ socket: Socket)
+}
+
+struct KernelTransport: Transport {
+    let poller: Poller
+
+    @inline(__always)
+    func read(_ socket: Socket, into buffer: Buffer) -> ReadResult { socket.read(into: buffer) }
+    @inline(__always)
+    func write(_ socket: Socket, _ first: RawSpan, _ second: RawSpan) -> WriteResult { socket.write(first, second) }
+    func connect(to address: NetworkAddress) -> ConnectResult { Socket.connect(to: address) }
+    func pendingError(_ socket: Socket) -> Int32 { socket.pendingError }
+    func register(_ socket: Socket, _ token: Token) -> Bool {
+        do {
+            try poller.register(socket, token)
+            return true
+        } catch {
+            return false
+        }
+    }
+    func shutdownWrites(_ socket: Socket) { socket.shutdownWrites() }
+    func close(_ socket: Socket) { socket.close() }
+    func abort(_ socket: Socket) { socket.abort() }
+}

@@ -1,0 +1,112 @@
+// The far side of a request's walk: one connection to one endpoint, and whether it may carry another exchange.
+
+/// The life of one upstream connection.
+///
+/// ```
+///              connected              released             leased
+///  connecting ───────────▶ leased ───────────────▶ pooled ─────────▶ leased …
+///      │ failed, timedOut     │ discarded, ended      │ ended, bytes, timedOut
+///      └──────────────────────┴────────────▶ closed ◀─┘
+/// ```
+struct UpstreamMachine {
+    enum Event: Equatable, Sendable {
+        case connected
+        case failed
+        case timedOut
+        /// The exchange is complete and left nothing behind.
+        case released
+        case leased
+        /// The exchange has no more use for it, and nobody else can have one.
+        case discarded
+        /// The endpoint has ended or broken the connection.
+        case ended
+        /// Bytes came that nobody asked for: whatever they are, they are no response to the next request
+        /// (RFC 9112 §9.2: response smuggling).
+        case bytesArrived
+    }
+
+    enum Action: UInt8, MachineAction {
+        /// Tell the exchange that its connection is there.
+        case reportConnected
+        /// Tell the exchange that this attempt is over.
+        case reportFailed
+        /// Tell the exchange that the stream ended.
+        case reportEnded
+        case reportTimeout
+        case pool
+        case unpool
+        case read
+        case close
+    }
+
+    private enum State: Equatable {
+        case connecting
+        case leased(reused: Bool)
+        case pooled
+        case closed
+    }
+
+    private var state: State
+    private(set) var unexpected = 0
+
+    typealias List = Actions<Action>
+
+    init() { state = .connecting }
+
+    var isConnecting: Bool { state == .connecting }
+    var isPooled: Bool { state == .pooled }
+    var isClosed: Bool { state == .closed }
+    /// It has carried an exchange before: it may die under the next one through nobody's fault.
+    var isReused: Bool { state == .leased(reused: true) }
+
+    mutating func handle(_ event: Event) -> List {
+        switch state {
+        case .connecting:
+            switch event {
+            case .connected:
+                state = .leased(reused: false)
+                return List(.reportConnected)
+            case .failed, .ended:
+                state = .closed
+                return List(.close, .reportFailed)
+            case .timedOut:
+                state = .closed
+                return List(.close, .reportTimeout)
+            case .discarded:
+                state = .closed
+                return List(.close)
+            case .released, .leased, .bytesArrived: return surprised()
+            }
+        case .leased:
+            switch event {
+            case .released:
+                state = .pooled
+                return List(.pool)
+            case .discarded:
+                state = .closed
+                return List(.close)
+            case .ended, .failed: return List(.reportEnded)
+            case .bytesArrived: return List(.read)
+            case .timedOut: return List()
+            case .connected, .leased: return surprised()
+            }
+        case .pooled:
+            switch event {
+            case .leased:
+                state = .leased(reused: true)
+                return List()
+            case .ended, .failed, .timedOut, .bytesArrived, .discarded:
+                state = .closed
+                return List(.unpool, .close)
+            case .connected, .released: return surprised()
+            }
+        case .closed:
+            return List()
+        }
+    }
+
+    private mutating func surprised() -> List {
+        unexpected += 1
+        return List()
+    }
+}
