@@ -1,0 +1,67 @@
+// Host and port as a client names them (RFC 9110 §4.2, §7.2). The router matches the host alone: in lower case, without
+// port and trailing dot, so that all spellings of a host get one decision.
+
+package struct Authority: Sendable, Hashable {
+    /// The host is the first `hostCount` bytes (an IPv6 address with its brackets), without a trailing dot.
+    package var hostCount: Int
+    package var port: UInt16?
+    /// The host holds no upper-case letter.
+    package var isLowercase: Bool
+
+    /// Longest host (RFC 1035 §2.3.4), and a dot.
+    package static let maxHostCount = 254
+
+    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`.
+    ///
+    /// Refuses what DNS names and addresses never hold: user information, escapes, empty labels, spaces, a port that is
+    /// empty, zero or above 65535.
+    @inlinable
+    package init?(_ bytes: Span<UInt8>) {
+        let count = bytes.count
+        guard count > 0 else { return nil }
+        var i = 0
+        var hasUpper = false
+        if bytes[0] == 0x5b {
+            i = 1
+            var colons = 0
+            while i < count, bytes[i] != 0x5d {
+                let byte = bytes[i]
+                if byte == 0x3a {
+                    colons += 1
+                } else if byte != 0x2e, hexDigit(byte) == nil {
+                    return nil
+                }
+                if byte &- 65 < 26 { hasUpper = true }
+                i += 1
+            }
+            guard i < count, i <= 46, colons >= 2 else { return nil }
+            i += 1
+            hostCount = i
+        } else {
+            var previous: UInt8 = 0x2e
+            while i < count {
+                let byte = bytes[i]
+                if byte == 0x3a { break }
+                guard ByteSet.hostName.contains(byte), byte != 0x2e || previous != 0x2e else { return nil }
+                if byte &- 65 < 26 { hasUpper = true }
+                previous = byte
+                i += 1
+            }
+            guard i > 0, i <= Self.maxHostCount else { return nil }
+            hostCount = previous == 0x2e ? i - 1 : i
+            guard hostCount > 0 else { return nil }
+        }
+        isLowercase = !hasUpper
+        port = nil
+        guard i < count else { return }
+        guard bytes[i] == 0x3a, i + 1 < count, count - i <= 6 else { return nil }
+        var value = 0
+        for j in (i + 1)..<count {
+            let digit = bytes[j] &- 48
+            guard digit < 10 else { return nil }
+            value = value * 10 + Int(digit)
+        }
+        guard value > 0, value <= 65535 else { return nil }
+        port = UInt16(truncatingIfNeeded: value)
+    }
+}
