@@ -1,1 +1,0 @@
-// Tests of the room Routing: one file per source file.
