@@ -1,0 +1,321 @@
+// What an operator may set, read from flags, then the environment (`MOONGATE_INGRESS_CLASS`), then a configuration
+// file (`ingress-class: moongate`), the first that says something winning. One table: every flag has all three.
+
+import ArgumentParser
+import Configuration
+import Model
+import SystemPackage
+
+/// A setting that can not be used: what is wrong, where it stands, what to write.
+struct SettingsError: Error, CustomStringConvertible {
+    var problem: String
+    var key: String
+    var mend: String
+
+    var description: String {
+        "\(problem)\n  place    --\(key), MOONGATE_\(key.uppercased().replacing("-", with: "_")), "
+            + "or \(key): in the configuration file\n  mend     \(mend)"
+    }
+}
+
+/// How the access log is written.
+enum AccessLogFormat: String, CaseIterable, ExpressibleByArgument, Sendable {
+    case json
+    case text
+    case off
+}
+
+/// The flags of `moongate run`. All optional: what is not given comes from the environment or the file.
+struct RunFlags: ParsableArguments {
+    @Option(help: ArgumentHelp("Serve the Ingresses in this folder, without a cluster.", valueName: "dir"))
+    var manifests: String?
+    @Option(help: ArgumentHelp("A YAML or JSON file with these settings.", valueName: "file"))
+    var config: String?
+    @Option(help: ArgumentHelp("HTTP listener (default 0.0.0.0:8080); repeat for several.", valueName: "addr:port"))
+    var http: [String] = []
+    @Option(help: ArgumentHelp("Admin listener (default 127.0.0.1:9901).", valueName: "addr:port"))
+    var admin: String?
+    @Option(help: ArgumentHelp("Event loops (default: one a core).", valueName: "n"))
+    var workers: String?
+    @Option(help: ArgumentHelp("Serve Ingresses of this class (default moongate).", valueName: "name"))
+    var ingressClass: String?
+    @Option(help: ArgumentHelp("Our name in IngressClass.spec.controller.", valueName: "name"))
+    var controllerName: String?
+    @Flag(inversion: .prefixedNo, help: "Serve Ingresses that name no class.")
+    var watchIngressWithoutClass: Bool?
+    @Option(help: ArgumentHelp("Only this namespace; repeat for several.", valueName: "ns"))
+    var watchNamespace: [String] = []
+    @Option(help: ArgumentHelp("Where a request goes that no rule matches.", valueName: "ns/svc:port"))
+    var defaultBackend: String?
+    @Option(help: ArgumentHelp("Peers whose forwarding headers are believed.", valueName: "cidr,…"))
+    var trustedProxies: String?
+    @Flag(inversion: .prefixedNo, help: "Run scripts written in an annotation (default: yes).")
+    var allowInlineScripts: Bool?
+    @Option(help: ArgumentHelp("Prefix of ingress-nginx's annotations.", valueName: "prefix"))
+    var annotationsPrefix: String?
+    @Option(help: ArgumentHelp("How long running requests may take to finish (default 30s).", valueName: "duration"))
+    var drainTimeout: String?
+    @Option(help: ArgumentHelp("How long to accept on after readiness went off (default 0s).", valueName: "duration"))
+    var drainDelay: String?
+    @Option(help: ArgumentHelp("trace, debug, info, notice, warning, error or critical (default info).", valueName: "level"))
+    var logLevel: String?
+    @Option(help: ArgumentHelp("Format of the access log on standard output (default json).", valueName: "json|text|off"))
+    var accessLog: String?
+    @Flag(inversion: .prefixedNo, help: "Send Forwarded (RFC 7239) to upstreams as well.")
+    var forwarded: Bool?
+
+    @Option(help: ArgumentHelp("Longest wait for a whole request head (default 10s).", valueName: "duration"))
+    var requestHeadTimeout: String?
+    @Option(help: ArgumentHelp("Longest idle time of a kept connection (default 60s).", valueName: "duration"))
+    var idleTimeout: String?
+    @Option(help: ArgumentHelp("Longest connect to an endpoint (default 2s).", valueName: "duration"))
+    var connectTimeout: String?
+    @Option(help: ArgumentHelp("Longest wait for a response head (default 60s).", valueName: "duration"))
+    var responseHeadTimeout: String?
+    @Option(help: ArgumentHelp("Longest standstill of a body or a tunnel (default 60s).", valueName: "duration"))
+    var streamIdleTimeout: String?
+    @Option(help: ArgumentHelp("Longest whole exchange (default 0: no limit).", valueName: "duration"))
+    var totalTimeout: String?
+    @Option(help: ArgumentHelp("Largest request head (default 64KiB).", valueName: "size"))
+    var maxHeadSize: String?
+    @Option(help: ArgumentHelp("Most header fields of a request (default 100).", valueName: "n"))
+    var maxFields: String?
+    @Option(help: ArgumentHelp("Longest request target (default 8KiB).", valueName: "size"))
+    var maxUriLength: String?
+    @Option(help: ArgumentHelp("Largest request body (default 0: no limit).", valueName: "size"))
+    var maxBodySize: String?
+
+    init() {}
+
+    /// What was given on the command line, by key.
+    fileprivate var given: [String: Configuration.ConfigValue] {
+        var values: [String: Configuration.ConfigValue] = [:]
+        func text(_ key: String, _ value: String?) {
+            if let value { values[key] = ConfigValue(.string(value), isSecret: false) }
+        }
+        func list(_ key: String, _ value: [String]) {
+            if !value.isEmpty { text(key, value.joined(separator: ",")) }
+        }
+        func flag(_ key: String, _ value: Bool?) { text(key, value.map { $0 ? "true" : "false" }) }
+        text("manifests", manifests)
+        list("http", http)
+        text("admin", admin)
+        text("workers", workers)
+        text("ingress-class", ingressClass)
+        text("controller-name", controllerName)
+        flag("watch-ingress-without-class", watchIngressWithoutClass)
+        list("watch-namespace", watchNamespace)
+        text("default-backend", defaultBackend)
+        text("trusted-proxies", trustedProxies)
+        flag("allow-inline-scripts", allowInlineScripts)
+        text("annotations-prefix", annotationsPrefix)
+        text("drain-timeout", drainTimeout)
+        text("drain-delay", drainDelay)
+        text("log-level", logLevel)
+        text("access-log", accessLog)
+        flag("forwarded", forwarded)
+        text("request-head-timeout", requestHeadTimeout)
+        text("idle-timeout", idleTimeout)
+        text("connect-timeout", connectTimeout)
+        text("response-head-timeout", responseHeadTimeout)
+        text("stream-idle-timeout", streamIdleTimeout)
+        text("total-timeout", totalTimeout)
+        text("max-head-size", maxHeadSize)
+        text("max-fields", maxFields)
+        text("max-uri-length", maxUriLength)
+        text("max-body-size", maxBodySize)
+        return values
+    }
+}
+
+/// The settings in force: every value checked, every default filled in. Durations in milliseconds.
+struct Settings: Sendable {
+    var manifests: String?
+    var http: [SocketAddress] = []
+    var admin: SocketAddress
+    /// 0: one a core.
+    var workers: Int
+    var ingressClass: String
+    var controllerName: String
+    var watchIngressWithoutClass: Bool
+    var watchNamespaces: [String]
+    /// `namespace/service:port`
+    var defaultBackend: String?
+    var trustedProxies: [AddressBlock]
+    var allowInlineScripts: Bool
+    var annotationsPrefix: String
+    var drainTimeout: Int
+    var drainDelay: Int
+    var logLevel: String
+    var accessLog: AccessLogFormat
+    var sendsForwarded: Bool
+    var requestHeadTimeout: Int
+    var idleTimeout: Int
+    var connectTimeout: Int
+    var responseHeadTimeout: Int
+    var streamIdleTimeout: Int
+    var totalTimeout: Int
+    var maxHeadBytes: Int
+    var maxFields: Int
+    var maxTargetBytes: Int
+    var maxBodyBytes: Int
+
+    /// Reads flags, environment and the file that `--config` or `MOONGATE_CONFIG` names.
+    static func resolve(_ flags: RunFlags) async throws -> Settings {
+        let given = InMemoryProvider(
+            name: "flags",
+            values: Dictionary(uniqueKeysWithValues: flags.given.map { (AbsoluteConfigKey([$0.key]), $0.value) }))
+        let environment = EnvironmentVariablesProvider().prefixKeys(with: "moongate")
+        var providers: [any ConfigProvider] = [given, environment]
+        let file = flags.config ?? ConfigReader(provider: environment).string(forKey: "config")
+        if let file {
+            do {
+                if file.hasSuffix(".json") {
+                    providers.append(try await FileProvider<JSONSnapshot>(filePath: FilePath(file)))
+                } else {
+                    providers.append(try await FileProvider<YAMLSnapshot>(filePath: FilePath(file)))
+                }
+            } catch {
+                throw SettingsError(
+                    problem: "the configuration file \(file) can't be read: \(error)", key: "config",
+                    mend: "name a YAML or JSON file whose top level is a map of settings")
+            }
+        }
+        return try Settings(SettingsReader(reader: ConfigReader(providers: providers)))
+    }
+
+    init(_ read: SettingsReader) throws {
+        manifests = read.text("manifests")
+        http = try read.addresses("http", default: "0.0.0.0:8080")
+        guard let admin = try read.addresses("admin", default: "127.0.0.1:9901").first else {
+            throw SettingsError(problem: "no admin address is given", key: "admin", mend: "write 127.0.0.1:9901")
+        }
+        self.admin = admin
+        workers = try read.integer("workers", default: 0, in: 0...1024)
+        ingressClass = read.text("ingress-class") ?? "moongate"
+        controllerName = read.text("controller-name") ?? "moongate.dev/ingress-controller"
+        watchIngressWithoutClass = try read.flag("watch-ingress-without-class", default: false)
+        watchNamespaces = read.list("watch-namespace")
+        defaultBackend = read.text("default-backend")
+        if let backend = defaultBackend {
+            let parts = backend.split(separator: "/", omittingEmptySubsequences: false)
+            let service = parts.last?.split(separator: ":", omittingEmptySubsequences: false) ?? []
+            guard parts.count == 2, service.count == 2, !parts[0].isEmpty, service.allSatisfy({ !$0.isEmpty }) else {
+                throw SettingsError(
+                    problem: "\"\(backend)\" does not name a Service port", key: "default-backend",
+                    mend: "write namespace/service:port, such as kube-system/not-found:80")
+            }
+        }
+        trustedProxies = try read.list("trusted-proxies").map { text in
+            guard let block = AddressBlock(text) else {
+                throw SettingsError(
+                    problem: "\"\(text)\" is not an address block", key: "trusted-proxies",
+                    mend: "write CIDR blocks separated by commas, such as 10.0.0.0/8,fd00::/8")
+            }
+            return block
+        }
+        allowInlineScripts = try read.flag("allow-inline-scripts", default: true)
+        annotationsPrefix = read.text("annotations-prefix") ?? "nginx.ingress.kubernetes.io"
+        drainTimeout = try read.duration("drain-timeout", default: "30s")
+        drainDelay = try read.duration("drain-delay", default: "0s")
+        logLevel = read.text("log-level") ?? "info"
+        let format = read.text("access-log") ?? "json"
+        guard let accessLog = AccessLogFormat(rawValue: format) else {
+            throw SettingsError(
+                problem: "\"\(format)\" is not a format of the access log", key: "access-log",
+                mend: "write json, text or off")
+        }
+        self.accessLog = accessLog
+        sendsForwarded = try read.flag("forwarded", default: false)
+        requestHeadTimeout = try read.duration("request-head-timeout", default: "10s")
+        idleTimeout = try read.duration("idle-timeout", default: "60s")
+        connectTimeout = try read.duration("connect-timeout", default: "2s")
+        responseHeadTimeout = try read.duration("response-head-timeout", default: "60s")
+        streamIdleTimeout = try read.duration("stream-idle-timeout", default: "60s")
+        totalTimeout = try read.duration("total-timeout", default: "0s")
+        maxHeadBytes = try read.size("max-head-size", default: "64KiB", in: 256...(1 << 20))
+        maxFields = try read.integer("max-fields", default: 100, in: 1...10_000)
+        maxTargetBytes = try read.size("max-uri-length", default: "8KiB", in: 16...(1 << 20))
+        maxBodyBytes = try read.size("max-body-size", default: "0", in: 0...Int.max)
+    }
+}
+
+/// Reads one setting at a time and says what is wrong with it.
+struct SettingsReader {
+    let reader: ConfigReader
+
+    /// The value as text, however the provider holds it: a file may say `workers: 4` or `workers: "4"`.
+    func text(_ key: String) -> String? {
+        let key = ConfigKey([key])
+        if let value = reader.string(forKey: key) { return value.isEmpty ? nil : value }
+        if let value = reader.int(forKey: key) { return String(value) }
+        if let value = reader.bool(forKey: key) { return value ? "true" : "false" }
+        return nil
+    }
+
+    /// A comma-separated list, or a list of the file.
+    func list(_ key: String) -> [String] {
+        if let text = text(key) {
+            return text.split(separator: ",").map { $0.trimmingPrefix(while: \.isWhitespace) }
+                .map { String($0.reversed().trimmingPrefix(while: \.isWhitespace).reversed()) }
+        }
+        return reader.stringArray(forKey: ConfigKey([key])) ?? []
+    }
+
+    func flag(_ key: String, default standard: Bool) throws -> Bool {
+        guard let text = text(key) else { return standard }
+        switch text.lowercased() {
+        case "true", "yes", "on", "1": return true
+        case "false", "no", "off", "0": return false
+        case _: throw SettingsError(problem: "\"\(text)\" is neither true nor false", key: key, mend: "write true or false")
+        }
+    }
+
+    func integer(_ key: String, default standard: Int, in range: ClosedRange<Int>) throws -> Int {
+        guard let text = text(key) else { return standard }
+        guard let value = Int(text), range.contains(value) else {
+            throw SettingsError(
+                problem: "\"\(text)\" is not a whole number from \(range.lowerBound) to \(range.upperBound)", key: key,
+                mend: "write one, or leave it out for \(standard)")
+        }
+        return value
+    }
+
+    /// Milliseconds from `150ms 5s 2m 1h 30d`.
+    func duration(_ key: String, default standard: String) throws -> Int {
+        let text = text(key) ?? standard
+        guard let value = Quantity.milliseconds(text), value <= 30 * 86_400_000 else {
+            throw SettingsError(
+                problem: "\"\(text)\" is not a duration", key: key,
+                mend: "write digits and a unit: 150ms, 5s, 2m, 1h or 30d; leave it out for \(standard)")
+        }
+        return value
+    }
+
+    /// Bytes from `65536 64KiB 10MiB 1m`.
+    func size(_ key: String, default standard: String, in range: ClosedRange<Int>) throws -> Int {
+        let text = text(key) ?? standard
+        guard let value = Quantity.bytes(text), range.contains(value) else {
+            throw SettingsError(
+                problem: "\"\(text)\" is not a size that can be used here", key: key,
+                mend: "write digits and a unit: 512KiB, 8MiB, 1GiB, or k, m, g; leave it out for \(standard)")
+        }
+        return value
+    }
+
+    /// Addresses to listen on; port 0 lets the system choose.
+    func addresses(_ key: String, default standard: String) throws -> [SocketAddress] {
+        var texts = list(key)
+        if texts.isEmpty { texts = [standard] }
+        return try texts.map { text in
+            // `:8080` means every address of the machine, as elsewhere in the field.
+            let whole = text.hasPrefix(":") ? "[::]\(text)" : text
+            guard let address = SocketAddress(whole.replacing("localhost:", with: "127.0.0.1:")) else {
+                throw SettingsError(
+                    problem: "\"\(text)\" is not an address and a port", key: key,
+                    mend: "write 0.0.0.0:8080, [::]:8080 or 127.0.0.1:0 (0 lets the system choose)")
+            }
+            return address
+        }
+    }
+}
