@@ -77,6 +77,9 @@ typedef enum mg_phase {
 #define MG_PHASES_RUNNING (MG_PHASES_REQUEST | MG_PHASE_BIT(MG_PHASE_HEADER_FILTER) | MG_PHASE_BIT(MG_PHASE_LOG))
 #define MG_PHASES_ALL (MG_PHASES_RUNNING | MG_PHASE_BIT(MG_PHASE_LOAD) | MG_PHASE_BIT(MG_PHASE_INIT))
 
+// Beside the phases of a function: it may answer MG_HOST_SUSPEND. It is refused before the call where it could not wait.
+#define MG_MAY_SUSPEND 0x80000000u
+
 // Plain fields of the fixed objects.
 typedef enum mg_field {
     MG_REQ_ID = 0,
