@@ -161,6 +161,8 @@ package final class Exchange {
     package var tags: [Tag] = []
     package var tagBytes: [UInt8] = []
     package var scriptRuns: [ScriptRun] = []
+    /// What the scripts of this request keep between their phases: a slot of the loop's middlewares; -1 none.
+    package var scriptState: Int32 = -1
 
     package struct Tag: Sendable {
         package var name: ByteRange
@@ -202,6 +204,7 @@ package final class Exchange {
         if !tags.isEmpty { tags.removeAll(keepingCapacity: true) }
         if !tagBytes.isEmpty { tagBytes.removeAll(keepingCapacity: true) }
         if !scriptRuns.isEmpty { scriptRuns.removeAll(keepingCapacity: true) }
+        scriptState = -1
     }
 
     /// Sets a tag (`ctx:tag`): the last value of a name wins.
