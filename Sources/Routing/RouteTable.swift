@@ -60,6 +60,7 @@ package final class RouteTable: Sendable {
     struct HostSlot: Sendable {
         var hash: UInt64 = 0
         var keyOffset: UInt32 = 0
+        /// The high bit tells a wildcard's parent from an exact host of the same name.
         var keyCount: UInt32 = 0
         /// Index into `Snapshot.hosts`; -1 marks a free slot.
         var host: Int32 = -1
@@ -93,8 +94,7 @@ package final class RouteTable: Sendable {
         return ByteHash(using: &generator)
     }()
 
-    private static let exactSalt: UInt64 = 1 << 63
-    private static let wildcardSalt: UInt64 = 1 << 62
+    private static let wildcard: UInt32 = 1 << 31
 
     /// Compiles a snapshot. Indices that point nowhere are left out, never trusted.
     package convenience init(_ snapshot: Snapshot, generation: UInt64 = 0) {
@@ -114,9 +114,9 @@ package final class RouteTable: Sendable {
             case .any:
                 if any.host < 0 { any = shape }
             case .exact(let name):
-                builder.addHost(name, salt: Self.exactSalt, shape)
+                builder.addHost(name, kind: 0, shape)
             case .wildcard(let parent):
-                builder.addHost(parent, salt: Self.wildcardSalt, shape)
+                builder.addHost(parent, kind: Self.wildcard, shape)
                 wildcards = true
             }
         }
@@ -154,7 +154,7 @@ package final class RouteTable: Sendable {
     @inline(__always)
     private func chooseHost(_ host: Span<UInt8>, recorder: inout some MatchRecorder) -> HostSlot {
         if !host.isEmpty {
-            if let slot = find(host, salt: Self.exactSalt) {
+            if let slot = find(host, kind: 0) {
                 recorder.tried(.exact, found: slot.host)
                 return slot
             }
@@ -162,7 +162,7 @@ package final class RouteTable: Sendable {
             if hasWildcards {
                 let label = Self.labelCount(host)
                 if label > 0, label < host.count,
-                    let slot = find(host.extracting((label + 1)..<host.count), salt: Self.wildcardSalt)
+                    let slot = find(host.extracting((label + 1)..<host.count), kind: Self.wildcard)
                 {
                     recorder.tried(.wildcard, found: slot.host)
                     return slot
@@ -190,14 +190,15 @@ package final class RouteTable: Sendable {
     }
 
     @inline(__always)
-    private func find(_ name: Span<UInt8>, salt: UInt64) -> HostSlot? {
-        let wanted = hash.hash(name, salt: salt)
+    private func find(_ name: Span<UInt8>, kind: UInt32) -> HostSlot? {
+        let wanted = hash.hash(name, salt: UInt64(kind))
+        let keyCount = UInt32(truncatingIfNeeded: name.count) | kind
         let mask = hosts.count &- 1
         var i = Int(truncatingIfNeeded: wanted) & mask
         while true {
             let slot = hosts[i]
             if slot.host < 0 { return nil }
-            if slot.hash == wanted, Int(slot.keyCount) == name.count,
+            if slot.hash == wanted, slot.keyCount == keyCount,
                 name.starts(with: keys, from: Int(slot.keyOffset), length: name.count)
             {
                 return slot
@@ -314,7 +315,10 @@ extension RouteTable {
                 let depth = key.reduce(0) { $1 == UInt8(ascii: "/") ? $0 + 1 : $0 }
                 shape.deepest = max(shape.deepest, Int32(truncatingIfNeeded: depth))
                 shape.depths |= 1 << UInt64(min(depth, 63))
-                paths[claim.slot].atEnd = [claim.exactAtEnd, claim.bare, claim.slashed].first { $0 >= 0 } ?? -1
+                // The request path `/a/` ends the key `/a/` (of a Prefix `/a//`) and is the slash after the key `/a`:
+                // an Exact rule for it wins at either place.
+                let exact = key.last == UInt8(ascii: "/") ? seen[key.dropLast()]?.exactAtSlash ?? -1 : claim.exactAtEnd
+                paths[claim.slot].atEnd = [exact, claim.bare, claim.slashed].first { $0 >= 0 } ?? -1
                 paths[claim.slot].atSlash = [claim.exactAtSlash, claim.slashed, claim.bare].first { $0 >= 0 } ?? -1
                 paths[claim.slot].below = claim.slashed >= 0 ? claim.slashed : claim.bare
             }
@@ -357,12 +361,12 @@ extension RouteTable {
             return paths.count - 1
         }
 
-        mutating func addHost(_ name: String, salt: UInt64, _ shape: HostSlot) {
+        mutating func addHost(_ name: String, kind: UInt32, _ shape: HostSlot) {
             let bytes = Array(name.utf8)
             var slot = shape
-            slot.hash = hash.hash(bytes.span, salt: salt)
+            slot.hash = hash.hash(bytes.span, salt: UInt64(kind))
             slot.keyOffset = UInt32(truncatingIfNeeded: keys.count)
-            slot.keyCount = UInt32(truncatingIfNeeded: bytes.count)
+            slot.keyCount = UInt32(truncatingIfNeeded: bytes.count) | kind
             keys.append(contentsOf: bytes)
             hosts.append(slot)
         }
