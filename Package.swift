@@ -98,6 +98,13 @@ let package = Package(
         .testTarget(name: "ManifestsTests", dependencies: ["KubernetesAPI", "Manifests", "Model"], swiftSettings: rules),
         .testTarget(name: "IngressTranslationTests", dependencies: ["IngressTranslation", "KubernetesAPI", "Manifests", "Model", "MoongateTesting"], swiftSettings: rules),
         .testTarget(name: "ModelTests", dependencies: ["Model"], swiftSettings: rules),
+        .testTarget(
+            name: "moongateTests",
+            dependencies: [
+                "Model", "moongate", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Configuration", package: "swift-configuration"),
+            ],
+            swiftSettings: rules),
         .testTarget(name: "ScenarioTests", dependencies: ["MoongateTesting", "moongate"], swiftSettings: rules),
     ]
 )

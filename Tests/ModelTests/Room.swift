@@ -1,1 +1,0 @@
-// Tests of the room Model: one file per source file.

@@ -1,0 +1,60 @@
+import ArgumentParser
+import Configuration
+import Model
+import Testing
+
+@testable import moongate
+
+struct SettingsTests {
+    private func settings(_ values: [String: String]) throws -> Settings {
+        let provider = InMemoryProvider(
+            values: Dictionary(
+                uniqueKeysWithValues: values.map {
+                    (AbsoluteConfigKey([$0.key]), ConfigValue(.string($0.value), isSecret: false))
+                }))
+        return try Settings(SettingsReader(reader: ConfigReader(provider: provider)))
+    }
+
+    @Test func `without any setting the documented defaults hold`() throws {
+        let settings = try settings([:])
+        #expect(settings.http.map(\.description) == ["0.0.0.0:8080"])
+        #expect(settings.admin.description == "127.0.0.1:9901")
+        #expect(settings.ingressClass == "moongate")
+        #expect(settings.controllerName == "moongate.dev/ingress-controller")
+        #expect(settings.allowInlineScripts)
+        #expect(!settings.watchIngressWithoutClass)
+        #expect(settings.drainTimeout == 30_000)
+        #expect(settings.maxHeadBytes == 65536)
+    }
+
+    @Test(arguments: [
+        ("http", "8080", "address"), ("http", "host:80", "address"), ("workers", "-1", "whole number"),
+        ("workers", "many", "whole number"), ("drain-timeout", "30", "duration"), ("max-head-size", "8 MB", "size"),
+        ("max-head-size", "1", "size"), ("trusted-proxies", "10.0.0.0/8,office", "\"office\""),
+        ("access-log", "xml", "format"), ("default-backend", "web:80", "Service port"),
+        ("default-backend", "a/b/c:80", "Service port"), ("watch-ingress-without-class", "maybe", "neither"),
+    ])
+    func `a bad setting is refused with problem, place and mend`(key: String, value: String, problem: String) {
+        let error = #expect(throws: SettingsError.self) { try settings([key: value]) }
+        #expect(error?.problem.contains(problem) == true)
+        #expect(error?.description.contains("--\(key)") == true)
+        #expect(error?.mend.isEmpty == false)
+    }
+
+    @Test func `lists are separated by commas, and spaces do not matter`() throws {
+        let settings = try settings([
+            "http": "127.0.0.1:0, [::1]:0", "trusted-proxies": "10.0.0.0/8 , fd00::/8", "watch-namespace": "a,b",
+        ])
+        #expect(settings.http.map(\.description) == ["127.0.0.1:0", "[::1]:0"])
+        #expect(settings.trustedProxies.map(\.description) == ["10.0.0.0/8", "fd00::/8"])
+        #expect(settings.watchNamespaces == ["a", "b"])
+    }
+
+    @Test func `a flag wins over the environment's names and both have the same key`() async throws {
+        let flags = try RunFlags.parse(["--ingress-class", "edge", "--no-allow-inline-scripts", "--http", "127.0.0.1:1"])
+        let settings = try await Settings.resolve(flags)
+        #expect(settings.ingressClass == "edge")
+        #expect(!settings.allowInlineScripts)
+        #expect(settings.http.map(\.description) == ["127.0.0.1:1"])
+    }
+}
