@@ -40,7 +40,6 @@ struct mg_out {
     size_t used, room;
     bool failed;
 };
-void mg_out_clear(mg_out *out);
 void mg_out_free(mg_out *out);
 void mg_out_function(mg_out *out);
 // The bytes of a value while building.
@@ -181,7 +180,6 @@ int mg_interval(const mg_vm *vm);
 void mg_sync_hook(lua_State *L, const mg_vm *vm);
 // True when an error that was caught must not be shown to the script; sets `killed`.
 bool mg_fatal(lua_State *L, mg_vm *vm, int status, int error_index);
-uint64_t mg_clock_ns(void);
 
 // ------------------------------------------------------------------------------------------------------------ errors
 

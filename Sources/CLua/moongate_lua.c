@@ -973,7 +973,7 @@ mg_outcome mg_run(mg_vm *vm, mg_request request, mg_phase phase, void *run, uint
     return mg_conclude(vm, co, status, index);
 }
 
-mg_out *mg_resume_results(mg_vm *vm) {
+mg_out *mg_vm_scratch(mg_vm *vm) {
     mg_out_clear(&vm->out);
     return &vm->out;
 }

@@ -8,7 +8,7 @@
     X(id) X(method) X(scheme) X(host) X(path) X(raw_path) X(http_version) X(headers) X(cookies) X(query) X(client)      \
     X(bearer) X(unit) X(get) X(all) X(set) X(append) X(remove) X(has) X(pairs) X(tostring) X(ip) X(port)                \
     X(trusted_proxy) X(tls) X(status) X(origin) X(upstream) X(config) X(state) X(shared) X(ingress) X(tag) X(deadline)  \
-    X(use) X(hash_key) X(timeout) X(retries) X(mirror) X(namespace) X(name) X(rule)
+    X(use) X(hash_key) X(timeout) X(retries) X(namespace) X(name) X(rule)
 
 enum {
     MG_KEY_none = 0,
@@ -397,7 +397,6 @@ static int mg_upstream_use(lua_State *L) { return mg_upstream_call(L, MG_UPSTREA
 static int mg_upstream_hash_key(lua_State *L) { return mg_upstream_call(L, MG_UPSTREAM_HASH_KEY, "hash_key"); }
 static int mg_upstream_timeout(lua_State *L) { return mg_upstream_call(L, MG_UPSTREAM_TIMEOUT, "timeout"); }
 static int mg_upstream_retries(lua_State *L) { return mg_upstream_call(L, MG_UPSTREAM_RETRIES, "retries"); }
-static int mg_upstream_mirror(lua_State *L) { return mg_upstream_call(L, MG_UPSTREAM_MIRROR, "mirror"); }
 
 static int mg_push_state(lua_State *L, mg_vm *vm) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, MG_REF_STATES);
@@ -474,7 +473,6 @@ static const mg_member mg_members[MG_KIND_COUNT][MG_KEY_COUNT] = {
             [MG_KEY_hash_key] = METHOD(mg_upstream_hash_key),
             [MG_KEY_timeout] = METHOD(mg_upstream_timeout),
             [MG_KEY_retries] = METHOD(mg_upstream_retries),
-            [MG_KEY_mirror] = METHOD(mg_upstream_mirror),
         },
     [MG_KIND_INGRESS] =
         {

@@ -56,6 +56,8 @@ void mg_out_bytes(mg_out *out, const void *bytes, size_t length);
 void mg_out_handle(mg_out *out, uint32_t class_id, uint64_t handle);
 void mg_out_list(mg_out *out, uint32_t items);  // then append that many items
 void mg_out_map(mg_out *out, uint32_t pairs);   // then append that many keys and values
+// Forgets what was appended.
+void mg_out_clear(mg_out *out);
 // What was appended; valid until the next call on the VM.
 const mg_value *mg_out_values(mg_out *out, size_t *count);
 
@@ -120,8 +122,7 @@ typedef enum mg_upstream_op {
     MG_UPSTREAM_USE = 0,
     MG_UPSTREAM_HASH_KEY,
     MG_UPSTREAM_TIMEOUT,
-    MG_UPSTREAM_RETRIES,
-    MG_UPSTREAM_MIRROR
+    MG_UPSTREAM_RETRIES
 } mg_upstream_op;
 
 // What a callback says. On MG_HOST_ERROR the one value in `out` is the message (bytes); it is raised at the script's
@@ -204,7 +205,7 @@ typedef enum mg_error_class {
     MG_ERROR_CPU,
     MG_ERROR_MEMORY,
     MG_ERROR_WALL,
-    MG_ERROR_API      // refused by a function or setter of ours
+    MG_ERROR_API // refused by a function or setter of ours
 } mg_error_class;
 
 #define MG_ERROR_FRAMES 12
@@ -237,7 +238,9 @@ uint32_t mg_vm_phases(const mg_vm *vm);
 // A field of the script's table as a tree ("config", "on_error"); functions in it become MG_FUNCTION.
 // NULL on failure, see mg_vm_error.
 mg_out *mg_vm_describe(mg_vm *vm, const char *key);
-// Builds ctx.config, frozen, from a tree.
+// An empty list of values to append to, for mg_vm_configure and mg_resume; valid until the next call on the VM.
+mg_out *mg_vm_scratch(mg_vm *vm);
+// Builds ctx.config, frozen, from a tree (which may be that of mg_vm_scratch).
 bool mg_vm_configure(mg_vm *vm, const mg_value *values, size_t count);
 // Runs init(conf) if there is one.
 bool mg_vm_init(mg_vm *vm);
@@ -259,8 +262,7 @@ typedef enum mg_outcome {
 
 // Runs a phase. `run` goes to the callbacks. `wall_deadline_ns` is on CLOCK_MONOTONIC; 0: none.
 mg_outcome mg_run(mg_vm *vm, mg_request request, mg_phase phase, void *run, uint64_t wall_deadline_ns);
-// The results of the function that suspended: clear, append, then resume. With `error`, the first value is the message.
-mg_out *mg_resume_results(mg_vm *vm);
+// Goes on after the values in `mg_vm_scratch`: the results of the function that suspended, or with `error` its message.
 mg_outcome mg_resume(mg_vm *vm, mg_request request, void *run, bool error);
 // Ends a suspended run, closing its variables; mg_vm_error tells `kind`.
 void mg_cancel(mg_vm *vm, mg_request request, mg_error_class kind);
@@ -270,6 +272,8 @@ void mg_cancel(mg_vm *vm, mg_request request, mg_error_class kind);
 size_t mg_vm_memory(const mg_vm *vm);
 // The release of Lua in use ("Lua 5.4.4").
 const char *mg_lua_release(void);
+// CLOCK_MONOTONIC, which wall deadlines are on.
+uint64_t mg_clock_ns(void);
 // CPU time that this thread has used.
 uint64_t mg_thread_cpu_ns(void);
 // Tests: the nth allocation from now (1: the next) that asks for more fails, and every later one; 0 switches it off.
