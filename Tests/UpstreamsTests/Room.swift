@@ -1,1 +1,0 @@
-// Tests of the room Upstreams: one file per source file.
