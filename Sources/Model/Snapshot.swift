@@ -123,6 +123,9 @@ package struct Upstream: Sendable, Equatable {
     package var endpoints: [Endpoint]
     package var balance: Balance
     package var appProtocol: AppProtocol
+    /// Which other namespaces' scripts may choose it (`moongate.dev/allow-namespaces` on the Service; `*` is all). A
+    /// script may choose an upstream of its own namespace, and these; that an upstream is in the snapshot is no grant.
+    package var allowedNamespaces: [String] = []
 
     package enum Balance: String, Sendable, Hashable {
         case roundRobin = "round-robin"
