@@ -62,98 +62,114 @@ package enum CanonicalPath {
         ByteSet(low: 0x77ff_3fd6_0000_0000, high: 0x7fff_ffff_efff_ffff)
     }
 
+    /// Whether `path` holds only what is canonical at sight: plain bytes, single slashes, no dot after a slash. Most
+    /// paths do, and need no copy.
+    @inlinable
+    package static func isPlain(_ path: Span<UInt8>) -> Bool {
+        guard path.count > 0, path[0] == 0x2f else { return false }
+        var previous: UInt8 = 0
+        for i in 0..<path.count {
+            let byte = path[i]
+            if !plain.contains(byte), byte != 0x2f && byte != 0x2e || previous == 0x2f { return false }
+            previous = byte
+        }
+        return true
+    }
+
+    /// Brings the path that lies in `arena` at `range` to its canonical spelling, and says where that lies: in the same
+    /// place, or at the arena's end. On refusal the arena is as it was.
+    @inlinable
+    package static func normalise(
+        _ range: Range<Int>, in arena: inout [UInt8], allowing options: Options = []
+    ) throws(Refusal) -> Range<Int> {
+        if isPlain(arena.span.extracting(range)) { return range }
+        return try rebuild(range, in: &arena, allowing: options)
+    }
+
     /// Brings `path` to its canonical spelling.
     ///
     /// Returns true when it has that spelling already: then `output` is as it was. Otherwise the canonical path has
     /// been appended to `output`. On refusal `output` is as it was.
-    @inlinable
     package static func normalise(
         _ path: Span<UInt8>, into output: inout [UInt8], allowing options: Options = []
     ) throws(Refusal) -> Bool {
-        guard path.count > 0, path[0] == 0x2f else { throw .notAbsolute }
-        // Most paths hold plain bytes and single slashes only, and are done here.
-        var previous: UInt8 = 0
-        for i in 0..<path.count {
-            let byte = path[i]
-            if plain.contains(byte) {
-                previous = byte
-                continue
-            }
-            // A dot inside a segment is plain; after a slash it may begin a dot segment.
-            if byte == 0x2f && previous != 0x2f || byte == 0x2e && previous != 0x2f {
-                previous = byte
-                continue
-            }
-            return try rebuild(path, into: &output, allowing: options)
-        }
-        return true
+        if isPlain(path) { return true }
+        guard path.count <= maxCount else { throw .tooLong }
+        var arena: [UInt8] = []
+        arena.append(path)
+        let result = try rebuild(0..<path.count, in: &arena, allowing: options)
+        if result.lowerBound == 0 { return true }
+        output.append(contentsOf: arena[result])
+        return false
     }
 
     @usableFromInline
     static func rebuild(
-        _ path: Span<UInt8>, into output: inout [UInt8], allowing options: Options
-    ) throws(Refusal) -> Bool {
-        guard path.count <= maxCount else { throw .tooLong }
-        let start = output.count
+        _ range: Range<Int>, in arena: inout [UInt8], allowing options: Options
+    ) throws(Refusal) -> Range<Int> {
+        guard range.count <= maxCount else { throw .tooLong }
+        guard !range.isEmpty, arena[range.lowerBound] == 0x2f else { throw .notAbsolute }
+        let start = arena.count
         do throws(Refusal) {
-            try append(path, to: &output, allowing: options)
+            try appendCanonical(range, in: &arena, allowing: options)
         } catch {
-            output.removeLast(output.count - start)
+            arena.removeLast(arena.count - start)
             throw error
         }
-        guard output.count - start == path.count else { return false }
-        for i in 0..<path.count where output[start + i] != path[i] { return false }
-        output.removeLast(path.count)
-        return true
+        guard arena.count - start == range.count, arena[start...].elementsEqual(arena[range]) else {
+            return start..<arena.count
+        }
+        arena.removeLast(range.count)
+        return range
     }
 
-    private static func append(
-        _ path: Span<UInt8>, to output: inout [UInt8], allowing options: Options
+    private static func appendCanonical(
+        _ range: Range<Int>, in arena: inout [UInt8], allowing options: Options
     ) throws(Refusal) {
-        /// Where the segment that is being written begins in `output`.
-        var segment = output.count
-        var i = 0
-        while i < path.count {
-            let byte = path[i]
+        let start = arena.count
+        /// Where the segment that is being written begins.
+        var segment = start
+        var i = range.lowerBound
+        let end = range.upperBound
+        while i < end {
+            let byte = arena[i]
             i += 1
             switch byte {
             case 0x2f:
-                // The slash that a segment begins with is written before it; a second one adds nothing.
-                if output.count == segment, i > 1 { continue }
-                try endSegment(output, from: segment)
-                output.append(0x2f)
-                segment = output.count
+                // A slash after a slash adds nothing.
+                if arena.count > start, arena[arena.count - 1] == 0x2f { continue }
+                try endSegment(arena, from: segment)
+                arena.append(0x2f)
+                segment = arena.count
             case 0x25:
-                guard i + 1 < path.count, let high = hexDigit(path[i]), let low = hexDigit(path[i + 1]) else {
+                guard i + 1 < end, let high = hexDigit(arena[i]), let low = hexDigit(arena[i + 1]) else {
                     throw .badEscape
                 }
                 i += 2
                 let value = high << 4 | low
                 if ByteSet.unreserved.contains(value) {
-                    output.append(value)
+                    arena.append(value)
                     continue
                 }
                 switch value {
                 case 0x00: throw .encodedNUL
                 case 0x2f, 0x5c:
                     guard options.contains(.encodedSlashes) else { throw .encodedSlash }
-                    try endSegment(output, from: segment)
-                    appendEscape(value, to: &output)
-                    segment = output.count
-                case 0xc0...:
-                    if isOverlong(value, before: path, at: i) { throw .overlongUTF8 }
-                    appendEscape(value, to: &output)
+                    try endSegment(arena, from: segment)
+                    appendEscape(value, to: &arena)
+                    segment = arena.count
                 default:
-                    appendEscape(value, to: &output)
+                    if value >= 0xc0, isOverlong(value, before: arena[i..<end]) { throw .overlongUTF8 }
+                    appendEscape(value, to: &arena)
                 }
             case 0x23, 0x3f, 0x5c:
                 throw .forbiddenByte
             default:
                 guard ByteSet.visible.contains(byte) else { throw .forbiddenByte }
-                output.append(byte)
+                arena.append(byte)
             }
         }
-        try endSegment(output, from: segment)
+        try endSegment(arena, from: segment)
     }
 
     private static func appendEscape(_ value: UInt8, to output: inout [UInt8]) {
@@ -174,12 +190,13 @@ package enum CanonicalPath {
     }
 
     /// Whether the lead byte `lead`, with the escape that follows it, begins an overlong sequence (RFC 3629 §3).
-    private static func isOverlong(_ lead: UInt8, before path: Span<UInt8>, at i: Int) -> Bool {
+    private static func isOverlong(_ lead: UInt8, before rest: ArraySlice<UInt8>) -> Bool {
         // These two never begin a valid sequence, and have been read as `/` and `\` with any byte after them.
         if lead == 0xc0 || lead == 0xc1 { return true }
-        guard i + 2 < path.count, path[i] == 0x25,
-            let high = hexDigit(path[i + 1]), let low = hexDigit(path[i + 2])
-        else { return false }
+        let i = rest.startIndex
+        guard rest.count >= 3, rest[i] == 0x25, let high = hexDigit(rest[i + 1]), let low = hexDigit(rest[i + 2]) else {
+            return false
+        }
         let next = high << 4 | low
         switch lead {
         case 0xe0: return (0x80...0x9f).contains(next)

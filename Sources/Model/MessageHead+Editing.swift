@@ -60,11 +60,13 @@ extension MessageHead {
     /// Gives the request another canonical path. The query stays. Refuses what `CanonicalPath` refuses.
     package mutating func setPath(_ path: Span<UInt8>) throws(CanonicalPath.Refusal) {
         guard path.count <= CanonicalPath.maxCount else { throw .tooLong }
-        let start = bytes.count
-        if try CanonicalPath.normalise(path, into: &bytes) {
-            pathRange = store(path)
-        } else {
-            pathRange = ByteRange(offset: start, count: bytes.count - start)
+        let stored = store(path)
+        do throws(CanonicalPath.Refusal) {
+            let range = try CanonicalPath.normalise(stored.range, in: &bytes)
+            pathRange = ByteRange(offset: range.lowerBound, count: range.count)
+        } catch {
+            bytes.removeLast(path.count)
+            throw error
         }
     }
 

@@ -70,6 +70,8 @@ package struct FieldRecord: Sendable, Hashable {
         @inlinable package static var ours: Flags { Flags(rawValue: 2) }
         /// Hop-by-hop (RFC 9110 §7.6.1): never forwarded as it came.
         @inlinable package static var hopByHop: Flags { Flags(rawValue: 4) }
+        /// The name holds `_`: a CGI upstream cannot tell it from the same name with `-`.
+        @inlinable package static var hasUnderscore: Flags { Flags(rawValue: 8) }
     }
 
     @inlinable
