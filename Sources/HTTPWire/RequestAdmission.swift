@@ -1,0 +1,288 @@
+// Step 2 of a request's walk, second half: a well-formed head is judged. What could mean one thing to us and another to
+// the next server (where its body ends, for whom and for what it is) is refused here and nowhere later.
+
+package import Model
+
+/// What to judge by; the same for all requests of a listener.
+package struct AdmissionRules: Sendable, Hashable {
+    /// TRACE shows a client's own fields to scripts in its page, and nobody needs it at an edge.
+    package var allowsTrace = false
+    /// Take out fields with `_` in their names, as nginx does: a CGI upstream reads `X_Forwarded_For` as
+    /// `X-Forwarded-For`.
+    package var dropsUnderscoreNames = true
+    package var path: CanonicalPath.Options = []
+
+    package init() {}
+}
+
+/// Which protocol the client would like to go on with (RFC 9110 §7.8).
+package enum UpgradeWish: UInt8, Sendable, Hashable {
+    case none
+    case webSocket
+    case other
+}
+
+/// What an admitted request asks of the connection.
+package struct RequestFacts: Sendable, Hashable {
+    package enum TargetForm: UInt8, Sendable, Hashable {
+        case origin
+        case absolute
+        case asterisk
+    }
+
+    package var body: BodyFraming = .none
+    /// The client's side of the connection may serve another request after this one.
+    package var keepsAlive = true
+    /// The body comes after a `100 Continue` of ours or of the upstream's.
+    package var expectsContinue = false
+    package var upgrade: UpgradeWish = .none
+    /// The value of `Upgrade` when `upgrade` is not none.
+    package var upgradeRange: ByteRange = .empty
+    /// `Sec-WebSocket-Key`, valid, when `upgrade` is `.webSocket`.
+    package var webSocketKeyRange: ByteRange = .empty
+    /// The client reads trailers (`TE: trailers`).
+    package var acceptsTrailers = false
+    package var targetForm: TargetForm = .origin
+
+    package init() {}
+}
+
+package enum RequestAdmission: Sendable, Hashable {
+    case admit(RequestFacts)
+    case refuse(Refusal)
+
+    /// Judges a head as `HeadParser` left it, and completes it: canonical path, query, authority, host; hop-by-hop
+    /// fields are marked, and the forwarding fields of a stranger (`isTrusted` is false) taken out.
+    package static func judge(
+        _ head: inout MessageHead, _ rules: AdmissionRules, isTrusted: Bool
+    ) -> RequestAdmission {
+        do throws(Refusal) {
+            return .admit(try admit(&head, rules, isTrusted))
+        } catch {
+            return .refuse(error)
+        }
+    }
+
+    private static func admit(
+        _ head: inout MessageHead, _ rules: AdmissionRules, _ isTrusted: Bool
+    ) throws(Refusal) -> RequestFacts {
+        var facts = RequestFacts()
+        var framing = FramingFields()
+        var connection = ConnectionOptions()
+        var host = -1
+        var upgrade = -1
+        var key = -1
+
+        for i in head.fields.indices {
+            let field = head.fields[i]
+            switch field.name {
+            case .other, .accept, .authorization, .contentType, .cookie, .date, .secWebSocketAccept, .setCookie,
+                .trailer, .via, .xRequestID:
+                if field.flags.contains(.hasUnderscore), rules.dropsUnderscoreNames { head.remove(at: i) }
+
+            case .host:
+                guard host < 0 else { throw .malformed }
+                host = i
+
+            case .contentLength:
+                guard framing.readLength(head.bytes.span.extracting(field.valueRange)) else { throw .malformed }
+                head.fields[i].flags.insert(.hopByHop)
+
+            case .transferEncoding:
+                guard framing.readCoding(head.bytes.span.extracting(field.valueRange)) else { throw .malformed }
+                head.fields[i].flags.insert(.hopByHop)
+
+            case .connection:
+                guard connection.read(head.bytes.span.extracting(field.valueRange)) else { throw .malformed }
+                head.fields[i].flags.insert(.hopByHop)
+
+            case .upgrade:
+                if upgrade < 0 { upgrade = i }
+                head.fields[i].flags.insert(.hopByHop)
+
+            case .secWebSocketKey:
+                guard key < 0 else { throw .malformed }
+                key = i
+
+            case .expect:
+                // An HTTP/1.0 client does not wait for an answer (RFC 9110 §10.1.1).
+                head.fields[i].flags.insert(.hopByHop)
+                if head.version == .http10 { continue }
+                guard head.bytes.span.extracting(field.valueRange).equalsIgnoringCase("100-continue") else {
+                    throw Refusal(417, .expectationFailed)
+                }
+                facts.expectsContinue = true
+
+            case .te:
+                var list = TokenList(head.bytes.span.extracting(field.valueRange))
+                while let range = list.next() {
+                    let offset = field.valueRange.lowerBound
+                    let token = offset + range.lowerBound..<offset + range.upperBound
+                    if head.bytes.span.extracting(token).equalsIgnoringCase("trailers") { facts.acceptsTrailers = true }
+                }
+                head.fields[i].flags.insert(.hopByHop)
+
+            case .http2Settings, .keepAlive, .proxyAuthenticate, .proxyAuthorization, .proxyConnection:
+                head.fields[i].flags.insert(.hopByHop)
+
+            case .forwarded, .xForwardedFor, .xForwardedHost, .xForwardedPort, .xForwardedPrefix, .xForwardedProto,
+                .xRealIP:
+                if !isTrusted { head.remove(at: i) }
+            }
+        }
+        if connection.nominates { ConnectionOptions.markNominated(in: &head) }
+
+        // RFC 9112 §6.1–§6.3. Both fields together are the classic of request smuggling, and refused.
+        switch framing.coding {
+        case .none:
+            if let length = framing.length { facts.body = .length(length) }
+        case .chunked:
+            guard framing.length == nil, head.version != .http10 else { throw .malformed }
+            facts.body = .chunked
+        case .unknown:
+            guard framing.length == nil, head.version != .http10 else { throw .malformed }
+            throw Refusal(501, .unsupportedCoding)
+        }
+        if facts.body.isEmpty { facts.expectsContinue = false }
+
+        // RFC 9112 §9.3.
+        facts.keepsAlive = head.version == .http10 ? connection.keepsAlive && !connection.closes : !connection.closes
+
+        switch head.method {
+        case .connect: throw Refusal(405, .methodNotAllowed)
+        case .trace:
+            guard rules.allowsTrace else { throw Refusal(405, .methodNotAllowed) }
+            // RFC 9110 §9.3.8.
+            guard facts.body == .none else { throw .malformed }
+        case .other, .get, .head, .post, .put, .delete, .options, .patch: break
+        }
+
+        try readTarget(&head, &facts, rules)
+        try readHost(&head, facts, host)
+        if connection.upgrades, upgrade >= 0, head.version == .http11 {
+            try readUpgrade(head, &facts, upgrade, key)
+        }
+        return facts
+    }
+
+    /// Takes the target apart (RFC 9112 §3.2) and brings the path to its canonical form.
+    private static func readTarget(
+        _ head: inout MessageHead, _ facts: inout RequestFacts, _ rules: AdmissionRules
+    ) throws(Refusal) {
+        let target = head.targetRange.range
+        var start = target.lowerBound
+        let end = target.upperBound
+        guard start < end, end <= head.bytes.count else { throw .malformed }
+        if head.bytes[start] == 0x2a {
+            guard target.count == 1, head.method == .options else { throw .malformed }
+            facts.targetForm = .asterisk
+            head.pathRange = head.targetRange
+            return
+        }
+        if head.bytes[start] != 0x2f {
+            let scheme = schemeCount(head.bytes.span.extracting(target))
+            guard scheme > 0 else { throw .malformed }
+            start += scheme
+            let authority = start
+            while start < end, head.bytes[start] != 0x2f, head.bytes[start] != 0x3f, head.bytes[start] != 0x23 {
+                start += 1
+            }
+            head.authorityRange = ByteRange(offset: authority, count: start - authority)
+            facts.targetForm = .absolute
+        }
+        let pathEnd = head.bytes.span.firstIndex(of: 0x3f, from: start, to: end)
+        if pathEnd < end {
+            // A fragment is never sent (RFC 9112 §3.2); some servers cut it off, others take it for part of the rest.
+            guard head.bytes.span.firstIndex(of: 0x23, from: pathEnd, to: end) == end else { throw .malformed }
+            head.queryRange = ByteRange(offset: pathEnd + 1, count: end - pathEnd - 1)
+            head.hasQuery = true
+        }
+        if pathEnd == start {
+            // An absolute target without a path: `/`, but for OPTIONS, which then asks about the server
+            // (RFC 9112 §3.2.4).
+            if head.method == .options, !head.hasQuery {
+                facts.targetForm = .asterisk
+                head.pathRange = head.store(CollectionOfOne(0x2a))
+            } else {
+                head.pathRange = head.store(CollectionOfOne(0x2f))
+            }
+            return
+        }
+        do throws(CanonicalPath.Refusal) {
+            let path = try CanonicalPath.normalise(start..<pathEnd, in: &head.bytes, allowing: rules.path)
+            head.pathRange = ByteRange(offset: path.lowerBound, count: path.count)
+        } catch {
+            throw .malformed
+        }
+    }
+
+    /// The length of `http://` or `https://` before something; 0 for anything else.
+    private static func schemeCount(_ text: Span<UInt8>) -> Int {
+        if text.count > 7, text.extracting(0..<7).equalsIgnoringCase("http://") { return 7 }
+        if text.count > 8, text.extracting(0..<8).equalsIgnoringCase("https://") { return 8 }
+        return 0
+    }
+
+    /// RFC 9112 §3.2, RFC 9110 §7.2: one valid Host, and the same as in an absolute target.
+    private static func readHost(
+        _ head: inout MessageHead, _ facts: RequestFacts, _ index: Int
+    ) throws(Refusal) {
+        let fromTarget = head.authorityRange
+        guard index >= 0 else {
+            guard head.version == .http10 else { throw .malformed }
+            guard facts.targetForm == .absolute || !fromTarget.isEmpty else { return }
+            guard let authority = Authority(head.bytes.span.extracting(fromTarget.range)) else { throw .malformed }
+            head.setHostRange(from: authority)
+            return
+        }
+        let field = head.fields[index]
+        let value = ByteRange(offset: Int(field.valueOffset), count: Int(field.valueCount))
+        guard let authority = Authority(head.bytes.span.extracting(value.range)) else { throw .malformed }
+        if !fromTarget.isEmpty || facts.targetForm == .absolute {
+            // The target wins by the book; a client that says two hosts is refused instead (RFC 9112 §3.2.2).
+            guard let named = Authority(head.bytes.span.extracting(fromTarget.range)),
+                named.port == authority.port, named.hostCount == authority.hostCount
+            else { throw .malformed }
+            let a = Int(fromTarget.offset)
+            let b = Int(value.offset)
+            for i in 0..<named.hostCount
+            where MessageHead.lower(head.bytes[a + i]) != MessageHead.lower(head.bytes[b + i]) { throw .malformed }
+        }
+        head.authorityRange = value
+        head.setHostRange(from: authority)
+    }
+
+    /// RFC 6455 §4.1. A WebSocket handshake that we could not verify later is refused; any other protocol is only told,
+    /// and HTTP/2 in clear never is: through it a client could speak past every rule (h2c smuggling).
+    private static func readUpgrade(
+        _ head: MessageHead, _ facts: inout RequestFacts, _ upgrade: Int, _ key: Int
+    ) throws(Refusal) {
+        let field = head.fields[upgrade]
+        let value = ByteRange(offset: Int(field.valueOffset), count: Int(field.valueCount))
+        let text = head.bytes.span.extracting(value.range)
+        if text.equalsIgnoringCase("websocket") {
+            // A handshake is a GET without a body; anything else has no key to answer to.
+            guard head.method == .get, facts.body.isEmpty, key >= 0,
+                WebSocketKey.isValid(head.bytes.span.extracting(head.fields[key].valueRange))
+            else { throw .malformed }
+            facts.upgrade = .webSocket
+            facts.webSocketKeyRange = ByteRange(
+                offset: Int(head.fields[key].valueOffset), count: Int(head.fields[key].valueCount))
+            facts.upgradeRange = value
+            return
+        }
+        guard facts.body.isEmpty, FieldGrammar.isValue(text), !text.isEmpty, isUpgradeToken(text),
+            !(text.count >= 2 && text.extracting(0..<2).equalsIgnoringCase("h2")),
+            !(text.count >= 4 && text.extracting(0..<4).equalsIgnoringCase("http")),
+            !(text.count >= 3 && text.extracting(0..<3).equalsIgnoringCase("tls"))
+        else { return }
+        facts.upgrade = .other
+        facts.upgradeRange = value
+    }
+
+    /// One protocol: a name, or a name and a version. Of a list nobody could say which one was agreed on.
+    private static func isUpgradeToken(_ text: Span<UInt8>) -> Bool {
+        for i in 0..<text.count where !ByteSet.token.contains(text[i]) && text[i] != 0x2f { return false }
+        return true
+    }
+}
