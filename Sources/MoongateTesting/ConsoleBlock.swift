@@ -1,0 +1,158 @@
+// Commands with the output that they are said to have: in scenario files and in documents.
+import Foundation
+
+/// A command and what it prints.
+///
+///     $ curl -s http://127.0.0.1:8080/
+///     {"name":"v1",*}
+///     [exit 1]
+///
+/// `*` in an expected line stands for anything, a line `...` for any number of lines; a command without expected
+/// lines may print what it likes. `[exit N]` tells the exit status, 0 if absent.
+struct ConsoleCommand {
+    var command: String
+    var output: [String] = []
+    var exit: Int32 = 0
+    var line: Int
+}
+
+enum ConsoleBlock {
+    static func parse(_ lines: [ScenarioLine]) -> [ConsoleCommand] {
+        var commands: [ConsoleCommand] = []
+        for line in lines {
+            if line.text.hasPrefix("$ ") {
+                commands.append(ConsoleCommand(command: String(line.text.dropFirst(2)), line: line.number))
+            } else if let last = commands.indices.last {
+                if commands[last].command.hasSuffix("\\") && commands[last].output.isEmpty {
+                    commands[last].command = String(commands[last].command.dropLast()) + line.text.trimmingSpaces
+                } else if line.text.hasPrefix("[exit "), let code = Int32(line.text.dropFirst(6).dropLast()) {
+                    commands[last].exit = code
+                } else {
+                    commands[last].output.append(line.text)
+                }
+            }
+        }
+        for index in commands.indices {
+            while commands[index].output.last?.trimmingSpaces.isEmpty == true { commands[index].output.removeLast() }
+        }
+        return commands
+    }
+
+    /// The fenced blocks of a document that are marked ```console.
+    static func blocks(of document: String) -> [[ScenarioLine]] {
+        var blocks: [[ScenarioLine]] = []
+        var inside = false
+        for (index, line) in document.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+            if line.hasPrefix("```") {
+                if line == "```console" { blocks.append([]) }
+                inside = line == "```console"
+            } else if inside {
+                blocks[blocks.count - 1].append(ScenarioLine(number: index + 1, text: String(line)))
+            }
+        }
+        return blocks
+    }
+
+    /// Nil when `lines` are what `expected` describes, else the first difference.
+    static func difference(_ lines: [String], _ expected: [String]) -> String? {
+        matches(lines[...], expected[...])
+            ? nil : "printed:\n\(lines.joined(separator: "\n"))\nexpected:\n\(expected.joined(separator: "\n"))"
+    }
+
+    private static func matches(_ lines: ArraySlice<String>, _ expected: ArraySlice<String>) -> Bool {
+        guard let first = expected.first else { return lines.allSatisfy { $0.trimmingSpaces.isEmpty } }
+        if first == "..." {
+            return (lines.startIndex...lines.endIndex).contains { matches(lines[$0...], expected.dropFirst()) }
+        }
+        guard let line = lines.first, glob(Array(line)[...], Array(first)[...]) else { return false }
+        return matches(lines.dropFirst(), expected.dropFirst())
+    }
+
+    /// Backtracks only to the last `*`, so the time is bounded by the product of the lengths.
+    private static func glob(_ text: ArraySlice<Character>, _ pattern: ArraySlice<Character>) -> Bool {
+        var text = text
+        var pattern = pattern
+        var retry: (text: ArraySlice<Character>, pattern: ArraySlice<Character>)?
+        while true {
+            if let next = pattern.first, next == "*" {
+                pattern = pattern.dropFirst()
+                retry = (text, pattern)
+            } else if let wanted = pattern.first, let character = text.first, wanted == character {
+                pattern = pattern.dropFirst()
+                text = text.dropFirst()
+            } else if pattern.isEmpty && text.isEmpty {
+                return true
+            } else if let last = retry, !last.text.isEmpty {
+                retry = (last.text.dropFirst(), last.pattern)
+                text = last.text.dropFirst()
+                pattern = last.pattern
+            } else {
+                return false
+            }
+        }
+    }
+}
+
+extension ScenarioRun {
+    /// Runs each command in a shell; `in=PATH` is relative to the root of the source tree.
+    func runCommands(_ commands: [ConsoleCommand], directory: String?) throws(ScenarioFailure) {
+        let place = directory.map { environment.root + "/" + $0 } ?? folder
+        for command in commands {
+            let text = substituted(command.command)
+            let shell = try ChildProcess(
+                name: "shell", arguments: ["/bin/bash", "-c", "set -o pipefail; " + text],
+                environment: processEnvironment(), directory: place, transcript: transcript)
+            let end = shell.output.wait(by: Deadline(after: .seconds(120))) {
+                $0.exit != nil && $0.open == 0 ? $0 : nil
+            }
+            guard let end else {
+                shell.stop(within: .seconds(1))
+                throw ScenarioFailure("did not end in time: \(text)", line: command.line)
+            }
+            guard end.exit == .code(command.exit) else {
+                let said = (end.lines + end.errorLines).suffix(30).joined(separator: "\n")
+                throw ScenarioFailure(
+                    "\(text)\n\(end.exit.map { "\($0)" } ?? "") where \(command.exit) was expected:\n\(said)",
+                    line: command.line)
+            }
+            guard !command.output.isEmpty else { continue }
+            let expected = command.output.map { substituted($0) }
+            // Carriage returns come from printed HTTP heads.
+            let printed = end.lines.map { $0.hasSuffix("\r") ? String($0.dropLast()) : $0 }
+            if let difference = ConsoleBlock.difference(printed, expected) {
+                throw ScenarioFailure("\(text)\n\(difference)", line: command.line)
+            }
+        }
+    }
+
+    /// `-- document examples/quickstart/README.md --`: runs what the document shows. `127.0.0.1:8080` and
+    /// `127.0.0.1:9901` in it become the program's real addresses; commands given in the section as `skip TEXT`
+    /// (they start servers, or build) are left out, and a `skip` that matches nothing is an error.
+    func runDocument(_ section: ScenarioSection) throws(ScenarioFailure) {
+        guard let name = section.arguments.first(where: { $0 != "offline" }),
+            let text = try? String(contentsOfFile: environment.root + "/" + name, encoding: .utf8)
+        else { throw ScenarioFailure("cannot read the document", line: section.line) }
+        if let http { substitutions.append((from: "127.0.0.1:8080", to: http.description)) }
+        if let admin { substitutions.append((from: "127.0.0.1:9901", to: admin.description)) }
+        var skips = Set(section.commands.compactMap { $0.text.hasPrefix("skip ") ? String($0.text.dropFirst(5)) : nil })
+        var ran = 0
+        for block in ConsoleBlock.blocks(of: text) {
+            var commands: [ConsoleCommand] = []
+            for command in ConsoleBlock.parse(block) {
+                if let skip = skips.first(where: { command.command.hasPrefix($0) }) {
+                    skips.remove(skip)
+                } else {
+                    commands.append(command)
+                }
+            }
+            do {
+                try runCommands(commands, directory: section.options["in"])
+            } catch {
+                throw ScenarioFailure("\(name) line \(error.line ?? 0): \(error.message)", line: section.line)
+            }
+            ran += commands.count
+        }
+        guard skips.isEmpty else { throw ScenarioFailure("\(name) has no command \(skips)", line: section.line) }
+        guard ran > 0 else { throw ScenarioFailure("\(name) shows no command that could run", line: section.line) }
+    }
+}

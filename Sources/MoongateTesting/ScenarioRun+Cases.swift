@@ -1,0 +1,212 @@
+// Tables of byte strings: what the front makes of each, and whether the upstream saw the same number of requests.
+//
+// The property behind both sections is the one that request smuggling breaks: the requests that the upstream counts
+// are the requests that the front answered from it, never one more.
+import Foundation
+
+extension ScenarioRun {
+    private struct Case {
+        var title: String
+        var statuses: [Int]
+        var alone: Bool
+        var bytes: [UInt8]
+        var line: Int
+    }
+
+    private struct Outcome {
+        var responses: [ReceivedMessage] = []
+        var closed = false
+        /// Responses that came from the upstream.
+        var forwarded: Int { responses.count { !$0.values(of: "x-upstream").isEmpty } }
+    }
+
+    /// Rows `"title" STATUS[|STATUS] [alone] "bytes"`, where lines that begin with a quote go on with the bytes of the
+    /// row above. Each row is sent on a fresh connection and after a good request, with a good request behind it
+    /// unless it is `alone`. A status from 400 on must end the connection; any other must leave the next request
+    /// untouched.
+    func runCases(_ section: ScenarioSection) throws(ScenarioFailure) {
+        guard let name = section.arguments.first, let upstream = upstreams[name] else {
+            throw ScenarioFailure("cases need the upstream that counts", line: section.line)
+        }
+        let host = section.options["host"] ?? "shop.test"
+        let good = Array("GET /good HTTP/1.1\r\nhost: \(host)\r\n\r\n".utf8)
+        let sentinel = Array("GET /sentinel HTTP/1.1\r\nhost: \(host)\r\n\r\n".utf8)
+        var failures: [String] = []
+        let cases = try parseCases(section)
+        guard !cases.isEmpty else { throw ScenarioFailure("no cases", line: section.line) }
+        for row in cases {
+            for afterGood in [false, true] {
+                let mark = row.title + (afterGood ? " (after a good request)" : "")
+                let before = upstream.record.read { $0.requests.count }
+                do {
+                    let outcome = try play(
+                        row.bytes + (row.alone ? [] : sentinel), after: afterGood ? good : nil, until: row.alone ? 1 : 2
+                    )
+                    let refused = row.statuses.allSatisfy { $0 >= 400 }
+                    let answers = outcome.responses.dropFirst(afterGood ? 1 : 0)
+                    let statuses = answers.map { $0.status ?? 0 }
+                    if !row.statuses.contains(statuses.first ?? 0) {
+                        failures.append("line \(row.line) \(mark): \(row.statuses) expected, got \(statuses)")
+                    }
+                    if refused && (statuses.count != 1 || !outcome.closed) {
+                        failures.append(
+                            "line \(row.line) \(mark): a refusal must end the connection: \(statuses), closed \(outcome.closed)"
+                        )
+                    }
+                    if !refused && !row.alone && (statuses.count != 2 || statuses.last != 200) {
+                        failures.append("line \(row.line) \(mark): the request behind it was lost: \(statuses)")
+                    }
+                    let counted = upstream.record.read { $0.requests.count } - before
+                    if counted != outcome.forwarded {
+                        failures.append(
+                            "line \(row.line) \(mark): the upstream counts \(counted) requests, the front \(outcome.forwarded)"
+                        )
+                    }
+                } catch {
+                    failures.append("line \(row.line) \(mark): \(error)")
+                }
+            }
+        }
+        transcript.add("cases", "\(cases.count) rows, \(failures.count) failures")
+        guard failures.isEmpty else {
+            throw ScenarioFailure(
+                "\(failures.count) failures:\n" + failures.joined(separator: "\n"), line: section.line)
+        }
+    }
+
+    private func parseCases(_ section: ScenarioSection) throws(ScenarioFailure) -> [Case] {
+        var cases: [Case] = []
+        for line in section.commands {
+            let statement = Statement(try interpolate(line.text))
+            guard let first = statement.words.first else { continue }
+            do throws(ScenarioFailure) {
+                if statement.words.count == 1, first.quoted, !cases.isEmpty {
+                    cases[cases.count - 1].bytes += try first.bytes
+                    continue
+                }
+                var words = statement.words.dropFirst()[...]
+                let statuses = (words.popFirst()?.text ?? "").split(separator: "|").compactMap { Int($0) }
+                let alone = words.first.map { !$0.quoted && $0.text == "alone" } ?? false
+                if alone { words = words.dropFirst() }
+                guard first.quoted, !statuses.isEmpty else {
+                    throw ScenarioFailure("\"title\" STATUS [alone] \"bytes\"")
+                }
+                var bytes: [UInt8] = []
+                if words.first?.text == "repeat", let count = Int(words.dropFirst().first?.text ?? "") {
+                    words = words.dropFirst(2)
+                    let lead = try words.popFirst()?.bytes ?? []
+                    let unit = try words.popFirst()?.bytes ?? []
+                    bytes = lead + [[UInt8]](repeating: unit, count: count).flatMap { $0 }
+                }
+                for word in words { bytes += try word.bytes }
+                cases.append(Case(title: first.text, statuses: statuses, alone: alone, bytes: bytes, line: line.number))
+            } catch {
+                throw ScenarioFailure(error.message, line: line.number)
+            }
+        }
+        return cases
+    }
+
+    /// Sends, and reads responses until the close, or until `count` of them came.
+    private func play(_ bytes: [UInt8], after good: [UInt8]?, until count: Int) throws -> Outcome {
+        guard let http else { throw ScenarioFailure("nothing listens") }
+        let deadline = Deadline(after: Self.patience)
+        var outcome = Outcome()
+        var client = ClientConnection(reader: MessageReader(try RawSocket.connect(to: http, by: deadline)))
+        if let good {
+            try client.socket.write(good, by: deadline)
+            try Self.readHead(&client, by: deadline)
+            try Self.readBody(&client, by: deadline)
+            if let response = client.response { outcome.responses.append(response) }
+        }
+        var sent = true
+        do { try client.socket.write(bytes, by: deadline) } catch SocketError.reset { sent = false }
+        let method = String(decoding: bytes.prefix { $0 != 32 }, as: UTF8.self)
+        var wanted = count
+        while wanted > 0 {
+            let mine = count - wanted == 0 && method == "HEAD" ? "HEAD" : "GET"
+            do {
+                guard var response = try client.reader.head(answering: mine, by: deadline) else {
+                    outcome.closed = true
+                    break
+                }
+                try client.reader.body(of: &response, by: deadline)
+                if (response.status ?? 0) / 100 == 1 { continue }
+                outcome.responses.append(response)
+                wanted -= 1
+                if (response.status ?? 0) >= 400 {
+                    // A refusal: nothing but the close may follow.
+                    while let more = try client.reader.head(answering: "GET", by: deadline) {
+                        outcome.responses.append(more)
+                    }
+                    outcome.closed = true
+                    break
+                }
+            } catch SocketError.reset where !outcome.responses.isEmpty || !sent {
+                outcome.closed = true
+                break
+            }
+        }
+        return outcome
+    }
+
+    /// Rows of bytes; at every position each of a list of treacherous bytes is put in the place of the right one. The
+    /// answer must be a refusal or one response from the upstream for each request that it saw.
+    func runMutations(_ section: ScenarioSection) throws(ScenarioFailure) {
+        guard let name = section.arguments.first, let upstream = upstreams[name], let http else {
+            throw ScenarioFailure("mutations need the upstream that counts", line: section.line)
+        }
+        let bytes: [UInt8] = [0, 9, 10, 11, 13, 32, 0x22, 0x23, 0x2c, 0x2f, 0x30, 0x3a, 0x3b, 0x7f, 0x80, 0xff]
+        var inputs: [(String, [UInt8])] = []
+        for line in section.commands {
+            do {
+                let original = try Statement(try interpolate(line.text)).bytes(0)
+                for position in original.indices {
+                    for byte in bytes where byte != original[position] {
+                        var mutated = original
+                        mutated[position] = byte
+                        inputs.append(("line \(line.number), byte \(position) = \(byte)", mutated))
+                    }
+                }
+            } catch {
+                throw ScenarioFailure("\(error)", line: line.number)
+            }
+        }
+        guard !inputs.isEmpty else { throw ScenarioFailure("no rows", line: section.line) }
+        // One at a time, so that the upstream's count belongs to the one connection; the host's name stays in play.
+        var failures: [String] = []
+        for (title, input) in inputs {
+            let before = upstream.record.read { $0.requests.count }
+            do {
+                var outcome = Outcome()
+                let deadline = Deadline(after: Self.patience)
+                var reader = MessageReader(try RawSocket.connect(to: http, by: deadline))
+                do {
+                    try reader.socket.write(input, by: deadline)
+                    // The end of the stream tells the front that no more comes: it answers what it has, then closes.
+                    reader.socket.shutdownWrite()
+                    while var response = try reader.head(answering: "GET", by: deadline) {
+                        try reader.body(of: &response, by: deadline)
+                        if (response.status ?? 0) / 100 != 1 { outcome.responses.append(response) }
+                    }
+                } catch SocketError.reset {}
+                let record = upstream.record.read { ($0.requests.count - before, $0.requests.last) }
+                let allowed = outcome.responses.allSatisfy {
+                    [200, 400, 404, 405, 408, 411, 414, 417, 421, 431, 501, 505].contains($0.status ?? 0)
+                }
+                if record.0 > 1 || outcome.forwarded > record.0 || outcome.responses.count > 2 || !allowed {
+                    let statuses = outcome.responses.map { $0.status ?? 0 }
+                    failures.append(
+                        "\(title): upstream saw \(record.0), answers \(statuses): \(ByteText.printable(input))")
+                }
+            } catch {
+                failures.append("\(title): \(error)")
+            }
+            if failures.count > 20 { break }
+        }
+        transcript.add("mutate", "\(inputs.count) inputs, \(failures.count) failures")
+        guard failures.isEmpty else {
+            throw ScenarioFailure("failures:\n" + failures.joined(separator: "\n"), line: section.line)
+        }
+    }
+}

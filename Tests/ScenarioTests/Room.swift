@@ -1,1 +1,0 @@
-// Runs every file of Tests/Scenarios against the real binary.
