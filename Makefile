@@ -1,0 +1,84 @@
+# Targets that a reader may want have a comment behind two number signs; `make` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .build/venv
+PYTHON_PACKAGES := websockets==15.0.1
+FUZZ_SECONDS ?= 60
+BENCH_ROUNDS ?= 5
+BENCH_SECONDS ?= 4
+
+.PHONY: help demo build release test scenarios bench soak fuzz sanitize format lint docs check bless packages clean
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | \
+		while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
+
+demo: ## install what is missing, build, and serve examples/quickstart on 127.0.0.1:8080
+	@.ci/packages build
+	swift build -c release --product moongate
+	@exec "$$(swift build -c release --show-bin-path)/moongate" demo
+
+build: ## build everything in debug mode
+	@.ci/packages build
+	swift build --build-tests
+
+release: ## build the program in release mode
+	@.ci/packages build
+	swift build -c release --product moongate
+
+test: build $(VENV)/ready ## build and run every test: units, golden files, scenarios, examples
+	@.ci/packages test
+	swift test --skip-build
+
+scenarios: build $(VENV)/ready ## run the scenarios and examples only (MOONGATE_SCENARIO=word picks)
+	@.ci/packages test
+	swift test --skip-build --filter ScenarioTests
+
+# The real client libraries that some scenarios use, in a folder of their own.
+$(VENV)/ready: Makefile
+	@.ci/packages test
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check $(PYTHON_PACKAGES)
+	@touch $@
+
+bench: ## measure against nginx, HAProxy and what else is installed; prints Markdown (BENCH_ROUNDS, BENCH_SECONDS)
+	@.ci/packages build bench
+	swift build -c release --product moongate
+	swift build -c release --package-path Tests/Benchmarks
+	python3 Tests/Benchmarks/bench.py --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS)
+
+soak: ## millions of requests that must all succeed (SOAK_REQUESTS)
+	@.ci/packages build bench
+	swift build -c release --product moongate
+	python3 Tests/Benchmarks/bench.py --soak $(or $(SOAK_REQUESTS),3000000)
+
+fuzz: ## run the fuzz targets for a while each (FUZZ_SECONDS)
+	@.ci/packages build
+	Tests/Fuzz/run $(FUZZ_SECONDS)
+
+sanitize: ## run the rooms with raw memory under the address and undefined-behaviour sanitizers
+	@.ci/packages build
+	Tests/Sanitizers/run
+
+format: ## format the sources in place
+	swift format -i --parallel --configuration .swift-format -r Sources Tests Package.swift
+
+lint: ## formatting, banned calls, the count of unsafe
+	@.ci/lint
+
+docs: ## build the documentation into .build/docs
+	@mkdir -p .build
+	docc convert Sources/moongate/Documentation.docc --output-path .build/docs \
+		--fallback-display-name moongate --fallback-bundle-identifier dev.moongate.moongate
+
+check: ## what CI runs
+	.ci/run
+
+bless: build ## rewrite the golden files from what the translation says now; review the difference
+	MOONGATE_BLESS=1 swift test --skip-build --filter 'Golden'
+
+packages: ## install the Debian packages that build, test and bench need
+	@.ci/packages build test bench
+
+clean: ## remove what was built
+	rm -rf .build

@@ -1,0 +1,31 @@
+// swift-tools-version: 6.2
+// The rooms that hold raw memory, and what they import, without any package from elsewhere: a second configuration
+// of the whole would cost CI minutes. The folders are links to the real ones.
+import PackageDescription
+
+let rules: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableExperimentalFeature("Lifetimes"),
+    .strictMemorySafety(),
+]
+
+let package = Package(
+    name: "moongate-sanitizers",
+    targets: [
+        .systemLibrary(name: "CLua54", pkgConfig: "lua5.4"),
+        .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8"),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl"),
+        .systemLibrary(name: "CLinux"),
+        .target(name: "CLua", dependencies: ["CLua54"], cSettings: [.unsafeFlags(["-std=gnu11", "-O1"])]),
+        .target(name: "Model", swiftSettings: rules),
+        .target(name: "HTTPWire", dependencies: ["Model"], swiftSettings: rules),
+        .target(name: "Reactor", dependencies: ["CLinux"], swiftSettings: rules),
+        .target(name: "Scripting", dependencies: ["CLua", "CPCRE2", "COpenSSL", "Model"], swiftSettings: rules),
+        .testTarget(name: "HTTPWireTests", dependencies: ["HTTPWire", "Model"], swiftSettings: rules),
+        .testTarget(name: "ReactorTests", dependencies: ["Reactor"], swiftSettings: rules),
+        .testTarget(name: "ScriptingTests", dependencies: ["Model", "Scripting"], swiftSettings: rules),
+    ]
+)
