@@ -57,10 +57,9 @@ let package = Package(
             swiftSettings: rules),
 
         // Control plane.
-        .target(name: "KubernetesAPI", swiftSettings: rules),
         .target(
-            name: "Manifests", dependencies: ["KubernetesAPI", "Model", .product(name: "Yams", package: "Yams")],
-            swiftSettings: rules),
+            name: "KubernetesAPI", dependencies: [.product(name: "Yams", package: "Yams")], swiftSettings: rules),
+        .target(name: "Manifests", dependencies: ["KubernetesAPI", "Model"], swiftSettings: rules),
         .target(name: "IngressTranslation", dependencies: ["KubernetesAPI", "Model"], swiftSettings: rules),
         .target(
             name: "Admin",
