@@ -1,0 +1,154 @@
+// The one table of our annotations: key, where it may stand, how its value is read, what can go wrong with it, and the line
+// of the documentation. The page of the docs is printed from it, and a test holds both together.
+
+internal import KubernetesAPI
+internal import Model
+
+/// How much harm a wrong or hostile value could do.
+package enum AnnotationRisk: String, Sendable, CaseIterable {
+    /// Speed or comfort of the Ingress's own routes.
+    case low
+    /// Who is let in, or where requests of the Ingress go.
+    case medium
+    /// Code.
+    case high
+}
+
+package struct AnnotationSpec: Sendable {
+    /// What a value sets.
+    enum Effect: Sendable {
+        case policy(@Sendable (String, inout RoutePolicy) throws(ValueProblem) -> Void)
+        case balance
+        /// Read together with its siblings by `ScriptAnnotations`.
+        case scripts
+        /// Read where the object is used.
+        case grant
+    }
+
+    /// Without the prefix.
+    package var key: String
+    package var kinds: Set<String>
+    /// How a value is written, for the documentation.
+    package var syntax: String
+    package var risk: AnnotationRisk
+    package var doc: String
+    var effect: Effect
+}
+
+package enum AnnotationTable {
+    package static let prefix = "moongate.dev/"
+
+    package static let timeoutConnect = "timeout-connect"
+    package static let timeoutResponse = "timeout-response"
+    package static let timeoutIdle = "timeout-idle"
+    package static let timeoutTotal = "timeout-total"
+    package static let maxBodySize = "max-body-size"
+    package static let retries = "retries"
+    package static let loadBalance = "load-balance"
+    package static let scripts = "scripts"
+    package static let script = "script"
+    package static let scriptArgs = "script-args"
+    package static let scriptInline = "script-inline"
+    package static let allowNamespaces = "allow-namespaces"
+
+    private static let ingress: Set<String> = [Ingress.kind]
+
+    package static let all: [AnnotationSpec] = [
+        AnnotationSpec(
+            key: timeoutConnect, kinds: ingress, syntax: "duration", risk: .low,
+            doc: "How long a connection to an endpoint may take to be made; then the next endpoint is tried.",
+            effect: .policy { text, policy throws(ValueProblem) in
+                policy.connectTimeout = try Quantities.milliseconds(text)
+            }),
+        AnnotationSpec(
+            key: timeoutResponse, kinds: ingress, syntax: "duration", risk: .low,
+            doc: "How long the endpoint may take to begin its response after the request was sent; then 504.",
+            effect: .policy { text, policy throws(ValueProblem) in
+                policy.responseHeadTimeout = try Quantities.milliseconds(text)
+            }),
+        AnnotationSpec(
+            key: timeoutIdle, kinds: ingress, syntax: "duration", risk: .low,
+            doc: "How long neither side may send anything while a body flows or a tunnel is open.",
+            effect: .policy { text, policy throws(ValueProblem) in
+                policy.streamIdleTimeout = try Quantities.milliseconds(text)
+            }),
+        AnnotationSpec(
+            key: timeoutTotal, kinds: ingress, syntax: "duration", risk: .low,
+            doc: "How long a request may take from its first byte to the last of the response; 0 is no limit.",
+            effect: .policy { text, policy throws(ValueProblem) in
+                policy.totalTimeout = try Quantities.milliseconds(text)
+            }),
+        AnnotationSpec(
+            key: maxBodySize, kinds: ingress, syntax: "size", risk: .low,
+            doc: "The largest request body; beyond it 413. 0 is no limit.",
+            effect: .policy { text, policy throws(ValueProblem) in
+                policy.maxBodyBytes = try Quantities.bytes(text)
+            }),
+        AnnotationSpec(
+            key: retries, kinds: ingress, syntax: "0-10", risk: .low,
+            doc: "How often a request that failed safely (nothing of it was acted on) is tried again; 0 is never.",
+            effect: .policy { text, policy throws(ValueProblem) in
+                policy.retries = try Quantities.integer(text, in: 0...10)
+            }),
+        AnnotationSpec(
+            key: loadBalance, kinds: ingress, syntax: "round-robin | least-request", risk: .low,
+            doc: "How an endpoint is chosen. It holds for the Service port, whichever Ingress leads there.",
+            effect: .balance),
+        AnnotationSpec(
+            key: scripts, kinds: ingress, syntax: "YAML list", risk: .medium,
+            doc: "The scripts of the Ingress: items of script, args, order, paths, on-error, budget, percent, mode.",
+            effect: .scripts),
+        AnnotationSpec(
+            key: script, kinds: ingress, syntax: "reference", risk: .medium,
+            doc: "One script: NAME, NAME:KEY.lua, NS/NAME, plugin/NAME or ./PATH.lua.",
+            effect: .scripts),
+        AnnotationSpec(
+            key: scriptArgs, kinds: ingress, syntax: "JSON map", risk: .medium,
+            doc: "The arguments of the one script named by script or written in script-inline.",
+            effect: .scripts),
+        AnnotationSpec(
+            key: scriptInline, kinds: ingress, syntax: "Lua", risk: .high,
+            doc: "A script's source itself. An operator can forbid it.",
+            effect: .scripts),
+        AnnotationSpec(
+            key: allowNamespaces, kinds: [ConfigMap.kind, Service.kind], syntax: "namespaces, separated by commas, or *",
+            risk: .medium,
+            doc: "Who else may use this script (ConfigMap) or send requests here from a script (Service).",
+            effect: .grant),
+    ]
+
+    package static let byKey: [String: AnnotationSpec] = Dictionary(
+        all.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
+
+    /// The page of the documentation.
+    package static var documentation: String {
+        var page = """
+            # Annotations
+
+            Those under `moongate.dev/`. Durations are written `150ms 5s 2m 1h 30d`, sizes `64KiB 10MiB 1m`.
+
+            | annotation | on | value | risk | does |
+            |---|---|---|---|---|
+
+            """
+        for spec in all {
+            let kinds = spec.kinds.sorted().joined(separator: ", ")
+            let syntax = spec.syntax.replacing("|", with: "\\|")
+            page += "| `\(prefix)\(spec.key)` | \(kinds) | \(syntax) | \(spec.risk.rawValue) | \(spec.doc) |\n"
+        }
+        return page
+    }
+}
+
+/// Who else an object is granted to.
+enum Grant {
+    /// The namespaces listed by `moongate.dev/allow-namespaces`; `*` stands for all.
+    static func namespaces(_ metadata: ObjectMeta) -> [String] {
+        guard let text = metadata.annotations[AnnotationTable.prefix + AnnotationTable.allowNamespaces] else { return [] }
+        return text.split { $0 == "," || $0.isWhitespace }.map(String.init)
+    }
+
+    static func covers(_ namespaces: [String], _ namespace: String) -> Bool {
+        namespaces.contains { $0 == "*" || $0 == namespace }
+    }
+}

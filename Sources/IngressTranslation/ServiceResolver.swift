@@ -1,0 +1,212 @@
+// Backends become upstreams: a Service port, and behind it the endpoints of all its slices (discovery.k8s.io/v1).
+
+internal import KubernetesAPI
+internal import Model
+
+struct ServiceResolver {
+    enum Resolution: Equatable {
+        case upstream(Int)
+        case noService
+        /// With the ports that the Service does have.
+        case noPort(known: [String])
+    }
+
+    private let objects: ObjectSet
+    private let allowsLoopbackNames: Bool
+    private let places: Places
+    private let slices: [ObjectName: [ObjectName]]
+    private var resolved: [ServicePortName: Resolution] = [:]
+
+    private(set) var upstreams: [Upstream] = []
+    private(set) var diagnostics: [Diagnostic] = []
+
+    init(_ objects: ObjectSet, options: TranslationOptions, places: Places) {
+        self.objects = objects
+        self.places = places
+        allowsLoopbackNames = options.allowsLoopbackNames
+        var slices: [ObjectName: [ObjectName]] = [:]
+        for (name, slice) in objects.endpointSlices {
+            guard let service = slice.metadata.labels[EndpointSlice.serviceLabel] else { continue }
+            slices[ObjectName(namespace: name.namespace, name: service), default: []].append(name)
+        }
+        self.slices = slices
+    }
+
+    /// Finds or makes the upstream of a Service port. `isInRule` tells a port that an Ingress leads to from one that is
+    /// there only because a script might choose it: nobody needs to hear that the latter has no endpoints.
+    mutating func resolve(_ name: ServicePortName, isInRule: Bool = true) -> Resolution {
+        if let known = resolved[name] { return known }
+        let resolution = make(name, isInRule: isInRule)
+        resolved[name] = resolution
+        return resolution
+    }
+
+    mutating func setBalance(_ balance: Upstream.Balance, of upstream: Int) { upstreams[upstream].balance = balance }
+
+    private mutating func make(_ name: ServicePortName, isInRule: Bool) -> Resolution {
+        guard let service = objects.services[name.service] else { return .noService }
+        var port = findPort(service, name.port)
+        if port == nil, let byTarget = service.spec.ports.first(where: { $0.targetPort?.description == name.port }) {
+            // ingress-nginx takes the target port too, and people rely on it without knowing.
+            port = byTarget
+            diagnostics.append(
+                TranslationCode.targetPort.diagnostic(
+                    "\(quoted(name.port)) is the target port, not a port of the Service", at: place(service),
+                    mend: "write port \(byTarget.port) in the Ingress"))
+        }
+        var upstream = Upstream(namespace: name.service.namespace, service: name.service.name, port: name.port)
+        upstream.allowedNamespaces = Grant.namespaces(service.metadata)
+        upstream.appProtocol = Self.appProtocol(port?.appProtocol)
+        if service.spec.type == "ExternalName" {
+            // The API demands no ports of an ExternalName: a number in the Ingress is enough.
+            guard let number = port?.port ?? Int(name.port) else { return .noPort(known: Self.ports(of: service)) }
+            upstream.endpoints = externalEndpoints(service, port: number, isInRule: isInRule)
+        } else {
+            guard let port else { return .noPort(known: Self.ports(of: service)) }
+            upstream.endpoints = sliceEndpoints(service, port, isInRule: isInRule)
+        }
+        upstreams.append(upstream)
+        return .upstream(upstreams.count - 1)
+    }
+
+    private func place(_ service: Service) -> Place { places.place(Service.kind, service.metadata.objectName) }
+
+    private func findPort(_ service: Service, _ wanted: String) -> ServicePort? {
+        if let number = Int(wanted) { return service.spec.ports.first { $0.port == number && $0.protocol == "TCP" } }
+        return service.spec.ports.first { $0.name == wanted && $0.protocol == "TCP" }
+    }
+
+    private static func ports(of service: Service) -> [String] {
+        service.spec.ports.filter { $0.protocol == "TCP" }
+            .map { $0.name.isEmpty ? String($0.port) : "\($0.port) (\($0.name))" }
+    }
+
+    private static func appProtocol(_ text: String?) -> Upstream.AppProtocol {
+        switch text?.lowercased() {
+        case "https": .https
+        case "kubernetes.io/h2c", "h2c", "grpc": .h2c
+        default: .http
+        }
+    }
+
+    // MARK: Slices
+
+    private mutating func sliceEndpoints(_ service: Service, _ port: ServicePort, isInRule: Bool) -> [Endpoint] {
+        var ready = Collector()
+        var draining = Collector()
+        var problems: [String] = []
+        for sliceName in (slices[service.metadata.objectName] ?? []).sorted() {
+            guard let slice = objects.endpointSlices[sliceName],
+                let number = Self.portNumber(slice, port), let portNumber = UInt16(exactly: number), portNumber > 0
+            else {
+                problems.append("slice \(sliceName.name) has no port for it")
+                continue
+            }
+            for endpoint in slice.endpoints {
+                // The addresses of one endpoint are interchangeable by contract: the first stands for all.
+                guard let address = endpoint.addresses.first else { continue }
+                let conditions = endpoint.conditions
+                guard conditions.isReady || conditions.isServing && conditions.isTerminating else { continue }
+                guard let host = host(address, type: slice.addressType) else {
+                    problems.append("\(quoted(address)) is no \(slice.addressType) address")
+                    continue
+                }
+                let made = Endpoint(
+                    host: host, port: portNumber, zone: endpoint.zone, isTerminating: conditions.isTerminating)
+                if conditions.isReady { ready.add(made) } else { draining.add(made) }
+            }
+        }
+        // Endpoints that are on their way out still serve where there are no others (as kube-proxy does).
+        let endpoints = ready.endpoints.isEmpty ? draining.endpoints : ready.endpoints
+        if isInRule {
+            for problem in problems.prefix(3) {
+                diagnostics.append(
+                    TranslationCode.badEndpoint.diagnostic(
+                        "of port \(port.port), \(problem)", at: place(service),
+                        mend: "correct the EndpointSlice; the rest of the endpoints serve"))
+            }
+            if endpoints.isEmpty {
+                diagnostics.append(
+                    TranslationCode.noEndpoints.diagnostic(
+                        "port \(port.port) has no ready endpoint", at: place(service),
+                        mend: "its paths answer 503 until an EndpointSlice with the label "
+                            + "\(EndpointSlice.serviceLabel): \(service.metadata.name) has one"))
+            }
+        }
+        return endpoints
+    }
+
+    /// The same address in two slices is one endpoint.
+    private struct Collector {
+        struct Key: Hashable {
+            var host: Endpoint.Host
+            var port: UInt16
+        }
+        var endpoints: [Endpoint] = []
+        var seen: Set<Key> = []
+
+        mutating func add(_ endpoint: Endpoint) {
+            if seen.insert(Key(host: endpoint.host, port: endpoint.port)).inserted { endpoints.append(endpoint) }
+        }
+    }
+
+    private static func portNumber(_ slice: EndpointSlice, _ port: ServicePort) -> Int? {
+        if let match = slice.ports.first(where: { $0.name == port.name && $0.protocol == port.protocol }) {
+            // A slice port without a number stands for all ports.
+            return match.port ?? targetNumber(port)
+        }
+        return targetNumber(port, orItself: slice.ports.isEmpty)
+    }
+
+    private static func targetNumber(_ port: ServicePort, orItself: Bool = true) -> Int? {
+        switch port.targetPort {
+        case .int(let number): number
+        case .string: nil
+        case nil: orItself ? port.port : nil
+        }
+    }
+
+    private func host(_ address: String, type: String) -> Endpoint.Host? {
+        if type == "FQDN" { return (try? HostSyntax.name(address[...])).map { .name($0) } }
+        guard let ip = IPAddress(address), ip.isV4 == (type != "IPv6") else { return nil }
+        return .ip(ip)
+    }
+
+    // MARK: ExternalName
+
+    private mutating func externalEndpoints(_ service: Service, port: Int, isInRule: Bool) -> [Endpoint] {
+        let text = service.spec.externalName ?? ""
+        func refuse(_ problem: String, _ mend: String) {
+            guard isInRule else { return }
+            var place = place(service)
+            place.field = "spec.externalName"
+            diagnostics.append(TranslationCode.badExternalName.diagnostic(problem, at: place, mend: mend))
+        }
+        guard let number = UInt16(exactly: port), number > 0 else {
+            refuse("\(port) is no port", "write a port from 1 to 65535; its paths answer 503 until then")
+            return []
+        }
+        if let ip = IPAddress(text) {
+            guard allowsLoopbackNames || !Self.isLoopback(ip) else {
+                refuse(
+                    "\(quoted(text)) is the proxy itself", "name a host outside; its paths answer 503 until then")
+                return []
+            }
+            return [Endpoint(host: .ip(ip), port: number)]
+        }
+        guard let name = try? HostSyntax.name(text[...]) else {
+            refuse("\(quoted(text)) is no DNS name", "write a DNS name; its paths answer 503 until then")
+            return []
+        }
+        guard allowsLoopbackNames || !(name == "localhost" || name.hasSuffix(".localhost")) else {
+            refuse("\(quoted(text)) is the proxy itself", "name a host outside; its paths answer 503 until then")
+            return []
+        }
+        // A dot at the end says that the name is complete: no search domain is tried.
+        return [Endpoint(host: .name(text.hasSuffix(".") ? name + "." : name), port: number)]
+    }
+
+    private static func isLoopback(_ ip: IPAddress) -> Bool {
+        ip.isV4 ? ip.v4 >> 24 == 127 || ip.v4 == 0 : ip.high == 0 && ip.low <= 1
+    }
+}

@@ -1,0 +1,124 @@
+// The codes of this room's diagnostics, in one table from which the documentation prints its page.
+
+package import Model
+
+package enum TranslationCode: String, CaseIterable, Sendable {
+    case otherClass = "MG120"
+    case noClass = "MG121"
+    case badHost = "MG122"
+    case badPath = "MG123"
+    case pathConflict = "MG124"
+    case sharedHost = "MG125"
+    case hostTaken = "MG126"
+    case noRules = "MG127"
+    case badBackend = "MG128"
+    case noService = "MG130"
+    case noPort = "MG131"
+    case noEndpoints = "MG132"
+    case targetPort = "MG133"
+    case badEndpoint = "MG134"
+    case badExternalName = "MG135"
+    case balanceConflict = "MG136"
+    case unknownAnnotation = "MG140"
+    case badAnnotation = "MG141"
+    case foreignAnnotations = "MG143"
+    case badScripts = "MG150"
+    case unknownScript = "MG151"
+    case scriptNotGranted = "MG152"
+    case scriptTooLarge = "MG153"
+    case inlineForbidden = "MG154"
+    case scriptPath = "MG155"
+    case shadowNotYet = "MG156"
+    case noSecret = "MG160"
+    case badSecretName = "MG161"
+    case badStatusSource = "MG170"
+    case badDefaultBackend = "MG171"
+
+    package var name: String {
+        switch self {
+        case .otherClass: "other-class"
+        case .noClass: "no-class"
+        case .badHost: "bad-host"
+        case .badPath: "bad-path"
+        case .pathConflict: "path-conflict"
+        case .sharedHost: "shared-host"
+        case .hostTaken: "host-taken"
+        case .noRules: "no-rules"
+        case .badBackend: "bad-backend"
+        case .noService: "no-service"
+        case .noPort: "no-port"
+        case .noEndpoints: "no-endpoints"
+        case .targetPort: "target-port"
+        case .badEndpoint: "bad-endpoint"
+        case .badExternalName: "bad-external-name"
+        case .balanceConflict: "balance-conflict"
+        case .unknownAnnotation: "unknown-annotation"
+        case .badAnnotation: "bad-annotation"
+        case .foreignAnnotations: "foreign-annotations"
+        case .badScripts: "bad-scripts"
+        case .unknownScript: "unknown-script"
+        case .scriptNotGranted: "script-not-granted"
+        case .scriptTooLarge: "script-too-large"
+        case .inlineForbidden: "inline-forbidden"
+        case .scriptPath: "script-path"
+        case .shadowNotYet: "shadow-not-yet"
+        case .noSecret: "no-secret"
+        case .badSecretName: "bad-secret-name"
+        case .badStatusSource: "bad-status-source"
+        case .badDefaultBackend: "bad-default-backend"
+        }
+    }
+
+    package var severity: Severity {
+        switch self {
+        case .badHost, .badPath, .pathConflict, .hostTaken, .badBackend, .noService, .noPort, .badScripts,
+            .unknownScript, .scriptNotGranted, .scriptTooLarge, .inlineForbidden, .badSecretName, .badDefaultBackend,
+            .badExternalName:
+            .error
+        case .sharedHost, .noRules, .noEndpoints, .targetPort, .badEndpoint, .balanceConflict, .unknownAnnotation,
+            .badAnnotation, .scriptPath, .shadowNotYet, .noSecret, .badStatusSource:
+            .warning
+        case .otherClass, .noClass, .foreignAnnotations: .note
+        }
+    }
+
+    /// What the finding means, for the documentation.
+    package var meaning: String {
+        switch self {
+        case .otherClass: "The Ingress names a class that belongs to another controller, so it is not served."
+        case .noClass: "The Ingress names no class, and no default class is ours, so it is not served."
+        case .badHost: "A rule's host is no DNS name or wildcard; the rule is not served."
+        case .badPath: "A path cannot match any request; it is not served."
+        case .pathConflict: "An older Ingress has the same host and path; it keeps it."
+        case .sharedHost: "Ingresses of several namespaces have rules for one host."
+        case .hostTaken: "The host belongs to the namespace of an older Ingress, and hosts are not shared."
+        case .noRules: "The Ingress has neither rules nor a default backend."
+        case .badBackend: "A backend is no Service with a port."
+        case .noService: "A backend's Service does not exist; its path answers 503."
+        case .noPort: "A backend's Service has no such port; its path answers 503."
+        case .noEndpoints: "A Service has no endpoint that is ready; its paths answer 503."
+        case .targetPort: "A backend names a Service's target port instead of its port; it is served all the same."
+        case .badEndpoint: "An endpoint's address or port cannot be used."
+        case .badExternalName: "An ExternalName cannot be used; its paths answer 503."
+        case .balanceConflict: "Two Ingresses ask for different load balancing of one Service port; the older one has it."
+        case .unknownAnnotation: "An annotation under moongate.dev/ that does not exist."
+        case .badAnnotation: "An annotation's value cannot be read; the default applies."
+        case .foreignAnnotations: "Annotations of ingress-nginx that are not acted on."
+        case .badScripts: "The scripts of an Ingress cannot be read; the last good ones stay, or its paths answer 503."
+        case .unknownScript: "A script does not exist; its last good version stays."
+        case .scriptNotGranted: "A script of another namespace that has not been granted to this one."
+        case .scriptTooLarge: "A script's source is larger than 256 KiB."
+        case .inlineForbidden: "Scripts in annotations are forbidden by the operator."
+        case .scriptPath: "A script is attached to a path that its Ingress does not have."
+        case .shadowNotYet: "A second version to be run beside a script is named, but not run yet."
+        case .noSecret: "A Secret named by spec.tls does not exist."
+        case .badSecretName: "A Secret's name is none; Secrets of other namespaces cannot be named."
+        case .badStatusSource: "The Service whose address is published does not exist or has no address."
+        case .badDefaultBackend: "The operator's default backend does not exist."
+        }
+    }
+
+    func diagnostic(_ problem: String, at place: Place, mend: String, severity: Severity? = nil) -> Diagnostic {
+        Diagnostic(severity ?? self.severity, rawValue, name, problem: problem, place: place, mend: mend)
+    }
+}

@@ -1,0 +1,731 @@
+// Step 3 of a configuration change: objects in, the whole snapshot out, with what was wrong and what to write into the
+// status of each Ingress. Pure: the same objects give the same answer, however they came and in whatever order, but for the
+// memory, which holds what was last good and is passed in and out.
+//
+// One faulty Ingress never harms its neighbour: whatever is refused is left out alone, with a diagnostic, and where
+// leaving it out would open what was meant to be closed (scripts), its own paths answer 503.
+
+package import KubernetesAPI
+package import Model
+
+/// What was last good, for scripts that become unreadable or vanish (SCRIPTING.md §5, rule a).
+package struct TranslationMemory: Sendable, Equatable {
+    struct SourceKey: Hashable, Sendable {
+        var ingress: ObjectName
+        var reference: String
+    }
+
+    /// The script annotations of an Ingress, by key, as they could last be read.
+    var annotations: [ObjectName: [String: String]] = [:]
+    var sources: [SourceKey: ScriptSource] = [:]
+
+    package init() {}
+}
+
+/// The status that an Ingress of ours should have.
+package struct IngressStatusUpdate: Sendable, Equatable {
+    package var ingress: ObjectName
+    package var status: IngressStatus
+}
+
+package struct Translation: Sendable, Equatable {
+    package var snapshot = Snapshot()
+    package var diagnostics: [Diagnostic] = []
+    /// One for each Ingress that is ours, in order of name.
+    package var statuses: [IngressStatusUpdate] = []
+}
+
+package enum Translator {
+    /// Translates all objects anew; `memory` is empty the first time and passed on from call to call.
+    package static func translate(
+        _ objects: ObjectSet, options: TranslationOptions = TranslationOptions(), memory: inout TranslationMemory
+    ) -> Translation {
+        var work = Work(objects, options: options, memory: memory)
+        work.run()
+        memory = work.newMemory
+        return work.result
+    }
+
+    /// Translates once, without a past.
+    package static func translate(
+        _ objects: ObjectSet, options: TranslationOptions = TranslationOptions()
+    ) -> Translation {
+        var memory = TranslationMemory()
+        return translate(objects, options: options, memory: &memory)
+    }
+}
+
+private struct Work {
+    /// What is gathered of one host before the snapshot is laid out.
+    struct Host {
+        var routes: [Int] = []
+        var byPath: [PathPattern: Int] = [:]
+        /// The namespace of the oldest Ingress that names it, and that Ingress.
+        var owner: ObjectName
+        /// The default backend of the oldest Ingress here that has one.
+        var fallback: (ingress: Int, upstream: Int?)?
+    }
+
+    /// An Ingress that is ours, with what its annotations say.
+    struct Accepted {
+        var ingress: Ingress
+        var name: ObjectName
+        var policy = RoutePolicy()
+        var balance: Upstream.Balance?
+        var bindings: [(binding: ScriptBinding, paths: [String]?)] = []
+        var reference: ObjectReference {
+            ObjectReference(kind: Ingress.kind, namespace: name.namespace, name: name.name)
+        }
+    }
+
+    let objects: ObjectSet
+    let options: TranslationOptions
+    let memory: TranslationMemory
+    let places: Places
+    var newMemory = TranslationMemory()
+    var result = Translation()
+    var services: ServiceResolver
+    var scripts: ScriptResolver
+    var hosts: [HostPattern: Host] = [:]
+    var routes: [Route] = []
+    var accepted: [Accepted] = []
+    /// Who decided how an upstream is balanced.
+    var balancers: [Int: (ingress: ObjectName, balance: Upstream.Balance)] = [:]
+
+    init(_ objects: ObjectSet, options: TranslationOptions, memory: TranslationMemory) {
+        self.objects = objects
+        self.options = options
+        self.memory = memory
+        places = Places(objects: objects)
+        services = ServiceResolver(objects, options: options, places: places)
+        scripts = ScriptResolver(objects, options: options)
+    }
+
+    mutating func report(_ code: TranslationCode, _ problem: String, at place: Place, mend: String) {
+        result.diagnostics.append(code.diagnostic(problem, at: place, mend: mend))
+    }
+
+    mutating func run() {
+        selectIngresses()
+        for index in accepted.indices { readAnnotations(of: index) }
+        // A default backend of an Ingress without rules is the catch-all, and goes before any host-less rule for "/",
+        // older or not (as in ingress-nginx).
+        for index in accepted.indices where accepted[index].ingress.spec.rules.isEmpty { addCatchAll(index) }
+        for index in accepted.indices { addRules(of: index) }
+        for pattern in hosts.keys.sorted() { addFallback(of: pattern) }
+        for index in accepted.indices { addCertificates(of: index) }
+        checkForeignKeys()
+        addDefaultRoute()
+        addChoosableUpstreams()
+        layOut()
+        addStatuses()
+        result.diagnostics += services.diagnostics
+        result.diagnostics.sort(by: Self.comesBefore)
+    }
+
+    /// By place, so that the list reads like the manifests and does not depend on the order of any dictionary.
+    private static func comesBefore(_ left: Diagnostic, _ right: Diagnostic) -> Bool {
+        if left.place.file != right.place.file { return (left.place.file ?? "") < (right.place.file ?? "") }
+        if left.place.line != right.place.line { return (left.place.line ?? 0) < (right.place.line ?? 0) }
+        if left.place.object != right.place.object {
+            guard let leftObject = left.place.object else { return true }
+            guard let rightObject = right.place.object else { return false }
+            return leftObject < rightObject
+        }
+        return (left.place.field ?? "", left.code, left.problem) < (right.place.field ?? "", right.code, right.problem)
+    }
+
+    // MARK: Which Ingresses
+
+    /// Oldest first; then by namespace and name. What has no age (a file) is younger than what has one.
+    mutating func selectIngresses() {
+        let ourClasses = Set(
+            objects.ingressClasses.values.filter { $0.spec.controller == options.controllerName }.map(\.metadata.name))
+        let hasOurDefault = objects.ingressClasses.values.contains {
+            $0.isDefault && $0.spec.controller == options.controllerName
+        }
+        for (name, ingress) in objects.ingresses {
+            guard options.namespaces.isEmpty || options.namespaces.contains(name.namespace) else { continue }
+            guard ingress.metadata.deletionTimestamp == nil else { continue }
+            if isOurs(ingress, name, ourClasses: ourClasses, hasOurDefault: hasOurDefault) {
+                accepted.append(Accepted(ingress: ingress, name: name))
+            }
+        }
+        accepted.sort { left, right in
+            let leftAge = left.ingress.metadata.creationTimestamp
+            let rightAge = right.ingress.metadata.creationTimestamp
+            guard leftAge == rightAge else {
+                guard let leftAge else { return false }
+                guard let rightAge else { return true }
+                return leftAge < rightAge
+            }
+            return left.name < right.name
+        }
+    }
+
+    private mutating func isOurs(
+        _ ingress: Ingress, _ name: ObjectName, ourClasses: Set<String>, hasOurDefault: Bool
+    ) -> Bool {
+        if let className = ingress.spec.ingressClassName {
+            if ourClasses.contains(className) { return true }
+            // A folder, or a cluster in which classes may not be listed: then the name alone decides.
+            if objects.ingressClasses[className] == nil, className == options.ingressClass { return true }
+            let known = objects.ingressClasses[className] != nil
+            report(
+                .otherClass,
+                known
+                    ? "the class \(quoted(className)) belongs to another controller"
+                    : "there is no IngressClass \(quoted(className))",
+                at: places.place(Ingress.kind, name, FieldPath([.key("spec"), .key("ingressClassName")])),
+                mend: "nothing, if another controller serves it; else write ingressClassName: \(options.ingressClass)")
+            return false
+        }
+        let key = "kubernetes.io/ingress.class"
+        if let className = ingress.metadata.annotations[key] {
+            if className == options.ingressClass { return true }
+            report(
+                .otherClass, "the class \(quoted(className)) is another controller's",
+                at: places.place(Ingress.kind, name, annotation: key),
+                mend: "nothing, if another controller serves it; else write \(options.ingressClass)")
+            return false
+        }
+        if options.watchIngressWithoutClass || hasOurDefault { return true }
+        report(
+            .noClass, "the Ingress names no class", at: places.place(Ingress.kind, name),
+            mend: "write ingressClassName: \(options.ingressClass), or run with --watch-ingress-without-class")
+        return false
+    }
+
+    // MARK: Annotations
+
+    private mutating func readAnnotations(of index: Int) {
+        let ingress = accepted[index].ingress
+        let name = accepted[index].name
+        guard !ingress.metadata.annotations.isEmpty else { return }
+        var foreign: [String] = []
+        for (key, value) in ingress.metadata.annotations {
+            if key.hasPrefix(AnnotationTable.prefix) {
+                readAnnotation(key, value, of: index)
+            } else if key.hasPrefix(options.foreignPrefix + "/") {
+                foreign.append(String(key.dropFirst(options.foreignPrefix.count + 1)))
+            }
+        }
+        if !foreign.isEmpty {
+            report(
+                .foreignAnnotations,
+                "not acted on: \(foreign.sorted().map { quoted($0) }.joined(separator: ", "))",
+                at: places.place(Ingress.kind, name),
+                mend: "see the documentation for what to write in their stead")
+        }
+        readScripts(of: index)
+    }
+
+    private mutating func readAnnotation(_ key: String, _ text: String, of index: Int) {
+        let short = String(key.dropFirst(AnnotationTable.prefix.count))
+        let name = accepted[index].name
+        guard let spec = AnnotationTable.byKey[short], spec.kinds.contains(Ingress.kind) else {
+            return reportUnknown(key, short, kind: Ingress.kind, name)
+        }
+        let value = text.trimmed
+        do throws(ValueProblem) {
+            switch spec.effect {
+            case .policy(let apply): try apply(value, &accepted[index].policy)
+            case .balance:
+                guard let balance = Upstream.Balance(rawValue: value) else {
+                    throw ValueProblem(wanted: "this is round-robin or least-request", example: "least-request")
+                }
+                accepted[index].balance = balance
+            case .scripts, .grant: break
+            }
+        } catch {
+            report(
+                .badAnnotation, "\(short) is \(quoted(text)); \(error.wanted)",
+                at: places.place(Ingress.kind, name, annotation: key),
+                mend: "write for example \"\(error.example)\"; until then the default applies")
+        }
+    }
+
+    private mutating func reportUnknown(_ key: String, _ short: String, kind: String, _ name: ObjectName) {
+        let known = AnnotationTable.all.filter { $0.kinds.contains(kind) }.map(\.key)
+        let elsewhere = AnnotationTable.byKey[short].map { $0.kinds.sorted().joined(separator: " or ") }
+        report(
+            .unknownAnnotation,
+            elsewhere.map { "\(quoted(key)) belongs on a \($0)" } ?? "there is no annotation \(quoted(key))",
+            at: places.place(kind, name, annotation: key),
+            mend: elsewhere.map { "move it to the \($0)" }
+                ?? Spelling.nearest(to: short, among: known).map { "did you mean \"\(AnnotationTable.prefix)\($0)\"?" }
+                ?? "the documentation lists what there is; it has no effect")
+    }
+
+    /// The same for the other kinds that may carry our annotations.
+    private mutating func checkForeignKeys() {
+        for (name, service) in objects.services {
+            for key in service.metadata.annotations.keys where key.hasPrefix(AnnotationTable.prefix) {
+                checkKey(key, kind: Service.kind, name)
+            }
+        }
+        for (name, map) in objects.configMaps {
+            for key in map.metadata.annotations.keys where key.hasPrefix(AnnotationTable.prefix) {
+                checkKey(key, kind: ConfigMap.kind, name)
+            }
+        }
+    }
+
+    private mutating func checkKey(_ key: String, kind: String, _ name: ObjectName) {
+        let short = String(key.dropFirst(AnnotationTable.prefix.count))
+        guard AnnotationTable.byKey[short]?.kinds.contains(kind) != true else { return }
+        reportUnknown(key, short, kind: kind, name)
+    }
+
+    // MARK: Scripts
+
+    private mutating func readScripts(of index: Int) {
+        let ingress = accepted[index].ingress
+        let name = accepted[index].name
+        let texts = ScriptAnnotations.texts(of: ingress)
+        guard !texts.isEmpty else { return }
+        let firstLine = { (key: String, text: String) in
+            places.firstLine(ofAnnotation: key, text: text, in: name)
+        }
+        var items: [ScriptItem]
+        do throws(ScriptProblem) {
+            items = try ScriptAnnotations.read(texts, namespace: name.namespace, firstLine: firstLine)
+            newMemory.annotations[name] = texts
+        } catch {
+            let before = memory.annotations[name].flatMap { texts in
+                (try? ScriptAnnotations.read(texts, namespace: name.namespace, firstLine: { _, _ in 1 }))
+                    .map { (texts: texts, items: $0) }
+            }
+            let place = place(of: error.annotation, field: error.field, line: error.line, in: name)
+            report(
+                .badScripts, error.problem, at: place,
+                mend: error.mend + "; until then "
+                    + (before == nil ? "the paths of this Ingress answer 503" : "the scripts stay as they last were"))
+            guard let before else {
+                // Which of the scripts guarded the paths cannot be told: closed is the only safe reading.
+                var binding = ScriptBinding(script: nil, reference: error.annotation, order: 0, onError: .closed)
+                binding.place = place
+                accepted[index].bindings = [(binding, nil)]
+                return
+            }
+            newMemory.annotations[name] = before.texts
+            items = before.items
+        }
+        for item in items { bind(item, to: index) }
+    }
+
+    private func place(of annotation: String, field: String, line: Int, in ingress: ObjectName) -> Place {
+        var place = places.place(Ingress.kind, ingress, annotation: annotation)
+        if !field.isEmpty { place.field = "annotation \(annotation) \(field)" }
+        if place.file != nil { place.line = line }
+        return place
+    }
+
+    private mutating func bind(_ item: ScriptItem, to index: Int) {
+        let name = accepted[index].name
+        let place = place(of: item.annotation, field: item.field, line: item.line, in: name)
+        let key = TranslationMemory.SourceKey(
+            ingress: name, reference: item.text == "inline" ? item.annotation : item.text)
+        var script: Int?
+        do throws(ScriptResolver.Failure) {
+            let source = try scripts.find(item, for: name)
+            newMemory.sources[key] = source
+            script = scripts.index(of: source)
+        } catch {
+            switch error {
+            case .missing(let problem, let mend):
+                let before = memory.sources[key]
+                if let before {
+                    newMemory.sources[key] = before
+                    script = scripts.index(of: before)
+                }
+                report(
+                    .unknownScript, problem, at: place,
+                    mend: mend + (before == nil ? "" : "; until then its last good version runs"))
+            case .refused(let code, let problem, let mend):
+                report(code, problem, at: place, mend: mend)
+            }
+        }
+        if let shadow = item.shadow {
+            report(
+                .shadowNotYet, "\(quoted(shadow)) is not run beside the script yet", at: place,
+                mend: "nothing; the script itself runs")
+        }
+        var binding = ScriptBinding(
+            script: script, reference: item.text, order: item.order, arguments: item.arguments,
+            onError: item.onError, budget: item.budget, percent: item.percent, mode: item.mode)
+        binding.place = place
+        accepted[index].bindings.append((binding, item.paths))
+        if let paths = item.paths { checkPaths(paths, of: index, at: place) }
+    }
+
+    private mutating func checkPaths(_ paths: [String], of index: Int, at place: Place) {
+        let own = accepted[index].ingress.spec.rules.flatMap { $0.http?.paths ?? [] }.map { $0.path ?? "/" }
+        for path in paths where !own.contains(where: { Self.covers(path, $0) }) {
+            report(
+                .scriptPath, "\(quoted(path)) is no path of this Ingress, nor above one", at: place,
+                mend: "name a path of its rules (\(own.prefix(5).joined(separator: ", "))), or add a rule for it")
+        }
+    }
+
+    /// By elements, as a Prefix rule matches.
+    private static func covers(_ path: String, _ rule: String) -> Bool {
+        var base = path[...]
+        while base.hasSuffix("/") { base.removeLast() }
+        return rule == path || rule == base || rule.hasPrefix(base + "/")
+    }
+
+    private func bindings(of index: Int, for path: String) -> [ScriptBinding] {
+        accepted[index].bindings.filter { entry in
+            entry.paths?.contains { Self.covers($0, path) } ?? true
+        }.map(\.binding)
+    }
+
+    // MARK: Rules
+
+    private mutating func addCatchAll(_ index: Int) {
+        let item = accepted[index]
+        guard let backend = item.ingress.spec.defaultBackend else {
+            return report(
+                .noRules, "the Ingress has neither rules nor a default backend",
+                at: places.place(Ingress.kind, item.name), mend: "add spec.rules or spec.defaultBackend")
+        }
+        let path = FieldPath([.key("spec"), .key("defaultBackend")])
+        guard let upstream = resolve(backend, of: index, at: path) else { return }
+        add(
+            path: .prefix("/"), host: .any, upstream: upstream.index, rule: "defaultBackend", of: index, at: path,
+            field: nil)
+    }
+
+    private mutating func addRules(of index: Int) {
+        let item = accepted[index]
+        guard !item.ingress.spec.rules.isEmpty else { return }
+        let rulesPath = FieldPath([.key("spec"), .key("rules")])
+        /// Resolved once however many hosts the Ingress has, so that a missing Service is said once.
+        var fallback: (ingress: Int, upstream: Int?)?
+        if let backend = item.ingress.spec.defaultBackend,
+            let upstream = resolve(backend, of: index, at: FieldPath([.key("spec"), .key("defaultBackend")]))
+        {
+            fallback = (index, upstream.index)
+        }
+        for (ruleIndex, rule) in item.ingress.spec.rules.enumerated() {
+            let rulePath = rulesPath + ruleIndex
+            let pattern: HostPattern
+            do throws(FieldProblem) {
+                pattern = try HostSyntax.pattern(rule.host)
+            } catch {
+                report(
+                    .badHost, "the host \(quoted(rule.host ?? "")): \(error.problem)",
+                    at: places.place(Ingress.kind, item.name, rulePath + "host"),
+                    mend: error.mend + "; until then the rule is not served")
+                continue
+            }
+            guard claim(pattern, for: item, at: rulePath) else { continue }
+            if let fallback, hosts[pattern]?.fallback == nil { hosts[pattern]?.fallback = fallback }
+            for (pathIndex, path) in (rule.http?.paths ?? []).enumerated() {
+                let pathPath = rulePath + "http" + "paths" + pathIndex
+                let pathPattern: PathPattern
+                do throws(FieldProblem) {
+                    pathPattern = try PathSyntax.pattern(path.path, path.pathType)
+                } catch {
+                    report(
+                        .badPath, "the path \(quoted(path.path ?? "")): \(error.problem)",
+                        at: places.place(Ingress.kind, item.name, pathPath + "path"),
+                        mend: error.mend + "; until then the path is not served")
+                    continue
+                }
+                guard let upstream = resolve(path.backend, of: index, at: pathPath + "backend") else { continue }
+                add(
+                    path: pathPattern, host: pattern, upstream: upstream.index,
+                    rule: "rules[\(ruleIndex)].http.paths[\(pathIndex)]", of: index, at: pathPath, field: "path")
+            }
+        }
+    }
+
+    /// Notes who has the host; false if it may not be shared with this Ingress.
+    private mutating func claim(_ pattern: HostPattern, for item: Accepted, at rulePath: FieldPath) -> Bool {
+        guard let host = hosts[pattern] else {
+            hosts[pattern] = Host(owner: item.name)
+            return true
+        }
+        guard host.owner.namespace != item.name.namespace, pattern != .any else { return true }
+        let place = places.place(Ingress.kind, item.name, rulePath + "host")
+        if options.hostsAreExclusive {
+            report(
+                .hostTaken, "the host \(quoted(pattern.description)) belongs to the namespace \(host.owner.namespace), "
+                    + "whose Ingress \(host.owner) is older",
+                at: place, mend: "take another host; until then the rule is not served")
+            return false
+        }
+        report(
+            .sharedHost, "the host \(quoted(pattern.description)) is also served by the Ingress \(host.owner) "
+                + "of another namespace",
+            at: place, mend: "make sure that both are meant; where they name the same path, the older one has it")
+        return true
+    }
+
+    private mutating func add(
+        path: PathPattern, host: HostPattern, upstream: Int?, rule: String, of index: Int, at fieldPath: FieldPath,
+        field: String?
+    ) {
+        let item = accepted[index]
+        if let winner = hosts[host]?.byPath[path] {
+            let owner = routes[winner].ingress
+            report(
+                .pathConflict,
+                "\(path) of the host \(quoted(host.description)) is already served by "
+                    + (owner == item.reference ? "\(routes[winner].rule) of this Ingress" : "\(owner), which is older"),
+                at: places.place(Ingress.kind, item.name, field.map { fieldPath + $0 } ?? fieldPath),
+                mend: "delete one of the two; until then this one is not served")
+            return
+        }
+        routes.append(
+            Route(
+                path: path, ingress: item.reference, rule: rule, host: host, upstream: upstream, policy: item.policy,
+                scripts: bindings(of: index, for: path.path)))
+        hosts[host, default: Host(owner: item.name)].routes.append(routes.count - 1)
+        hosts[host]?.byPath[path] = routes.count - 1
+    }
+
+    /// What no rule of a host matches goes to the default backend of the oldest Ingress there that has one.
+    private mutating func addFallback(of pattern: HostPattern) {
+        guard let host = hosts[pattern], let fallback = host.fallback, host.byPath[.prefix("/")] == nil else { return }
+        // An Ingress with rules does not take over unknown hosts by its default backend (as in ingress-nginx).
+        guard pattern != .any || accepted[fallback.ingress].ingress.spec.rules.contains(where: { ($0.host ?? "").isEmpty })
+        else { return }
+        add(
+            path: .prefix("/"), host: pattern, upstream: fallback.upstream, rule: "defaultBackend",
+            of: fallback.ingress, at: FieldPath([.key("spec"), .key("defaultBackend")]), field: nil)
+    }
+
+    // MARK: Backends
+
+    /// A backend that makes a route; without an index the route answers 503.
+    private struct Resolved {
+        var index: Int?
+    }
+
+    /// The upstream of a backend; nil if the backend makes no route at all.
+    private mutating func resolve(
+        _ backend: IngressBackend, of index: Int, at path: FieldPath
+    ) -> Resolved? {
+        let item = accepted[index]
+        guard let service = backend.service else {
+            report(
+                .badBackend,
+                backend.resource.map { "a backend of kind \(quoted($0.kind)) cannot be served" }
+                    ?? "the backend names no Service",
+                at: places.place(Ingress.kind, item.name, path),
+                mend: "name a Service and its port; until then the path is not served")
+            return nil
+        }
+        let port: String
+        switch (service.port.number, service.port.name) {
+        case (let number?, nil) where (1...65_535).contains(number): port = String(number)
+        case (nil, let name?) where Self.isPortName(name): port = name
+        // The API server refuses both at once; a number that is given is no doubt meant.
+        case (let number?, _?) where (1...65_535).contains(number): port = String(number)
+        default:
+            report(
+                .badBackend, "the backend \(quoted(service.name)) names no port, or one that cannot be",
+                at: places.place(Ingress.kind, item.name, path + "service" + "port"),
+                mend: "write port: {number: N} or port: {name: NAME}; until then the path answers 503")
+            return Resolved(index: nil)
+        }
+        let name = ServicePortName(
+            service: ObjectName(namespace: item.name.namespace, name: service.name), port: port)
+        switch services.resolve(name) {
+        case .upstream(let upstream):
+            balance(upstream, for: item)
+            return Resolved(index: upstream)
+        case .noService:
+            let near = Spelling.nearest(to: service.name, among: namesOfServices(in: item.name.namespace))
+            report(
+                .noService, "there is no Service \(quoted("\(name.service)"))",
+                at: places.place(Ingress.kind, item.name, path + "service" + "name"),
+                mend: (near.map { "did you mean \"\($0)\"?" } ?? "create it;") + " Until then the path answers 503")
+        case .noPort(let known):
+            report(
+                .noPort, "the Service \(quoted("\(name.service)")) has no port \(quoted(port))",
+                at: places.place(Ingress.kind, item.name, path + "service" + "port"),
+                mend: (known.isEmpty ? "give the Service ports" : "its ports are \(known.joined(separator: ", "))")
+                    + "; until then the path answers 503")
+        }
+        return Resolved(index: nil)
+    }
+
+    private func namesOfServices(in namespace: String) -> [String] {
+        // Only for a message, and bounded: a thousand Ingresses without a Service must not make a million comparisons.
+        objects.services.count > 2_000
+            ? [] : objects.services.keys.filter { $0.namespace == namespace }.map(\.name).sorted()
+    }
+
+    /// IANA service names (RFC 6335 §5.1), as Kubernetes checks them.
+    private static func isPortName(_ text: String) -> Bool {
+        (1...15).contains(text.utf8.count)
+            && text.utf8.allSatisfy { (97...122).contains($0) || (48...57).contains($0) || $0 == UInt8(ascii: "-") }
+            && text.utf8.contains { (97...122).contains($0) }
+    }
+
+    private mutating func balance(_ upstream: Int, for item: Accepted) {
+        guard let balance = item.balance else { return }
+        guard let before = balancers[upstream] else {
+            balancers[upstream] = (item.name, balance)
+            services.setBalance(balance, of: upstream)
+            return
+        }
+        guard before.balance != balance else { return }
+        let key = AnnotationTable.prefix + AnnotationTable.loadBalance
+        report(
+            .balanceConflict,
+            "the Service \(quoted(services.upstreams[upstream].service)) is balanced as \(before.balance.rawValue) by the "
+                + "Ingress \(before.ingress), which is older",
+            at: places.place(Ingress.kind, item.name, annotation: key),
+            mend: "ask for the same in both; until then the older one has it")
+    }
+
+    private mutating func addDefaultRoute() {
+        guard let name = options.defaultBackend else { return }
+        let place = Place(
+            object: ObjectReference(kind: Service.kind, namespace: name.service.namespace, name: name.service.name),
+            field: "--default-backend")
+        var upstream: Int?
+        switch services.resolve(name) {
+        case .upstream(let index): upstream = index
+        case .noService:
+            report(
+                .badDefaultBackend, "there is no Service \(quoted("\(name.service)"))", at: place,
+                mend: "create it; until then unknown requests answer 503")
+        case .noPort(let known):
+            report(
+                .badDefaultBackend, "the Service has no port \(quoted(name.port))", at: place,
+                mend: "its ports are \(known.joined(separator: ", ")); until then unknown requests answer 503")
+        }
+        routes.append(
+            Route(
+                path: .prefix("/"),
+                ingress: ObjectReference(
+                    kind: Service.kind, namespace: name.service.namespace, name: name.service.name),
+                rule: "--default-backend", host: .any, upstream: upstream))
+        result.snapshot.defaultRoute = routes.count - 1
+    }
+
+    /// A script may send requests to each Service port of its namespace, and to those that others grant to it.
+    private mutating func addChoosableUpstreams() {
+        let scripted = Set(
+            accepted.filter { $0.bindings.contains { $0.binding.mode != .off } }.map(\.name.namespace))
+        guard !scripted.isEmpty else { return }
+        for (name, service) in objects.services.sorted(by: { $0.key < $1.key }) {
+            let granted = Grant.namespaces(service.metadata)
+            guard scripted.contains(name.namespace) || scripted.contains(where: { Grant.covers(granted, $0) }) else {
+                continue
+            }
+            for port in service.spec.ports where port.protocol == "TCP" {
+                _ = services.resolve(ServicePortName(service: name, port: String(port.port)), isInRule: false)
+                if !port.name.isEmpty {
+                    _ = services.resolve(ServicePortName(service: name, port: port.name), isInRule: false)
+                }
+            }
+        }
+    }
+
+    // MARK: Certificates
+
+    private mutating func addCertificates(of index: Int) {
+        let item = accepted[index]
+        for (tlsIndex, tls) in item.ingress.spec.tls.enumerated() {
+            let path = FieldPath([.key("spec"), .key("tls")]) + tlsIndex
+            guard let secret = tls.secretName, !secret.isEmpty else { continue }
+            guard secret.utf8.count <= 253,
+                secret.utf8.allSatisfy({ (97...122).contains($0) || (48...57).contains($0) || "-.".utf8.contains($0) })
+            else {
+                report(
+                    .badSecretName, "\(quoted(secret)) is no name of a Secret",
+                    at: places.place(Ingress.kind, item.name, path + "secretName"),
+                    mend: "name a Secret of the namespace \(item.name.namespace); until then the entry is ignored")
+                continue
+            }
+            var names: [String] = []
+            for (hostIndex, host) in tls.hosts.enumerated() {
+                do throws(FieldProblem) {
+                    names.append(try HostSyntax.pattern(host).description)
+                } catch {
+                    report(
+                        .badHost, "the host \(quoted(host)): \(error.problem)",
+                        at: places.place(Ingress.kind, item.name, path + "hosts" + hostIndex),
+                        mend: error.mend + "; until then no certificate is served for it")
+                }
+            }
+            let name = ObjectName(namespace: item.name.namespace, name: secret)
+            if objects.secrets[name] == nil {
+                report(
+                    .noSecret, "there is no Secret \(quoted("\(name)"))",
+                    at: places.place(Ingress.kind, item.name, path + "secretName"),
+                    mend: "create it; until then the default certificate serves")
+            }
+            // All hosts refused is not the same as no hosts named, which means all of the Ingress.
+            guard names.isEmpty == tls.hosts.isEmpty else { continue }
+            result.snapshot.certificates.append(
+                CertificateReference(
+                    hosts: names,
+                    secret: ObjectReference(kind: Secret.kind, namespace: name.namespace, name: name.name),
+                    ingress: item.reference))
+        }
+    }
+
+    // MARK: Out
+
+    /// Puts upstreams in order of name and hosts in order of pattern, and the indices right.
+    private mutating func layOut() {
+        let made = services.upstreams
+        let order = made.indices.sorted { made[$0].name < made[$1].name }
+        var position = [Int](repeating: 0, count: made.count)
+        for (new, old) in order.enumerated() { position[old] = new }
+        for index in routes.indices {
+            if let upstream = routes[index].upstream { routes[index].upstream = position[upstream] }
+        }
+        result.snapshot.upstreams = order.map { made[$0] }
+        result.snapshot.routes = routes
+        result.snapshot.scripts = scripts.sources
+        result.snapshot.hosts = hosts.map { (key: $0.key.description, host: VirtualHost(pattern: $0.key, routes: $0.value.routes)) }
+            .sorted { $0.key < $1.key }
+            .map(\.host)
+    }
+
+    private mutating func addStatuses() {
+        var addresses = options.statusAddresses
+        if addresses.isEmpty, let name = options.publishService {
+            addresses = publishedAddresses(of: name)
+        }
+        let status = IngressStatus(loadBalancer: LoadBalancerStatus(ingress: addresses))
+        result.statuses = accepted.map(\.name).sorted().map { IngressStatusUpdate(ingress: $0, status: status) }
+    }
+
+    private mutating func publishedAddresses(of name: ObjectName) -> [LoadBalancerIngress] {
+        func addresses(_ texts: [String]) -> [LoadBalancerIngress] { texts.map { LoadBalancerIngress(ip: $0) } }
+        var found: [LoadBalancerIngress] = []
+        if let service = objects.services[name] {
+            let clusterIP = service.spec.clusterIP.flatMap { $0.isEmpty || $0 == "None" ? nil : $0 }
+            switch service.spec.type {
+            case "LoadBalancer":
+                found = service.status.loadBalancer.ingress + addresses(service.spec.externalIPs)
+            case "ExternalName":
+                found = service.spec.externalName.map { [LoadBalancerIngress(hostname: $0)] } ?? []
+            case "NodePort":
+                found = addresses(service.spec.externalIPs.isEmpty ? clusterIP.map { [$0] } ?? [] : service.spec.externalIPs)
+            default:
+                found = addresses(clusterIP.map { [$0] } ?? [])
+            }
+        }
+        if found.isEmpty {
+            report(
+                .badStatusSource, "the Service \(quoted("\(name)")) does not exist or has no address yet",
+                at: Place(
+                    object: ObjectReference(kind: Service.kind, namespace: name.namespace, name: name.name),
+                    field: "--publish-service"),
+                mend: "name the Service through which Moongate is reached; until then no address is published")
+        }
+        var seen: Set<LoadBalancerIngress> = []
+        return found.filter { seen.insert($0).inserted }
+    }
+}
