@@ -129,6 +129,14 @@ struct ExchangeMachine {
         }
     }
 
+    /// A head was admitted, or refused and answered.
+    var hasBegun: Bool {
+        switch state {
+        case .waiting: false
+        case .deciding, .connecting, .awaitingHead, .streaming, .tunnelling, .finished: true
+        }
+    }
+
     var awaitsConnection: Bool {
         switch state {
         case .connecting: true

@@ -38,6 +38,17 @@
         }
     }
 
+    /// The same as bytes one by one.
+    @inlinable package var span: Span<UInt8> {
+        @_lifetime(borrow self)
+        get {
+            let bytes = unsafe UnsafeBufferPointer(
+                start: UnsafePointer((base + start).assumingMemoryBound(to: UInt8.self)), count: end &- start)
+            let span = unsafe Span(_unsafeElements: bytes)
+            return unsafe _overrideLifetime(span, borrowing: self)
+        }
+    }
+
     @inlinable package func removeAll() {
         start = 0
         end = 0

@@ -1,0 +1,260 @@
+// The three things that a loop holds while a request walks: the connection that it came on, the exchange in flight,
+// and the connection that it goes out on. Plain memory, pooled; what they do is in their machines and in the loop.
+internal import HTTPWire
+internal import Middlewares
+internal import Model
+internal import Reactor
+internal import Upstreams
+
+/// What kind of row a token names.
+enum TokenKind {
+    static let listener: UInt8 = 1
+    static let mailbox: UInt8 = 2
+    static let downstream: UInt8 = 3
+    static let upstream: UInt8 = 4
+    static let flight: UInt8 = 5
+}
+
+/// What a connection remembers between edges.
+struct ConnectionFlags: OptionSet {
+    let rawValue: UInt8
+
+    /// There was an edge, and the socket has not been read dry since.
+    static let readable = ConnectionFlags(rawValue: 1)
+    /// The peer has ended its side: a short read does not mean dry, the end itself is still to be read.
+    static let ended = ConnectionFlags(rawValue: 2)
+    /// Stands in the list of those to be taken up at the end of the pass.
+    static let queued = ConnectionFlags(rawValue: 4)
+    /// The kernel takes no more for now.
+    static let blocked = ConnectionFlags(rawValue: 8)
+    /// The end of the stream has been read.
+    static let endRead = ConnectionFlags(rawValue: 16)
+}
+
+/// "Never" for a deadline.
+let never = UInt64.max
+
+/// One downstream HTTP/1.1 connection. An idle one holds this and nothing else: no buffer, no exchange.
+final class Downstream {
+    let socket: Socket
+    let peer: Model.SocketAddress
+    /// The port that it was accepted on.
+    let localPort: UInt16
+    /// The peer is a proxy whose word about its own clients is taken.
+    let isTrusted: Bool
+    var flags: ConnectionFlags = []
+    var machine = DownstreamMachine()
+    var token = Token(rawValue: 0)
+    var parser = HeadParser(.request)
+    /// How the body of the current request is framed, and how much of it is still to come.
+    var body = BodyDecoder(.none)
+    /// Bytes that were read but not yet understood.
+    var input: Buffer?
+    /// Bytes that are to be written.
+    var output: Buffer?
+    var flight: Flight?
+    var deadline = never
+    /// When the wheel will next look at this connection.
+    var lookedAt = never
+
+    init(socket: Socket, peer: Model.SocketAddress, localPort: UInt16, isTrusted: Bool) {
+        self.socket = socket
+        self.peer = peer
+        self.localPort = localPort
+        self.isTrusted = isTrusted
+    }
+}
+
+/// One connection to an endpoint.
+final class UpstreamConnection {
+    let socket: Socket
+    let endpoint: EndpointID
+    /// A request of it is counted at its endpoint.
+    var isCounted = true
+    var flags: ConnectionFlags = []
+    var machine = UpstreamMachine()
+    var token = Token(rawValue: 0)
+    var parser = HeadParser(.response)
+    /// How the body of the current response is framed.
+    var body = BodyDecoder(.none)
+    /// What the head of the current response said of the connection.
+    var keepsAlive = false
+    var served = 0
+    /// The table has let go of it already.
+    var isForgotten = false
+    var input: Buffer?
+    var output: Buffer?
+    var flight: Flight?
+
+    init(socket: Socket, endpoint: EndpointID) {
+        self.socket = socket
+        self.endpoint = endpoint
+    }
+}
+
+/// A publication as one loop holds it: its scripts, its indices into the loop's upstreams, and how many exchanges are
+/// still on it.
+final class Pin {
+    let publication: Publication
+    let middlewares: MiddlewareSet
+    let map: UpstreamMap
+    var flights = 0
+
+    init(publication: Publication, middlewares: MiddlewareSet, map: UpstreamMap) {
+        self.publication = publication
+        self.middlewares = middlewares
+        self.map = map
+    }
+}
+
+/// How a body leaves: what a framing of its own on each side needs to know.
+enum OutgoingFraming: UInt8 {
+    case none
+    /// As many bytes as the head says.
+    case length
+    case chunked
+    /// Until the connection ends.
+    case close
+}
+
+enum DeadlineKind: UInt8 {
+    case none
+    case connect
+    /// The client's turn: its body does not come.
+    case requestBody
+    case responseHead
+    case stream
+    case total
+}
+
+/// How the downstream connection learns that its exchange is over.
+enum Ending: UInt8 {
+    /// It is gone, or has taken the matter into its own hands.
+    case none
+    case complete
+    case broken
+}
+
+/// An exchange with everything that moves while it is in flight. Pooled by its loop.
+final class Flight {
+    let index: UInt32
+    let exchange = Exchange()
+    var machine = ExchangeMachine()
+    /// Pins the snapshot and its scripts until the last byte.
+    var pin: Pin
+    var policy: ResolvedPolicy
+    var facts = RequestFacts()
+    var downstream: Downstream?
+    var upstream: UpstreamConnection?
+    var ending = Ending.none
+    /// The request phases have begun, so that the log phase must follow.
+    var phasesRan = false
+    var responsePhasesRan = false
+    var continueWasSent = false
+
+    // MARK: The request, on its way
+    /// The encoded head, and as much of the body as is kept to be sent again.
+    var outgoing: Buffer?
+    /// `outgoing` has not been written yet on this attempt.
+    var outgoingPending = false
+    /// All that was taken from the client is still in `outgoing`, so that it could be sent again.
+    var isReplayable = true
+    /// Something of this attempt has been handed to the kernel.
+    var attemptWasSent = false
+    var tried = TriedEndpoints()
+    /// The last connection from the pool was dead: the next one is made new.
+    var needsFresh = false
+    var lastFailure = FailureReason.none
+    var requestFraming = OutgoingFraming.none
+    var requestTrailers = MessageHead()
+    /// Body bytes that came from the client.
+    var requestBodyBytes: UInt64 = 0
+    /// A tunnel's side has ended: said to the other once what is queued for it has gone.
+    var upstreamWritesEnd = false
+    var downstreamWritesEnd = false
+
+    // MARK: The response, on its way
+    var responseFacts = ResponseFacts()
+    var responseFraming = OutgoingFraming.none
+    var responseTrailers = MessageHead()
+    /// What a refused head is answered with, where that is not what its reason says; 0 takes the reason's.
+    var refusedStatus: UInt16 = 0
+    /// The response lets the downstream connection live.
+    var isPersistent = true
+
+    // MARK: Time
+    var deadline = never
+    var deadlineKind = DeadlineKind.none
+    var totalDeadline = never
+    var lookedAt = never
+
+    init(index: UInt32, pin: Pin, policy: ResolvedPolicy) {
+        self.index = index
+        self.pin = pin
+        self.policy = policy
+    }
+
+    /// Ready for the next exchange. The wheel may still hold an entry for this row: `lookedAt` stays.
+    func recycle() {
+        exchange.reset()
+        machine = ExchangeMachine()
+        facts = RequestFacts()
+        ending = .none
+        phasesRan = false
+        responsePhasesRan = false
+        continueWasSent = false
+        outgoingPending = false
+        isReplayable = true
+        attemptWasSent = false
+        tried.removeAll()
+        needsFresh = false
+        lastFailure = .none
+        requestFraming = .none
+        if !requestTrailers.fields.isEmpty { requestTrailers.removeAll() }
+        if !responseTrailers.fields.isEmpty { responseTrailers.removeAll() }
+        refusedStatus = 0
+        requestBodyBytes = 0
+        upstreamWritesEnd = false
+        downstreamWritesEnd = false
+        responseFacts = ResponseFacts()
+        responseFraming = .none
+        isPersistent = true
+        deadline = never
+        deadlineKind = .none
+        totalDeadline = never
+    }
+}
+
+extension NetworkAddress {
+    init(_ address: Model.SocketAddress) {
+        self = address.ip.isV4
+            ? NetworkAddress(v4: address.ip.v4, port: address.port)
+            : NetworkAddress(v6High: address.ip.high, low: address.ip.low, port: address.port)
+    }
+}
+
+extension Model.SocketAddress {
+    init(_ address: NetworkAddress) {
+        switch address.family {
+        case .v4: self.init(ip: IPAddress(v4: UInt32(truncatingIfNeeded: address.low)), port: address.port)
+        case .v6: self.init(ip: IPAddress(high: address.high, low: address.low), port: address.port)
+        }
+    }
+}
+
+/// What upstreams are told of one client, formatted once.
+final class ForwardingEntry {
+    let peer: IPAddress
+    let client: IPAddress
+    let port: UInt16
+    let isSecure: Bool
+    let text: ForwardingText
+
+    init(peer: IPAddress, client: IPAddress, port: UInt16, isSecure: Bool, rules: ForwardingRules) {
+        self.peer = peer
+        self.client = client
+        self.port = port
+        self.isSecure = isSecure
+        text = ForwardingText(peer: peer, client: client, isSecure: isSecure, port: port, rules: rules)
+    }
+}

@@ -1,0 +1,72 @@
+// Step 8 of a request's walk: what the proxy says in its own name. Failures and the responses that scripts made leave
+// by the same door, through the response phases, with a length and a date.
+internal import HTTPWire
+internal import Middlewares
+internal import Model
+internal import Reactor
+
+extension Loop {
+    /// Writes a response of our own: what the request phases made, or the page of the failure.
+    func answer(_ f: Flight) {
+        guard let d = f.downstream, !d.machine.isClosed else { return }
+        let exchange = f.exchange
+        f.ending = .complete
+        if exchange.origin != .script || exchange.reason != .none { makeErrorPage(f) }
+        if f.phasesRan, !f.responsePhasesRan {
+            f.responsePhasesRan = true
+            switch f.pin.middlewares.runResponsePhases(exchange) {
+            case .next, .respond: break
+            case .refuse(_, let reason):
+                exchange.reason = reason
+                makeErrorPage(f)
+            case .suspended:
+                exchange.reason = .internalError
+                makeErrorPage(f)
+            }
+        }
+        f.isPersistent = d.machine.mayPersist && !announcesClose
+        // Whoever waits for 100 Continue and gets this instead may send its body, or the next request: only closing
+        // tells the two apart (RFC 9110 §10.1.1).
+        if f.facts.expectsContinue, !f.continueWasSent { f.isPersistent = false }
+        if !writeAnswer(f, d) {
+            // A script made what may not be sent.
+            exchange.reason = .internalError
+            makeErrorPage(f)
+            if !writeAnswer(f, d) { f.ending = .broken }
+        }
+    }
+
+    private func makeErrorPage(_ f: Flight) {
+        let exchange = f.exchange
+        let status = f.refusedStatus != 0 ? f.refusedStatus : exchange.reason.status
+        exchange.origin = .moongate
+        exchange.response.removeAll()
+        exchange.ownBody.removeAll(keepingCapacity: true)
+        exchange.response.status = status
+        var form = ErrorPage.Form.text
+        if let index = exchange.request.firstIndex(of: .accept) {
+            let bytes = exchange.request.bytes
+            form = ErrorPage.form(accept: bytes.span.extracting(exchange.request.fields[index].valueRange))
+        }
+        ErrorPage.write(status: status, form: form, into: &exchange.ownBody)
+        exchange.response.appendStatic("content-type", ErrorPage.contentType(form))
+        exchange.response.appendStatic("cache-control", "no-store")
+        if status == 503 { exchange.response.appendStatic("retry-after", "1") }
+        if status == 405 { exchange.response.appendStatic("allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH") }
+    }
+}
+
+extension MessageHead {
+    /// Appends a line of our own making.
+    mutating func appendStatic(_ name: StaticString, _ value: StaticString) {
+        let nameStart = bytes.count
+        bytes.append(name)
+        let valueStart = bytes.count
+        bytes.append(value)
+        fields.append(
+            FieldRecord(
+                name: FieldName(bytes.span.extracting(nameStart..<valueStart)),
+                nameRange: ByteRange(offset: nameStart, count: valueStart - nameStart),
+                valueRange: ByteRange(offset: valueStart, count: bytes.count - valueStart), flags: .ours))
+    }
+}

@@ -1,0 +1,326 @@
+// Steps 1 and 2 of a request's walk, and its way back: what is read from a downstream HTTP/1.1 connection, and how
+// responses are written to it.
+internal import HTTPWire
+internal import Model
+internal import Reactor
+
+extension Loop {
+    // MARK: Beginning and end
+
+    /// A connection was accepted. The loop owns it from here on.
+    func accepted(_ socket: Socket, peer: Model.SocketAddress, localPort: UInt16) {
+        if downstreams.count >= configuration.maxConnections {
+            transport.abort(socket)
+            telemetry.connectionRefused()
+            return
+        }
+        let isTrusted = configuration.trustedProxies.contains { $0.contains(peer.ip) }
+        let d = Downstream(socket: socket, peer: peer, localPort: localPort, isTrusted: isTrusted)
+        let row = downstreams.insert(d)
+        d.token = Token(kind: TokenKind.downstream, index: row.index, generation: row.generation)
+        telemetry.connectionOpened()
+        if !transport.register(socket, d.token) {
+            _ = d.machine.handle(.broken)
+            close(d, abort: true)
+            return
+        }
+        // The first head is waited for as long as a head may take: a connection that says nothing is no keep-alive.
+        setDeadline(d, after: configuration.timeouts.requestHead)
+        // The first bytes are often there already; if so, this saves waiting for the edge.
+        d.flags.insert(.readable)
+        enqueue(d)
+    }
+
+    private func close(_ d: Downstream, abort: Bool) {
+        giveBack(&d.input)
+        giveBack(&d.output)
+        // A head that was never completed is no exchange.
+        if let f = d.flight, !f.machine.hasBegun { release(f) }
+        downstreams.remove(index: d.token.index, generation: d.token.generation)
+        if abort { transport.abort(d.socket) } else { transport.close(d.socket) }
+        d.deadline = never
+        telemetry.connectionClosed()
+    }
+
+    // MARK: The machine
+
+    func perform(_ d: Downstream, _ event: DownstreamMachine.Event) {
+        var actions = d.machine.handle(event)
+        while let action = actions.next() {
+            switch action {
+            case .awaitRequest:
+                setDeadline(d, after: configuration.timeouts.idle)
+                // A pipelined request may be waiting in our own memory: no edge will tell of it.
+                if d.input != nil || d.flags.contains(.readable) { enqueue(d) }
+            case .awaitHead:
+                setDeadline(d, after: configuration.timeouts.requestHead)
+            case .dropRequest:
+                setDeadline(d, after: configuration.timeouts.linger)
+                enqueue(d)
+            case .answerTimeout:
+                giveBack(&d.input)
+                d.parser = HeadParser(.request)
+                fail(d.flight ?? beginFlight(d), .headTimeout)
+            case .closeWhenFlushed:
+                setDeadline(d, after: configuration.timeouts.linger)
+                if d.output == nil { perform(d, .flushed) }
+            case .linger:
+                transport.shutdownWrites(d.socket)
+                setDeadline(d, after: configuration.timeouts.linger)
+                enqueue(d)
+            case .close:
+                close(d, abort: false)
+            case .abort:
+                close(d, abort: true)
+            case .breakExchange:
+                if let f = d.flight {
+                    if f.exchange.reason == .none { f.exchange.reason = .clientClosed }
+                    perform(f, .downstreamBroken)
+                }
+            }
+        }
+    }
+
+    // MARK: Reading
+
+    private func wantsBytes(_ d: Downstream) -> Bool {
+        if d.machine.readsHead { return !d.flags.contains(.blocked) }
+        if d.machine.isDropping || d.machine.isLingering { return true }
+        guard let f = d.flight else { return false }
+        if f.machine.passesRequest || f.machine.isTunnelling {
+            guard let u = f.upstream else { return false }
+            return !u.flags.contains(.blocked) && !d.body.isComplete
+        }
+        return f.machine.dropsRequest && !d.body.isComplete
+    }
+
+    /// Reads and acts until there is nothing to read, or nothing may be read.
+    func advance(_ d: Downstream) {
+        let scratch = self.scratch
+        var rounds = 0
+        while !d.machine.isClosed {
+            if let input = d.input {
+                if input.isEmpty {
+                    giveBack(&d.input)
+                } else if consume(d, input) {
+                    continue
+                }
+            }
+            guard wantsBytes(d), d.flags.contains(.readable) else { break }
+            if rounds == 4 {
+                // Others are waiting too.
+                enqueue(d)
+                break
+            }
+            rounds += 1
+            if d.input != nil {
+                let input = reserve(&d.input, 4096)
+                let room = input.room
+                didRead(d, transport.read(d.socket, into: input), of: room)
+            } else {
+                scratch.removeAll()
+                let room = scratch.room
+                let result = transport.read(d.socket, into: scratch)
+                didRead(d, result, of: room)
+                while !scratch.isEmpty, !d.machine.isClosed, consume(d, scratch) {}
+                if !scratch.isEmpty, !d.machine.isClosed {
+                    queue(&d.input, scratch.bytes)
+                    scratch.removeAll()
+                }
+            }
+        }
+        if d.machine.isClosed { return }
+        // One flush for all that this pass made.
+        if let u = d.flight?.upstream { flush(u) }
+        flush(d)
+    }
+
+    @inline(__always)
+    private func didRead(_ d: Downstream, _ result: ReadResult, of room: Int) {
+        switch result {
+        case .bytes(let n):
+            // A short read means dry, unless an end is waiting behind it.
+            if n < room, !d.flags.contains(.ended) { d.flags.remove(.readable) }
+            telemetry.downstreamRead(n)
+        case .wouldBlock:
+            d.flags.remove(.readable)
+        case .end:
+            d.flags.remove(.readable)
+            d.flags.insert(.endRead)
+            downstreamEnded(d)
+        case .failed:
+            perform(d, .broken)
+        }
+    }
+
+    private func downstreamEnded(_ d: Downstream) {
+        if d.machine.isTunnelling, let f = d.flight {
+            perform(d, .peerEnded)
+            perform(f, .downstreamEnded)
+        } else {
+            perform(d, .peerEnded)
+        }
+    }
+
+    /// Takes what it can from the front of `input`; false if it can take no more for now.
+    private func consume(_ d: Downstream, _ input: Buffer) -> Bool {
+        if d.machine.readsHead {
+            if d.flags.contains(.blocked) { return false }
+            return readHead(d, input)
+        }
+        if let f = d.flight {
+            if f.machine.passesRequest {
+                guard let u = f.upstream, !d.body.isComplete else { return false }
+                return passRequest(d, f, u, input)
+            }
+            if f.machine.isTunnelling {
+                guard let u = f.upstream, !u.flags.contains(.blocked) else { return false }
+                f.exchange.bytesIn &+= UInt64(input.count)
+                setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
+                let written = write(u.socket, &u.output, &u.flags, input.bytes)
+                input.removeAll()
+                if !written { perform(f, .responseBroken) }
+                return true
+            }
+            if f.machine.dropsRequest { return dropRequest(d, input) }
+            return false
+        }
+        if d.machine.isDropping { return dropRequest(d, input) }
+        // Leaving or lingering: nothing that comes now is a request.
+        perform(d, .dropped(input.count))
+        input.removeAll()
+        return true
+    }
+
+    private func dropRequest(_ d: Downstream, _ input: Buffer) -> Bool {
+        if d.body.isComplete { return false }
+        var offset = 0
+        var trailers = MessageHead()
+        switch d.body.next(input.bytes, at: &offset, limits: headLimits, trailers: &trailers) {
+        case .needMore:
+            input.consume(offset)
+            perform(d, .dropped(offset))
+            return false
+        case .data:
+            input.consume(offset)
+            perform(d, .dropped(offset))
+            if d.body.isComplete { droppedAll(d) }
+            return true
+        case .end:
+            input.consume(offset)
+            droppedAll(d)
+            return true
+        case .failed:
+            input.removeAll()
+            perform(d, .requestUnreadable)
+            if let f = d.flight { perform(f, .requestUndeliverable) }
+            return true
+        }
+    }
+
+    private func droppedAll(_ d: Downstream) {
+        perform(d, .requestEnded)
+        if let f = d.flight { perform(f, .requestEnded) }
+    }
+
+    // MARK: Heads
+
+    private func readHead(_ d: Downstream, _ input: Buffer) -> Bool {
+        let f = d.flight ?? beginFlight(d)
+        switch d.parser.parse(input.bytes, limits: headLimits, into: &f.exchange.request) {
+        case .needMore:
+            // The parser keeps what it has seen in the head's own memory.
+            input.removeAll()
+            if d.parser.hasBegun {
+                perform(d, .bytesArrived)
+            } else {
+                release(f)
+            }
+            return false
+        case .complete(let consumed):
+            input.consume(consumed)
+            admit(d, f)
+            return true
+        case .refuse(let refusal):
+            input.removeAll()
+            perform(d, .headRefused)
+            refuse(f, refusal)
+            return true
+        }
+    }
+
+    // MARK: Bodies
+
+    private func passRequest(_ d: Downstream, _ f: Flight, _ u: UpstreamConnection, _ input: Buffer) -> Bool {
+        if u.flags.contains(.blocked) { return false }
+        var offset = 0
+        switch d.body.next(input.bytes, at: &offset, limits: headLimits, trailers: &f.requestTrailers) {
+        case .needMore:
+            input.consume(offset)
+            return false
+        case .data(let range):
+            f.requestBodyBytes &+= UInt64(range.count)
+            if f.policy.maxBodyBytes != 0, f.requestBodyBytes > f.policy.maxBodyBytes {
+                input.removeAll()
+                perform(d, .requestUnreadable)
+                fail(f, .bodyTooLarge)
+                return true
+            }
+            sendRequestBody(f, u, input.bytes.extracting(range))
+            // The exchange may have ended by this, and its input with it.
+            guard d.flight === f else { return false }
+            input.consume(offset)
+            if d.body.isComplete {
+                endRequest(d, f, u)
+            } else {
+                setDeadline(f, .requestBody, after: f.policy.streamIdleTimeout)
+            }
+            return true
+        case .end:
+            input.consume(offset)
+            endRequest(d, f, u)
+            return true
+        case .failed:
+            input.removeAll()
+            perform(d, .requestUnreadable)
+            fail(f, .malformedRequest)
+            return true
+        }
+    }
+
+    // MARK: Writing
+
+    @inline(__always)
+    func flush(_ d: Downstream) {
+        guard d.output != nil, !d.flags.contains(.blocked) else { return }
+        if !write(d.socket, &d.output, &d.flags, RawSpan()) {
+            perform(d, .broken)
+        } else if d.output == nil {
+            flushed(d)
+        }
+    }
+
+    /// The kernel takes bytes again.
+    func writable(_ d: Downstream) {
+        d.flags.remove(.blocked)
+        if d.output != nil, !write(d.socket, &d.output, &d.flags, RawSpan()) {
+            perform(d, .broken)
+            return
+        }
+        if d.output == nil { flushed(d) }
+        if d.machine.isClosed || d.flags.contains(.blocked) { return }
+        if let f = d.flight, let u = f.upstream {
+            setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
+            enqueue(u)
+        }
+        enqueue(d)
+    }
+
+    private func flushed(_ d: Downstream) {
+        if d.machine.isLeaving {
+            perform(d, .flushed)
+        } else if let f = d.flight, f.downstreamWritesEnd, f.machine.isTunnelling {
+            transport.shutdownWrites(d.socket)
+        }
+    }
+}

@@ -1,0 +1,588 @@
+// Steps 3 to 6 of a request's walk, carried out: match, run the request phases, choose an endpoint, send, and bring
+// the response back. The order of things is the exchange machine's; this is its hands.
+internal import HTTPWire
+internal import Middlewares
+internal import Model
+internal import Reactor
+internal import Routing
+
+/// Small bodies that come with their head go out with it, and are kept until the response begins.
+private let keptBody = 8 * 1024
+
+extension Loop {
+    // MARK: Flights
+
+    func beginFlight(_ d: Downstream) -> Flight {
+        let f: Flight
+        if let spare = spareFlights.popLast() {
+            f = spare
+        } else {
+            f = Flight(index: UInt32(flights.count), pin: current, policy: current.publication.defaultPolicy)
+            flights.append(f)
+        }
+        f.pin = current
+        f.pin.flights += 1
+        f.downstream = d
+        d.flight = f
+        f.exchange.started = nowNanoseconds
+        f.exchange.client.peer = d.peer
+        f.exchange.client.address = d.peer
+        f.exchange.client.isTrustedProxy = d.isTrusted
+        return f
+    }
+
+    /// The exchange is over: log it, and keep its memory for the next one.
+    private func finish(_ f: Flight) {
+        f.exchange.finished = nowNanoseconds
+        if f.phasesRan { f.pin.middlewares.runLog(f.exchange) }
+        telemetry.finished(f.exchange, f.pin)
+        release(f)
+    }
+
+    /// Gives back everything that the flight holds, without a word in the log.
+    func release(_ f: Flight) {
+        if let d = f.downstream {
+            d.flight = nil
+            f.downstream = nil
+        }
+        giveBack(&f.outgoing)
+        f.recycle()
+        let pin = f.pin
+        f.pin = current
+        spareFlights.append(f)
+        unpin(pin)
+    }
+
+    // MARK: The machine
+
+    func perform(_ f: Flight, _ event: ExchangeMachine.Event) {
+        var actions = f.machine.handle(event)
+        while let action = actions.next() {
+            switch action {
+            case .decide: decide(f)
+            case .connect: connect(f)
+            case .sendRequestHead: sendRequestHead(f)
+            case .sendInformational: sendInformational(f)
+            case .sendResponseHead: sendResponseHead(f)
+            case .answer: answer(f)
+            case .endResponse: endResponse(f)
+            case .breakResponse: f.ending = .broken
+            case .releaseUpstream:
+                if let u = detach(f) { perform(u, .released) }
+            case .closeUpstream:
+                if let u = detach(f) { perform(u, .discarded) }
+            case .startTunnel: startTunnel(f)
+            case .endUpstreamWrites:
+                f.upstreamWritesEnd = true
+                if let u = f.upstream, u.output == nil { transport.shutdownWrites(u.socket) }
+            case .endDownstreamWrites:
+                f.downstreamWritesEnd = true
+                if let d = f.downstream, d.output == nil { transport.shutdownWrites(d.socket) }
+            case .finish:
+                let d = f.downstream
+                let ending = f.ending
+                let isPersistent = f.isPersistent
+                finish(f)
+                guard let d else { continue }
+                switch ending {
+                case .complete: perform(d, .responseEnded(persistent: isPersistent))
+                case .broken: perform(d, .responseBroken)
+                case .none: break
+                }
+            }
+        }
+    }
+
+    /// Takes the upstream connection off the exchange.
+    private func detach(_ f: Flight) -> UpstreamConnection? {
+        guard let u = f.upstream else { return nil }
+        f.upstream = nil
+        u.flight = nil
+        return u
+    }
+
+    // MARK: Admission
+
+    /// The head is complete: is it a request that may be served, and how is its body framed?
+    func admit(_ d: Downstream, _ f: Flight) {
+        switch RequestAdmission.judge(&f.exchange.request, admissionRules, isTrusted: d.isTrusted) {
+        case .refuse(let refusal):
+            perform(d, .headRefused)
+            refuse(f, refusal)
+        case .admit(let facts):
+            f.facts = facts
+            d.body = BodyDecoder(facts.body)
+            let hasBody = !facts.body.isEmpty
+            f.exchange.bytesIn = UInt64(f.exchange.request.bytes.count)
+            perform(d, .headAdmitted(body: hasBody, persistent: facts.keepsAlive))
+            perform(f, .headReceived(body: hasBody))
+        }
+    }
+
+    /// Answers a head that is no request.
+    func refuse(_ f: Flight, _ refusal: Refusal) {
+        f.refusedStatus = refusal.status
+        fail(f, refusal.reason)
+    }
+
+    /// Answers with the failure, or ends the exchange as well as it can be ended.
+    func fail(_ f: Flight, _ reason: FailureReason) {
+        if f.exchange.reason == .none { f.exchange.reason = reason }
+        perform(f, .failed)
+    }
+
+    // MARK: Deciding
+
+    private func decide(_ f: Flight) {
+        let exchange = f.exchange
+        identify(f)
+        match(f)
+        if !f.pin.publication.hasScripts || exchange.route < 0 {
+            route(f)
+            return
+        }
+        f.phasesRan = true
+        let verdict = f.pin.middlewares.runRequestPhases(exchange) { [self] _ in match(f) }
+        switch verdict {
+        case .next:
+            route(f)
+        case .respond:
+            perform(f, .answerDecided)
+        case .refuse(_, let reason):
+            exchange.reason = reason
+            perform(f, .answerDecided)
+        case .suspended:
+            // No function suspends today. An exchange that did would rest in `deciding`, with its body unread, until
+            // the loop resumes it; without a way to resume, it is answered.
+            exchange.reason = .internalError
+            perform(f, .answerDecided)
+        }
+    }
+
+    private func match(_ f: Flight) {
+        let exchange = f.exchange
+        let bytes = exchange.request.bytes
+        let found = f.pin.publication.table.match(
+            host: bytes.span.extracting(exchange.request.hostRange.range),
+            path: bytes.span.extracting(exchange.request.pathRange.range))
+        exchange.route = found.route
+        if found.route >= 0 {
+            exchange.upstream = f.pin.publication.upstream(of: found.route)
+            f.policy = f.pin.publication.policies[Int(found.route)]
+        } else {
+            exchange.upstream = -1
+            f.policy = f.pin.publication.defaultPolicy
+        }
+    }
+
+    private func route(_ f: Flight) {
+        let exchange = f.exchange
+        if exchange.route < 0 {
+            exchange.reason = .noRoute
+            perform(f, .answerDecided)
+            return
+        }
+        if exchange.upstream < 0 {
+            exchange.reason = .noBackend
+            perform(f, .answerDecided)
+            return
+        }
+        if f.policy.maxBodyBytes != 0, case .length(let length) = f.facts.body, length > f.policy.maxBodyBytes {
+            exchange.reason = .bodyTooLarge
+            perform(f, .answerDecided)
+            return
+        }
+        if f.policy.totalTimeout != 0 {
+            f.totalDeadline = now &+ f.policy.totalTimeout
+            scheduleFlight(f)
+        }
+        if !encodeRequest(f) {
+            exchange.reason = .internalError
+            perform(f, .answerDecided)
+            return
+        }
+        perform(f, .forwardDecided)
+    }
+
+    // MARK: Sending
+
+    private func sendRequestHead(_ f: Flight) {
+        f.outgoingPending = true
+        f.attemptWasSent = false
+        f.exchange.upstreamStarted = nowNanoseconds
+        if f.machine.requestHasEnded {
+            setDeadline(f, .responseHead, after: responseTimeout(of: f))
+            if let u = f.upstream { flush(u) }
+        } else {
+            setDeadline(f, .requestBody, after: f.policy.streamIdleTimeout)
+            // The body that is there already goes out together with the head: the downstream's pass flushes both. If
+            // the connection came later, by an event of its own, the downstream is taken up again.
+            if let d = f.downstream { enqueue(d) }
+        }
+    }
+
+    @inline(__always)
+    private func responseTimeout(of f: Flight) -> UInt64 {
+        f.exchange.responseTimeout != 0 ? UInt64(f.exchange.responseTimeout) : f.policy.responseHeadTimeout
+    }
+
+    func sendRequestBody(_ f: Flight, _ u: UpstreamConnection, _ bytes: RawSpan) {
+        f.exchange.bytesIn &+= UInt64(bytes.byteCount)
+        let isChunked = f.requestFraming == .chunked
+        if f.outgoingPending, let outgoing = f.outgoing, bytes.byteCount <= keptBody,
+            outgoing.room >= bytes.byteCount + 32
+        {
+            if isChunked { beginChunk(bytes.byteCount, in: outgoing) }
+            outgoing.append(bytes)
+            if isChunked { outgoing.append(ChunkEncoder.endOfData) }
+            return
+        }
+        f.isReplayable = false
+        if isChunked { beginChunk(bytes.byteCount, in: outputForBody(f, u)) }
+        send(f, u, bytes)
+        if isChunked, f.upstream === u { reserve(&u.output, 2).append(ChunkEncoder.endOfData) }
+    }
+
+    @inline(__always)
+    private func beginChunk(_ count: Int, in buffer: Buffer) {
+        buffer.write { ChunkEncoder.writeSize(count, to: &$0) }
+    }
+
+    /// The last chunk, with what trailers there are. Trailers that cannot be written are left out: they were checked
+    /// when they were read, and the body itself is whole.
+    private func endChunks(_ trailers: MessageHead, _ output: inout Buffer?) {
+        if trailers.fields.isEmpty {
+            reserve(&output, 8).append(ChunkEncoder.last)
+            return
+        }
+        var room = trailers.bytes.count + 256
+        while true {
+            var outcome = HeadWriter.Outcome.invalid
+            reserve(&output, room).write { outcome = ChunkEncoder.writeLast(trailers, to: &$0) }
+            switch outcome {
+            case .written: return
+            case .needsRoom(let more) where more > room: room = more
+            case .needsRoom, .invalid:
+                reserve(&output, 8).append(ChunkEncoder.last)
+                return
+            }
+        }
+    }
+
+    /// Where framing bytes go so that they stay in order: behind the head while that is still to be written.
+    private func outputForBody(_ f: Flight, _ u: UpstreamConnection) -> Buffer {
+        if f.outgoingPending, let outgoing = f.outgoing, outgoing.room >= 32 { return outgoing }
+        return reserve(&u.output, 32)
+    }
+
+    private func send(_ f: Flight, _ u: UpstreamConnection, _ bytes: RawSpan) {
+        if !f.outgoingPending, u.flags.contains(.blocked) || bytes.byteCount < 4096 {
+            queue(&u.output, bytes)
+            return
+        }
+        if !writeUpstream(f, u, bytes) { undeliverable(f, u) }
+    }
+
+    /// Writes the head if it has not been written, what is queued, and `more`.
+    private func writeUpstream(_ f: Flight, _ u: UpstreamConnection, _ more: RawSpan) -> Bool {
+        f.attemptWasSent = true
+        guard f.outgoingPending, let outgoing = f.outgoing else {
+            return write(u.socket, &u.output, &u.flags, more)
+        }
+        f.outgoingPending = false
+        // `outgoing` itself stays, for another attempt; what the kernel does not take of it is queued as a copy.
+        switch transport.write(u.socket, outgoing.bytes, more) {
+        case .bytes(let n):
+            let head = outgoing.count
+            if n == head + more.byteCount { return true }
+            if n < head { queue(&u.output, outgoing.bytes.extracting(droppingFirst: n)) }
+            queue(&u.output, more.extracting(droppingFirst: max(0, n - head)))
+            u.flags.insert(.blocked)
+            return true
+        case .wouldBlock:
+            queue(&u.output, outgoing.bytes)
+            queue(&u.output, more)
+            u.flags.insert(.blocked)
+            return true
+        case .failed:
+            return false
+        }
+    }
+
+    func endRequest(_ d: Downstream, _ f: Flight, _ u: UpstreamConnection) {
+        if f.requestFraming == .chunked {
+            if f.outgoingPending, let outgoing = f.outgoing, outgoing.room >= 8, f.requestTrailers.fields.isEmpty {
+                outgoing.append(ChunkEncoder.last)
+            } else {
+                // The head first: what is queued is written behind it.
+                f.isReplayable = false
+                if f.outgoingPending, !writeUpstream(f, u, RawSpan()) { undeliverable(f, u) }
+                guard f.upstream === u else { return }
+                endChunks(f.requestTrailers, &u.output)
+            }
+        }
+        perform(d, .requestEnded)
+        perform(f, .requestEnded)
+        if f.machine.awaitsResponseHead {
+            setDeadline(f, .responseHead, after: responseTimeout(of: f))
+        } else if f.machine.isStreaming {
+            setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
+        }
+    }
+
+    func flush(_ u: UpstreamConnection) {
+        guard let f = u.flight, !u.machine.isConnecting else { return }
+        guard f.outgoingPending || (u.output != nil && !u.flags.contains(.blocked)) else { return }
+        if !writeUpstream(f, u, RawSpan()) { undeliverable(f, u) }
+        if f.upstreamWritesEnd, u.output == nil, f.machine.isTunnelling { transport.shutdownWrites(u.socket) }
+    }
+
+    /// The endpoint takes no more. It may have answered before it went: what it sent is read first.
+    func undeliverable(_ f: Flight, _ u: UpstreamConnection) {
+        f.outgoingPending = false
+        u.flags.insert(.readable)
+        u.flags.insert(.ended)
+        u.flags.remove(.blocked)
+        giveBack(&u.output)
+        perform(f, .requestUndeliverable)
+        if f.upstream === u { enqueue(u) }
+    }
+
+    // MARK: The response
+
+    private func sendInformational(_ f: Flight) {
+        // HTTP/1.0 knows no such thing (RFC 9110 §15.2).
+        guard let d = f.downstream, f.exchange.request.version != .http10 else { return }
+        if f.exchange.response.status == 100 { f.continueWasSent = true }
+        let options = HeadWriter.ResponseOptions(body: .none)
+        // One that cannot be written is left out: the client does without it.
+        if writeHead(f.exchange.response, options, date: [], &d.output) { flush(d) }
+    }
+
+    /// False if the head may not be written as it is.
+    private func writeHead(
+        _ head: MessageHead, _ options: HeadWriter.ResponseOptions, date: [UInt8], _ output: inout Buffer?
+    ) -> Bool {
+        var room = head.bytes.count + 4 * head.fields.count + 256 + date.count
+        while true {
+            var outcome = HeadWriter.Outcome.invalid
+            reserve(&output, room).write { outcome = HeadWriter.write(response: head, options, date: date, to: &$0) }
+            switch outcome {
+            case .written: return true
+            case .needsRoom(let more) where more > room: room = more
+            case .needsRoom, .invalid: return false
+            }
+        }
+    }
+
+    private func sendResponseHead(_ f: Flight) {
+        guard let d = f.downstream else { return }
+        let exchange = f.exchange
+        exchange.upstreamAnswered = nowNanoseconds
+        // From here on nothing is sent again.
+        if !f.outgoingPending { giveBack(&f.outgoing) }
+        exchange.origin = .upstream
+        exchange.reason = .none
+        if f.phasesRan, !f.responsePhasesRan {
+            f.responsePhasesRan = true
+            switch f.pin.middlewares.runResponsePhases(exchange) {
+            case .next: break
+            case .respond:
+                replaceResponse(f)
+                return
+            case .refuse(_, let reason):
+                exchange.reason = reason
+                replaceResponse(f)
+                return
+            case .suspended:
+                exchange.reason = .internalError
+                replaceResponse(f)
+                return
+            }
+        }
+        let isOld = exchange.request.version == .http10
+        let framing: BodyFraming
+        switch f.responseFacts.body {
+        case .none:
+            f.responseFraming = .none
+            framing = .none
+        case .length(let length):
+            f.responseFraming = .length
+            framing = .length(length)
+        case .chunked, .untilClose:
+            f.responseFraming = isOld ? .close : .chunked
+            framing = isOld ? .untilClose : .chunked
+        }
+        f.isPersistent = d.machine.mayPersist && !announcesClose && f.responseFraming != .close
+        var options = HeadWriter.ResponseOptions(
+            body: framing, declaredLength: f.responseFacts.declaredLength, closes: !f.isPersistent,
+            clientVersion: exchange.request.version)
+        if f.responseFacts.isUpgrade { options.upgradeRange = f.responseFacts.upgradeRange }
+        if !writeHead(exchange.response, options, date: date, &d.output) {
+            exchange.reason = .internalError
+            replaceResponse(f)
+            return
+        }
+        setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
+    }
+
+    /// The upstream's response is not to be sent: ours is.
+    private func replaceResponse(_ f: Flight) {
+        perform(f, f.machine.isTunnelling ? .failed : .answerDecided)
+    }
+
+    /// The response that `exchange` holds in head and `ownBody`. False if the head may not be written.
+    func writeAnswer(_ f: Flight, _ d: Downstream) -> Bool {
+        let exchange = f.exchange
+        let status = exchange.response.status
+        let count = UInt64(exchange.ownBody.count)
+        let hasBody = exchange.request.method != .head && status >= 200 && status != 204 && status != 304
+        let options = HeadWriter.ResponseOptions(
+            body: hasBody ? .length(count) : .none,
+            declaredLength: exchange.request.method == .head && count > 0 ? count : nil, closes: !f.isPersistent,
+            clientVersion: exchange.request.version)
+        guard writeHead(exchange.response, options, date: date, &d.output) else { return false }
+        if hasBody, count > 0 {
+            exchange.bytesOut &+= count
+            reserve(&d.output, exchange.ownBody.count).append(exchange.ownBody)
+        }
+        flush(d)
+        return true
+    }
+
+    func sendResponseBody(_ f: Flight, _ bytes: RawSpan) {
+        guard let d = f.downstream else { return }
+        f.exchange.bytesOut &+= UInt64(bytes.byteCount)
+        switch f.responseFraming {
+        case .none:
+            return
+        case .length, .close:
+            put(d, bytes)
+        case .chunked:
+            beginChunk(bytes.byteCount, in: reserve(&d.output, 24))
+            put(d, bytes)
+            if !d.machine.isClosed { reserve(&d.output, 2).append(ChunkEncoder.endOfData) }
+        }
+    }
+
+    /// Small parts are joined to what is queued, large ones go straight from where they were read.
+    @inline(__always)
+    func put(_ d: Downstream, _ bytes: RawSpan) {
+        if bytes.byteCount <= keptBody {
+            queue(&d.output, bytes)
+            return
+        }
+        if !write(d.socket, &d.output, &d.flags, bytes) { perform(d, .broken) }
+    }
+
+    private func endResponse(_ f: Flight) {
+        f.ending = .complete
+        guard let d = f.downstream else { return }
+        if f.responseFraming == .chunked { endChunks(f.responseTrailers, &d.output) }
+        flush(d)
+    }
+
+    private func startTunnel(_ f: Flight) {
+        guard let d = f.downstream, let u = f.upstream else { return }
+        perform(d, .switched)
+        f.ending = .none
+        setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
+        enqueue(d)
+        enqueue(u)
+    }
+
+    // MARK: The request, written
+
+    /// What the upstream is told of this client.
+    private func forwarding(_ f: Flight) -> ForwardingEntry {
+        let client = f.exchange.client
+        let port = f.downstream?.localPort ?? 0
+        let hash = client.peer.ip.low ^ client.peer.ip.high ^ client.address.ip.low &* 31 ^ UInt64(port) &<< 17
+        let slot = Int(truncatingIfNeeded: (hash &* 0x9e37_79b9_7f4a_7c15) &>> 54)
+        if let entry = forwardings[slot], entry.peer == client.peer.ip, entry.client == client.address.ip,
+            entry.port == port, entry.isSecure == client.isSecure
+        {
+            return entry
+        }
+        let entry = ForwardingEntry(
+            peer: client.peer.ip, client: client.address.ip, port: port, isSecure: client.isSecure,
+            rules: forwardingRules)
+        forwardings[slot] = entry
+        return entry
+    }
+
+    /// Who asks, and by which id.
+    private func identify(_ f: Flight) {
+        let exchange = f.exchange
+        if exchange.client.isTrustedProxy {
+            let ip = Forwarding.client(
+                of: exchange.request, peer: exchange.client.peer.ip, trusted: configuration.trustedProxies)
+            if ip != exchange.client.peer.ip { exchange.client.address = Model.SocketAddress(ip: ip, port: 0) }
+            exchange.client.isSecure = Forwarding.isSecure(of: exchange.request, connection: false, isTrusted: true)
+            forwarding(f).text.extendLists(in: &exchange.request)
+        }
+        exchange.idRange = Forwarding.requestID(of: &exchange.request, random: (random.next(), random.next()))
+    }
+
+    /// Encodes the head as it goes to any endpoint; false if it may not be written.
+    private func encodeRequest(_ f: Flight) -> Bool {
+        let exchange = f.exchange
+        let forwarding = forwarding(f)
+        let options = HeadWriter.RequestOptions(
+            body: f.facts.body, upgrade: f.facts.upgrade, upgradeRange: f.facts.upgradeRange,
+            expectsContinue: f.facts.expectsContinue)
+        switch f.facts.body {
+        case .none, .length(0), .untilClose: f.requestFraming = .none
+        case .length: f.requestFraming = .length
+        case .chunked: f.requestFraming = .chunked
+        }
+        var room = 0
+        while true {
+            let buffer = buffers.lend(room: room)
+            var outcome = HeadWriter.Outcome.invalid
+            buffer.write {
+                outcome = HeadWriter.write(
+                    request: exchange.request, options, forwarding: forwarding.text,
+                    isTrusted: exchange.client.isTrustedProxy, id: exchange.idRange, to: &$0)
+            }
+            switch outcome {
+            case .written:
+                f.outgoing = buffer
+                return true
+            case .needsRoom(let more) where more > room:
+                buffers.giveBack(buffer)
+                room = more
+            case .needsRoom, .invalid:
+                buffers.giveBack(buffer)
+                return false
+            }
+        }
+    }
+
+    // MARK: Time-outs
+
+    func timedOut(_ f: Flight) {
+        let isTotal = f.totalDeadline <= now
+        let kind = isTotal ? DeadlineKind.total : f.deadlineKind
+        f.deadline = never
+        f.totalDeadline = never
+        switch kind {
+        case .none: break
+        case .connect:
+            f.exchange.reason = .connectTimeout
+            attemptFailed(f, connectFailed: true)
+        case .requestBody:
+            // Whose turn was it? An endpoint that takes nothing holds the client up.
+            if let u = f.upstream, u.flags.contains(.blocked) {
+                fail(f, .streamTimeout)
+            } else {
+                if let d = f.downstream { perform(d, .requestUnreadable) }
+                fail(f, .bodyTimeout)
+            }
+        case .responseHead:
+            fail(f, .responseTimeout)
+        case .stream: fail(f, .streamTimeout)
+        case .total: fail(f, .totalTimeout)
+        }
+    }
+}

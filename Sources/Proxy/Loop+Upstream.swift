@@ -1,0 +1,391 @@
+// Step 5 and 6 of a request's walk, the far side: connections to endpoints, their pools, and what comes back on them.
+internal import HTTPWire
+internal import Model
+internal import Reactor
+internal import Upstreams
+
+extension Loop {
+    // MARK: Connecting
+
+    /// Chooses an endpoint, and leases or opens a connection to it.
+    func connect(_ f: Flight) {
+        let exchange = f.exchange
+        while true {
+            let action = table.choose(
+                f.pin.map[Int(exchange.upstream)], now: nowNanoseconds, tried: f.tried, hashKey: exchange.hashKey,
+                isFresh: f.needsFresh)
+            switch action {
+            case .lease(let endpoint, let handle):
+                exchange.attempts &+= 1
+                exchange.endpoint = table.address(of: endpoint)
+                guard let u = upstreamConnections[token: Token(rawValue: handle)], u.machine.isPooled else {
+                    // The table and the connections agree by construction; if they ever do not, go on without it.
+                    table.abandon(endpoint)
+                    f.needsFresh = true
+                    continue
+                }
+                _ = u.machine.handle(.leased)
+                u.isCounted = true
+                u.flight = f
+                f.upstream = u
+                telemetry.upstreamReused()
+                perform(f, .connected)
+                return
+            case .connect(let endpoint):
+                exchange.attempts &+= 1
+                exchange.endpoint = table.address(of: endpoint)
+                open(f, endpoint)
+                return
+            case .queue, .shed(.overloaded):
+                if exchange.reason == .none { exchange.reason = .overloaded }
+                perform(f, .answerDecided)
+                return
+            case .shed(.noEndpoint):
+                if fallsBack(f) { continue }
+                if exchange.reason == .none { exchange.reason = .noEndpoint }
+                perform(f, .answerDecided)
+                return
+            case .shed(.allTried):
+                if exchange.reason == .none { exchange.reason = f.lastFailure }
+                perform(f, .answerDecided)
+                return
+            }
+        }
+    }
+
+    /// A backend that a script chose has no endpoint: the rule's own stands in, unless the script forbade it
+    /// (SCRIPTING.md §11).
+    private func fallsBack(_ f: Flight) -> Bool {
+        let exchange = f.exchange
+        guard exchange.isUpstreamChosen, !exchange.isUpstreamStrict else { return false }
+        let own = f.pin.publication.upstream(of: exchange.route)
+        guard own >= 0, own != exchange.upstream else { return false }
+        exchange.upstream = own
+        exchange.isUpstreamChosen = false
+        exchange.tag(Self.fallbackTag.span, Self.noEndpointsTag.span)
+        return true
+    }
+
+    private static var fallbackTag: [UInt8] { Array("fallback".utf8) }
+    private static var noEndpointsTag: [UInt8] { Array("no_endpoints".utf8) }
+
+    private func open(_ f: Flight, _ endpoint: EndpointID) {
+        guard let address = table.address(of: endpoint) else {
+            table.abandon(endpoint)
+            attemptFailed(f, connectFailed: true)
+            return
+        }
+        switch transport.connect(to: NetworkAddress(address)) {
+        case .connected(let socket), .inProgress(let socket):
+            let u = UpstreamConnection(socket: socket, endpoint: endpoint)
+            let row = upstreamConnections.insert(u)
+            u.token = Token(kind: TokenKind.upstream, index: row.index, generation: row.generation)
+            u.flight = f
+            f.upstream = u
+            if !transport.register(socket, u.token) {
+                perform(u, .failed)
+                return
+            }
+            telemetry.upstreamOpened()
+            setDeadline(f, .connect, after: f.policy.connectTimeout)
+        case .failed:
+            table.connectFailed(endpoint, now: nowNanoseconds)
+            f.tried.insert(endpoint)
+            attemptFailed(f, connectFailed: true)
+        }
+    }
+
+    /// The kernel has an answer to our connect.
+    func connectSettled(_ u: UpstreamConnection, _ readiness: Readiness) {
+        let code = transport.pendingError(u.socket)
+        if code != 0 || readiness.contains(.broken) {
+            perform(u, .failed)
+        } else if readiness.contains(.writable) {
+            if !readiness.isDisjoint(with: [.readable, .ended]) { u.flags.insert(.readable) }
+            if readiness.contains(.ended) { u.flags.insert(.ended) }
+            perform(u, .connected)
+        }
+    }
+
+    /// This attempt is over before a byte of a response came. Another one, or an answer?
+    func attemptFailed(_ f: Flight, connectFailed: Bool) {
+        let wasReused = f.upstream?.machine.isReused ?? false
+        if f.exchange.reason == .none { f.exchange.reason = connectFailed ? .connectFailed : .upstreamClosed }
+        let mayRetry = mayRetry(f, connectFailed: connectFailed, wasReused: wasReused)
+        if let u = f.upstream, u.machine.isClosed || u.machine.isConnecting {
+            // A connection that never was is nothing for the exchange to close.
+            f.upstream = nil
+            u.flight = nil
+        }
+        f.lastFailure = f.exchange.reason
+        if mayRetry {
+            f.exchange.reason = .none
+            f.needsFresh = !connectFailed
+            telemetry.retried()
+        }
+        perform(f, .attemptFailed(retry: mayRetry))
+    }
+
+    private func mayRetry(_ f: Flight, connectFailed: Bool, wasReused: Bool) -> Bool {
+        let limit = f.exchange.retries >= 0 ? Int(f.exchange.retries) : f.policy.retries
+        guard Int(f.exchange.attempts) <= limit else { return false }
+        // DESIGN.md §3: a connect failure is always safe. Else only a reused connection that closed before the first
+        // byte of a response, and only what may be sent twice or was never sent.
+        if !connectFailed {
+            guard wasReused, f.isReplayable else { return false }
+            guard !f.attemptWasSent || f.exchange.request.method.isIdempotent else { return false }
+        }
+        return table.mayRetry(f.pin.map[Int(f.exchange.upstream)], now: nowNanoseconds)
+    }
+
+    // MARK: The machine
+
+    func perform(_ u: UpstreamConnection, _ event: UpstreamMachine.Event) {
+        var actions = u.machine.handle(event)
+        while let action = actions.next() {
+            switch action {
+            case .reportConnected:
+                table.connected(u.endpoint)
+                if let f = u.flight { perform(f, .connected) }
+            case .reportFailed, .reportTimeout:
+                guard let f = u.flight else { continue }
+                if action == .reportTimeout { f.exchange.reason = .connectTimeout }
+                f.tried.insert(u.endpoint)
+                attemptFailed(f, connectFailed: true)
+            case .reportEnded, .read:
+                break
+            case .pool:
+                giveBack(&u.input)
+                u.served += 1
+                if isDraining || u.output != nil || u.flags.contains(.ended) {
+                    perform(u, .discarded)
+                    continue
+                }
+                u.isCounted = false
+                if !table.park(
+                    u.endpoint, connection: u.token.rawValue, served: u.served, now: nowNanoseconds)
+                {
+                    u.isForgotten = true
+                    perform(u, .discarded)
+                }
+            case .unpool:
+                if !u.isForgotten { table.idleClosed(u.endpoint, connection: u.token.rawValue) }
+            case .close:
+                if u.isCounted {
+                    u.isCounted = false
+                    if event == .failed || event == .ended || event == .timedOut {
+                        table.connectFailed(u.endpoint, now: nowNanoseconds)
+                    } else {
+                        table.abandon(u.endpoint)
+                    }
+                }
+                giveBack(&u.input)
+                giveBack(&u.output)
+                upstreamConnections.remove(index: u.token.index, generation: u.token.generation)
+                transport.close(u.socket)
+            }
+        }
+    }
+
+    // MARK: Reading
+
+    private func wantsBytes(_ u: UpstreamConnection) -> Bool {
+        if u.machine.isPooled { return true }
+        guard let f = u.flight, let d = f.downstream else { return false }
+        return !d.flags.contains(.blocked)
+    }
+
+    func advance(_ u: UpstreamConnection) {
+        let scratch = self.scratch
+        if u.machine.isConnecting { return }
+        var rounds = 0
+        while !u.machine.isClosed {
+            if let input = u.input {
+                if input.isEmpty {
+                    giveBack(&u.input)
+                } else if u.flight != nil, wantsBytes(u), consume(u, input) {
+                    continue
+                }
+            }
+            guard wantsBytes(u), u.flags.contains(.readable) else { break }
+            if rounds == 4 {
+                enqueue(u)
+                break
+            }
+            rounds += 1
+            if u.input != nil {
+                let input = reserve(&u.input, 4096)
+                let room = input.room
+                didRead(u, transport.read(u.socket, into: input), of: room)
+            } else {
+                scratch.removeAll()
+                let room = scratch.room
+                didRead(u, transport.read(u.socket, into: scratch), of: room)
+                while !scratch.isEmpty, u.flight != nil, consume(u, scratch) {}
+                if !scratch.isEmpty {
+                    if u.flight == nil {
+                        // Nobody asked for this: it is no response to anything that comes later (RFC 9112 §9.2).
+                        if !u.machine.isClosed { perform(u, u.machine.isPooled ? .bytesArrived : .discarded) }
+                    } else {
+                        queue(&u.input, scratch.bytes)
+                    }
+                    scratch.removeAll()
+                }
+            }
+            if u.flight == nil { break }
+        }
+        if let d = u.flight?.downstream { flush(d) }
+    }
+
+    @inline(__always)
+    private func didRead(_ u: UpstreamConnection, _ result: ReadResult, of room: Int) {
+        switch result {
+        case .bytes(let n):
+            if n < room, !u.flags.contains(.ended) { u.flags.remove(.readable) }
+            telemetry.upstreamRead(n)
+        case .wouldBlock:
+            u.flags.remove(.readable)
+        case .end:
+            u.flags.remove(.readable)
+            u.flags.insert(.ended)
+            ended(u, broken: false)
+        case .failed:
+            u.flags.remove(.readable)
+            u.flags.insert(.ended)
+            ended(u, broken: true)
+        }
+    }
+
+    /// The endpoint will send no more.
+    private func ended(_ u: UpstreamConnection, broken: Bool) {
+        guard let f = u.flight else {
+            perform(u, .ended)
+            return
+        }
+        _ = u.machine.handle(.ended)
+        if f.machine.awaitsResponseHead {
+            if u.parser.hasBegun {
+                f.exchange.reason = broken ? .upstreamReset : .upstreamClosed
+                perform(f, .responseBroken)
+            } else {
+                f.exchange.reason = broken ? .upstreamReset : .upstreamClosed
+                attemptFailed(f, connectFailed: false)
+            }
+        } else if f.machine.isStreaming {
+            if !broken, u.body.inputClosed() {
+                perform(f, .responseEnded(reusable: false))
+            } else {
+                f.exchange.reason = broken ? .upstreamReset : .upstreamClosed
+                perform(f, .responseBroken)
+            }
+        } else if f.machine.isTunnelling {
+            if let d = f.downstream { flush(d) }
+            perform(f, broken ? .responseBroken : .upstreamEnded)
+        }
+    }
+
+    private func consume(_ u: UpstreamConnection, _ input: Buffer) -> Bool {
+        guard let f = u.flight, let d = f.downstream else { return false }
+        if f.machine.awaitsResponseHead { return readResponseHead(u, f, input) }
+        if f.machine.isStreaming { return passResponse(u, f, d, input) }
+        if f.machine.isTunnelling {
+            if d.flags.contains(.blocked) { return false }
+            f.exchange.bytesOut &+= UInt64(input.count)
+            setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
+            let written = write(d.socket, &d.output, &d.flags, input.bytes)
+            input.removeAll()
+            if !written { perform(d, .broken) }
+            return true
+        }
+        return false
+    }
+
+    private func readResponseHead(_ u: UpstreamConnection, _ f: Flight, _ input: Buffer) -> Bool {
+        let exchange = f.exchange
+        switch u.parser.parse(input.bytes, limits: responseLimits, into: &exchange.response) {
+        case .needMore:
+            input.removeAll()
+            return false
+        case .refuse:
+            input.removeAll()
+            fail(f, .malformedResponse)
+            return false
+        case .complete(let consumed):
+            input.consume(consumed)
+        }
+        let bytes = exchange.request.bytes
+        let admission = ResponseAdmission.judge(
+            &exchange.response, method: exchange.request.method, upgrade: f.facts.upgrade,
+            key: bytes.span.extracting(f.facts.webSocketKeyRange.range))
+        switch admission {
+        case .refuse:
+            fail(f, .malformedResponse)
+            return false
+        case .admit(let facts):
+            if facts.isInformational {
+                perform(f, .informationalReceived)
+                return u.flight === f
+            }
+            f.responseFacts = facts
+            if facts.isUpgrade {
+                perform(f, .switched)
+                return u.flight === f
+            }
+            u.keepsAlive = facts.keepsAlive
+            u.body = BodyDecoder(facts.body)
+            perform(f, .responseHeadReceived)
+            guard u.flight === f else { return false }
+            if u.body.isComplete { responseEnded(u, f, input) }
+            return u.flight === f
+        }
+    }
+
+    /// Bytes behind a response belong to nobody: their connection is not used again.
+    private func responseEnded(_ u: UpstreamConnection, _ f: Flight, _ input: Buffer) {
+        perform(f, .responseEnded(reusable: u.keepsAlive && input.isEmpty))
+    }
+
+    private func passResponse(_ u: UpstreamConnection, _ f: Flight, _ d: Downstream, _ input: Buffer) -> Bool {
+        if d.flags.contains(.blocked) { return false }
+        var offset = 0
+        switch u.body.next(input.bytes, at: &offset, limits: responseLimits, trailers: &f.responseTrailers) {
+        case .needMore:
+            input.consume(offset)
+            return false
+        case .data(let range):
+            f.deadline = f.policy.streamIdleTimeout == 0 ? never : now &+ f.policy.streamIdleTimeout
+            sendResponseBody(f, input.bytes.extracting(range))
+            // The client may have gone by this, and with it the input.
+            guard u.flight === f else { return false }
+            input.consume(offset)
+            if u.body.isComplete { responseEnded(u, f, input) }
+            return u.flight === f
+        case .end:
+            input.consume(offset)
+            responseEnded(u, f, input)
+            return false
+        case .failed:
+            input.removeAll()
+            f.exchange.reason = .malformedResponse
+            perform(f, .responseBroken)
+            return false
+        }
+    }
+
+    // MARK: Writing
+
+    func writable(_ u: UpstreamConnection) {
+        u.flags.remove(.blocked)
+        guard let f = u.flight else { return }
+        if u.output != nil {
+            if !write(u.socket, &u.output, &u.flags, RawSpan()) {
+                undeliverable(f, u)
+                return
+            }
+        }
+        if u.flags.contains(.blocked) { return }
+        if f.upstreamWritesEnd, f.machine.isTunnelling { transport.shutdownWrites(u.socket) }
+        if f.deadlineKind == .requestBody { setDeadline(f, .requestBody, after: f.policy.streamIdleTimeout) }
+        if let d = f.downstream { enqueue(d) }
+    }
+}

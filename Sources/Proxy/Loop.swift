@@ -1,0 +1,364 @@
+// One event loop: everything that happens to a connection, its exchange, its upstream and its scripts happens here, on
+// one thread, from the first byte to the log line. No locks, no hops.
+//
+// The rule that keeps it simple: nothing is read while something else is being read. A handler may write to any
+// connection, but it takes up another connection's input only by putting it in the list `ready`, which is worked off
+// before the loop waits again.
+internal import HTTPWire
+internal import Middlewares
+internal import Model
+internal import Reactor
+internal import Routing
+internal import Telemetry
+internal import Upstreams
+
+final class Loop<T: Transport> {
+    let transport: T
+    let number: Int
+    let configuration: ProxyConfiguration
+    let buffers = BufferPool()
+    /// Everything is read into here first; what is not understood at once is copied into a lent buffer.
+    let scratch = Buffer(capacity: 64 * 1024)
+    var wheel: TimerWheel
+    var downstreams = Slab<Downstream>()
+    var upstreamConnections = Slab<UpstreamConnection>()
+    var flights: [Flight] = []
+    var spareFlights: [Flight] = []
+    var ready: [Token] = []
+    var readyCount = 0
+    var table: UpstreamTable
+    var current: Pin
+    private var closing: [UInt64] = []
+    private var lastSweep: UInt64 = 0
+    /// The process is going: idle connections are closed, none is kept.
+    var isDraining = false
+    /// It will go soon: every response says that its connection ends.
+    var announcesClose = false
+    /// Milliseconds and nanoseconds of the monotonic clock at the beginning of this pass.
+    var now: UInt64
+    var nowNanoseconds: UInt64
+    let telemetry: LoopTelemetry
+    var random: RandomNumbers
+    let headLimits: HeadLimits
+    let responseLimits: HeadLimits
+    let admissionRules = AdmissionRules()
+    let forwardingRules: ForwardingRules
+    /// What upstreams are told of a client, by peer: a connection keeps none of it.
+    var forwardings: [ForwardingEntry?] = Array(repeating: nil, count: 1024)
+    /// `Date` (RFC 9110 §6.6.1) of the current second.
+    var date: [UInt8] = []
+    var dateSecond: Int64 = -1
+
+    init(
+        transport: T, number: Int, configuration: ProxyConfiguration, publication: Publication,
+        telemetry: LoopTelemetry, nanoseconds: UInt64, seed: UInt64
+    ) {
+        self.transport = transport
+        self.number = number
+        self.configuration = configuration
+        self.telemetry = telemetry
+        now = nanoseconds / 1_000_000
+        nowNanoseconds = nanoseconds
+        wheel = TimerWheel(now: nanoseconds / 1_000_000)
+        random = RandomNumbers(seed: seed)
+        let limits = configuration.limits
+        headLimits = HeadLimits(
+            headBytes: limits.headBytes, fieldCount: limits.fields, lineBytes: limits.fieldBytes,
+            targetBytes: limits.targetBytes)
+        responseLimits = HeadLimits(
+            headBytes: limits.responseHeadBytes, fieldCount: max(limits.fields, 256),
+            lineBytes: max(limits.fieldBytes, 16 * 1024), targetBytes: limits.targetBytes)
+        var rules = ForwardingRules()
+        rules.sendsForwarded = configuration.sendsForwarded
+        rules.sendsVia = configuration.sendsVia
+        forwardingRules = rules
+        var settings = UpstreamSettings()
+        settings.mostIdle = configuration.idleUpstreamConnections
+        settings.idleTimeout = configuration.timeouts.upstreamIdle * 1_000_000
+        table = UpstreamTable(settings: settings, seed: seed)
+        let map = table.apply(publication.plan, now: nanoseconds, closing: &closing)
+        current = Pin(publication: publication, middlewares: publication.middlewares(number), map: map)
+        lastSweep = nanoseconds / 1_000_000
+    }
+
+    // MARK: Time
+
+    /// Begins a pass: the clocks are read once, by the caller.
+    func beginPass(nanoseconds: UInt64, wallSeconds: Int64) {
+        nowNanoseconds = nanoseconds
+        now = nanoseconds / 1_000_000
+        if wallSeconds != dateSecond {
+            dateSecond = wallSeconds
+            date.removeAll(keepingCapacity: true)
+            HTTPDate.append(wallSeconds, to: &date)
+        }
+    }
+
+    /// Looks at what has come due.
+    func tick() {
+        for token in wheel.advance(to: now) { due(token) }
+        if now &- lastSweep >= 1_000 {
+            lastSweep = now
+            table.sweep(now: nowNanoseconds, closing: &closing)
+            closeSwept()
+        }
+        finishPass()
+    }
+
+    /// Closes the spare connections that the table has let go.
+    private func closeSwept() {
+        for handle in closing {
+            guard let u = upstreamConnections[token: Token(rawValue: handle)] else { continue }
+            perform(u, .timedOut)
+        }
+        closing.removeAll(keepingCapacity: true)
+    }
+
+    private func due(_ token: Token) {
+        switch token.kind {
+        case TokenKind.downstream:
+            guard let d = downstreams[token: token] else { return }
+            if d.deadline <= now {
+                d.deadline = never
+                d.lookedAt = never
+                perform(d, .timedOut)
+            } else if d.lookedAt <= now {
+                d.lookedAt = never
+                if d.deadline != never { d.lookedAt = wheel.schedule(token, at: d.deadline) }
+            }
+        case TokenKind.flight:
+            guard Int(token.index) < flights.count else { return }
+            let f = flights[Int(token.index)]
+            let deadline = min(f.deadline, f.totalDeadline)
+            if deadline <= now {
+                f.lookedAt = never
+                timedOut(f)
+            } else if f.lookedAt <= now {
+                f.lookedAt = never
+                if deadline != never { f.lookedAt = wheel.schedule(token, at: deadline) }
+            }
+        default:
+            break
+        }
+    }
+
+    /// A length of 0 is no limit.
+    @inline(__always)
+    func setDeadline(_ d: Downstream, after milliseconds: UInt64) {
+        d.deadline = milliseconds == 0 ? never : now &+ milliseconds
+        if d.deadline < d.lookedAt { d.lookedAt = wheel.schedule(d.token, at: d.deadline) }
+    }
+
+    @inline(__always)
+    func setDeadline(_ f: Flight, _ kind: DeadlineKind, after milliseconds: UInt64) {
+        f.deadlineKind = kind
+        f.deadline = milliseconds == 0 ? never : now &+ milliseconds
+        scheduleFlight(f)
+    }
+
+    @inline(__always)
+    func scheduleFlight(_ f: Flight) {
+        let deadline = min(f.deadline, f.totalDeadline)
+        if deadline < f.lookedAt {
+            f.lookedAt = wheel.schedule(Token(kind: TokenKind.flight, index: f.index, generation: 0), at: deadline)
+        }
+    }
+
+    // MARK: Events
+
+    func handle(_ event: Event) {
+        let readiness = event.readiness
+        switch event.token.kind {
+        case TokenKind.downstream:
+            guard let d = downstreams[token: event.token] else { return }
+            if readiness.contains(.broken) {
+                // What the peer sent before it went is worth nothing now: there is nobody to answer.
+                perform(d, .broken)
+                return
+            }
+            if readiness.contains(.ended) { d.flags.insert(.ended) }
+            if readiness.contains(.readable) || readiness.contains(.ended) { d.flags.insert(.readable) }
+            if readiness.contains(.writable), d.flags.contains(.blocked) { writable(d) }
+            if d.flags.contains(.readable) { advance(d) }
+        case TokenKind.upstream:
+            guard let u = upstreamConnections[token: event.token] else { return }
+            if u.machine.isConnecting {
+                connectSettled(u, readiness)
+                return
+            }
+            if !readiness.isDisjoint(with: [.ended, .broken]) { u.flags.insert(.ended) }
+            if !readiness.isDisjoint(with: [.readable, .ended, .broken]) { u.flags.insert(.readable) }
+            if readiness.contains(.writable), u.flags.contains(.blocked) { writable(u) }
+            if u.flags.contains(.readable) { advance(u) }
+        default:
+            break
+        }
+    }
+
+    /// Takes up what handlers have put off. Every connection gets its turn; one with much to read comes again.
+    func finishPass() {
+        var i = 0
+        // What is added during the walk is walked too, up to a bound: the poller must get its turn.
+        while i < ready.count, i < 100_000 {
+            let token = ready[i]
+            i += 1
+            switch token.kind {
+            case TokenKind.downstream:
+                if let d = downstreams[token: token] {
+                    d.flags.remove(.queued)
+                    advance(d)
+                }
+            case TokenKind.upstream:
+                if let u = upstreamConnections[token: token] {
+                    u.flags.remove(.queued)
+                    advance(u)
+                }
+            default:
+                break
+            }
+        }
+        if i == ready.count {
+            ready.removeAll(keepingCapacity: true)
+        } else {
+            ready.removeFirst(i)
+        }
+    }
+
+    var hasReady: Bool { !ready.isEmpty }
+
+    @inline(__always)
+    func enqueue(_ d: Downstream) {
+        if d.flags.contains(.queued) { return }
+        d.flags.insert(.queued)
+        ready.append(d.token)
+    }
+
+    @inline(__always)
+    func enqueue(_ u: UpstreamConnection) {
+        if u.flags.contains(.queued) { return }
+        u.flags.insert(.queued)
+        ready.append(u.token)
+    }
+
+    // MARK: Configuration
+
+    /// New requests run by the new snapshot; those in flight hold on to theirs.
+    func adopt(_ next: Publication) {
+        let map = table.apply(next.plan, now: nowNanoseconds, closing: &closing)
+        let old = current
+        current = Pin(publication: next, middlewares: next.middlewares(number), map: map)
+        // Spare flights let go of the old snapshot too.
+        for f in spareFlights { f.pin = current }
+        if old.flights == 0 { table.release(old.map, closing: &closing) }
+        closeSwept()
+    }
+
+    func unpin(_ pin: Pin) {
+        pin.flights -= 1
+        if pin.flights == 0, pin !== current {
+            table.release(pin.map, closing: &closing)
+            closeSwept()
+        }
+    }
+
+    /// Connections end after what they have begun.
+    func drain() {
+        isDraining = true
+        announcesClose = true
+        var all: [Downstream] = []
+        downstreams.forEach { all.append($0) }
+        for d in all { perform(d, .drainBegan) }
+        finishPass()
+    }
+
+    func closeAll() {
+        var all: [Downstream] = []
+        downstreams.forEach { all.append($0) }
+        for d in all { perform(d, .broken) }
+        var rest: [UpstreamConnection] = []
+        upstreamConnections.forEach { rest.append($0) }
+        for u in rest { perform(u, .discarded) }
+        ready.removeAll()
+    }
+
+    // MARK: Writing
+
+    /// Appends to what is to be written, in a buffer that is lent for it.
+    func queue(_ output: inout Buffer?, _ bytes: RawSpan) {
+        if bytes.byteCount == 0 { return }
+        reserve(&output, bytes.byteCount).append(bytes)
+    }
+
+    /// The output buffer, with at least that much room at its back.
+    @inline(__always)
+    func reserve(_ output: inout Buffer?, _ room: Int) -> Buffer {
+        if let buffer = output {
+            if buffer.room >= room { return buffer }
+            return enlarge(&output, buffer, room)
+        }
+        let fresh = buffers.lend(room: room)
+        output = fresh
+        return fresh
+    }
+
+    @inline(never)
+    private func enlarge(_ output: inout Buffer?, _ buffer: Buffer, _ room: Int) -> Buffer {
+        if buffer.roomAfterCompacting >= room {
+            buffer.compact()
+            return buffer
+        }
+        let bigger = buffers.lend(room: buffer.count + room)
+        bigger.append(buffer.bytes)
+        buffers.giveBack(buffer)
+        output = bigger
+        return bigger
+    }
+
+    func giveBack(_ buffer: inout Buffer?) {
+        if let held = buffer {
+            buffers.giveBack(held)
+            buffer = nil
+        }
+    }
+
+    /// Writes what is queued and then `more`, in one call. What the kernel does not take is kept, and the connection
+    /// counts as blocked until an edge says otherwise. False: broken.
+    @inline(__always)
+    func write(_ socket: Socket, _ output: inout Buffer?, _ flags: inout ConnectionFlags, _ more: RawSpan) -> Bool {
+        if flags.contains(.blocked) {
+            queue(&output, more)
+            return true
+        }
+        let queued: Int
+        let result: WriteResult
+        if let buffer = output {
+            queued = buffer.count
+            result = transport.write(socket, buffer.bytes, more)
+        } else {
+            queued = 0
+            result = transport.write(socket, more, RawSpan())
+        }
+        switch result {
+        case .bytes(let n):
+            if n == queued + more.byteCount {
+                giveBack(&output)
+                return true
+            }
+            if n >= queued {
+                giveBack(&output)
+                queue(&output, more.extracting(droppingFirst: n - queued))
+            } else {
+                output?.consume(n)
+                queue(&output, more)
+            }
+            flags.insert(.blocked)
+            return true
+        case .wouldBlock:
+            queue(&output, more)
+            flags.insert(.blocked)
+            return true
+        case .failed:
+            return false
+        }
+    }
+}

@@ -1,0 +1,93 @@
+// What an operator sets for the whole data plane; what an Ingress sets for its routes is laid over it (`RoutePolicy`).
+package import Model
+
+package struct ProxyConfiguration: Sendable {
+    /// Where to listen for plain HTTP. Port 0 takes a free one.
+    package var listen: [Model.SocketAddress]
+    /// Event loops; each has a thread.
+    package var loops: Int
+    /// Each loop on a CPU of its own.
+    package var pinsThreads = false
+
+    package var limits = Limits()
+    package var timeouts = Timeouts()
+    package var retry = Retry()
+    /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
+    package var trustedProxies: [AddressBlock] = []
+    /// Also tells upstreams by `Forwarded` (RFC 7239).
+    package var sendsForwarded = false
+    package var sendsVia = false
+    /// How many spare connections a loop keeps to each endpoint.
+    package var idleUpstreamConnections = 64
+    /// Connections that one loop serves at once; beyond, new ones are refused by closing.
+    package var maxConnections = 100_000
+
+    package struct Limits: Sendable {
+        package var headBytes = 64 * 1024
+        package var fields = 100
+        package var fieldBytes = 8 * 1024
+        package var targetBytes = 8 * 1024
+        /// 0 is no limit.
+        package var bodyBytes: UInt64 = 0
+        package var responseHeadBytes = 64 * 1024
+
+        package init() {}
+    }
+
+    /// Milliseconds; 0 is no limit.
+    package struct Timeouts: Sendable {
+        package var requestHead: UInt64 = 10_000
+        package var idle: UInt64 = 60_000
+        package var connect: UInt64 = 5_000
+        package var responseHead: UInt64 = 60_000
+        package var streamIdle: UInt64 = 60_000
+        package var total: UInt64 = 0
+        package var upstreamIdle: UInt64 = 50_000
+        /// How long a closing connection may still take to read its last response, or to stop sending.
+        package var linger: UInt64 = 5_000
+
+        package init() {}
+    }
+
+    package struct Retry: Sendable {
+        /// Attempts after the first.
+        package var attempts = 2
+
+        package init() {}
+    }
+
+    package init(listen: [Model.SocketAddress], loops: Int = 0) {
+        self.listen = listen
+        self.loops = loops
+    }
+}
+
+/// A route's policy with the defaults filled in: what a loop reads on the path.
+struct ResolvedPolicy: Sendable {
+    var connectTimeout: UInt64
+    var responseHeadTimeout: UInt64
+    var streamIdleTimeout: UInt64
+    var totalTimeout: UInt64
+    var maxBodyBytes: UInt64
+    var retries: Int
+
+    init(_ configuration: ProxyConfiguration) {
+        connectTimeout = configuration.timeouts.connect
+        responseHeadTimeout = configuration.timeouts.responseHead
+        streamIdleTimeout = configuration.timeouts.streamIdle
+        totalTimeout = configuration.timeouts.total
+        maxBodyBytes = configuration.limits.bodyBytes
+        retries = configuration.retry.attempts
+    }
+
+    init(_ policy: RoutePolicy, over defaults: ResolvedPolicy) {
+        self = defaults
+        func milliseconds(_ value: Int?, _ other: UInt64) -> UInt64 { value.map { UInt64(max(0, $0)) } ?? other }
+        connectTimeout = milliseconds(policy.connectTimeout, connectTimeout)
+        responseHeadTimeout = milliseconds(policy.responseHeadTimeout, responseHeadTimeout)
+        streamIdleTimeout = milliseconds(policy.streamIdleTimeout, streamIdleTimeout)
+        totalTimeout = milliseconds(policy.totalTimeout, totalTimeout)
+        maxBodyBytes = policy.maxBodyBytes.map { UInt64(max(0, $0)) } ?? maxBodyBytes
+        retries = policy.retries.map { max(0, $0) } ?? retries
+    }
+}

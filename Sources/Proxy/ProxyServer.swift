@@ -1,0 +1,134 @@
+// The data plane as the program sees it: start it, publish snapshots to it, drain it.
+package import Middlewares
+package import Model
+internal import Reactor
+package import Routing
+internal import Synchronization
+
+/// Serves HTTP on its own threads, one event loop each. All methods may be called from any thread.
+package final class ProxyServer: Sendable {
+    package enum StartError: Error, CustomStringConvertible, Sendable {
+        case cannotListen(Model.SocketAddress, String)
+        case noResources(String)
+
+        package var description: String {
+            switch self {
+            case .cannotListen(let address, let why): "cannot listen on \(address): \(why)"
+            case .noResources(let why): "cannot start an event loop: \(why)"
+            }
+        }
+    }
+
+    private struct State {
+        var threads: [LoopThread] = []
+        var publication: Publication
+        var drains = 0
+    }
+
+    package let configuration: ProxyConfiguration
+    /// The addresses really bound, in the order of `configuration.listen`.
+    package let addresses: [Model.SocketAddress]
+    /// One a loop; `MiddlewareCompiler` must be made for as many.
+    package let loops: Int
+    private let workers: [Worker]
+    private let state: Mutex<State>
+
+    /// Binds the listeners; nothing is accepted before `start`, so that the first snapshot can be published first.
+    package init(configuration: ProxyConfiguration) throws(StartError) {
+        var configuration = configuration
+        configuration.loops = configuration.loops > 0 ? configuration.loops : LoopThread.availableCPUs
+        self.configuration = configuration
+        loops = configuration.loops
+        let publication = Publication(table: RouteTable(Snapshot()), sets: [], configuration: configuration)
+        var addresses: [Model.SocketAddress] = []
+        var listeners: [[Listener]] = Array(repeating: [], count: configuration.loops)
+        do {
+            for wanted in configuration.listen {
+                var address = NetworkAddress(wanted)
+                for loop in 0..<configuration.loops {
+                    let listener = try Listener(address)
+                    // The first fills in a port 0; the others share it.
+                    address = listener.address
+                    listeners[loop].append(listener)
+                }
+                addresses.append(Model.SocketAddress(address))
+            }
+        } catch {
+            for listener in listeners.joined() { listener.close() }
+            let failed = configuration.listen[addresses.count]
+            throw StartError.cannotListen(failed, error.description)
+        }
+        var workers: [Worker] = []
+        do {
+            for loop in 0..<configuration.loops {
+                workers.append(
+                    try Worker(
+                        number: loop, configuration: configuration, listeners: listeners[loop],
+                        publication: publication, telemetry: LoopTelemetry()))
+            }
+        } catch {
+            for listener in listeners.joined() { listener.close() }
+            throw StartError.noResources(error.description)
+        }
+        self.addresses = addresses
+        self.workers = workers
+        state = Mutex(State(publication: publication))
+    }
+
+    /// Starts the loops.
+    package func start() throws(StartError) {
+        var threads: [LoopThread] = []
+        do {
+            for (i, worker) in workers.enumerated() {
+                threads.append(
+                    try LoopThread(name: "loop-\(i)", cpu: configuration.pinsThreads ? i : nil) { worker.run() })
+            }
+        } catch {
+            for worker in workers { worker.mailbox.post(.stop) }
+            for thread in threads { thread.join() }
+            throw StartError.noResources(error.description)
+        }
+        let started = threads
+        state.withLock { $0.threads = started }
+    }
+
+    /// Everything from here on is served by this table and these scripts; what is in flight finishes on what it began
+    /// with. Returns at once; each loop takes it up within its current pass.
+    ///
+    /// - Parameters:
+    ///   - middlewares: one set a loop, as `MiddlewareCompiler.prepare` made them; none where there are no scripts.
+    ///   - names: the addresses of endpoints that are given by name.
+    package func publish(
+        _ table: RouteTable, middlewares: [MiddlewareSet] = [], names: [String: [IPAddress]] = [:]
+    ) {
+        state.withLock { state in
+            let next = Publication(
+                table: table, sets: middlewares, configuration: configuration, names: names,
+                previous: state.publication)
+            state.publication = next
+            // Under the lock, so that two publications reach every loop in the same order.
+            for worker in workers { worker.mailbox.post(.adopt(next)) }
+        }
+    }
+
+    /// Leaves in order: for `delay` milliseconds connections are still accepted but not kept, then the listeners
+    /// close, and what is in flight has `timeout` milliseconds to finish. A second call ends at once.
+    package func drain(delay: UInt64, timeout: UInt64) {
+        for worker in workers { worker.mailbox.post(.drain(delay: delay, timeout: timeout)) }
+    }
+
+    /// Ends at once.
+    package func stop() {
+        for worker in workers { worker.mailbox.post(.stop) }
+    }
+
+    /// Waits until every loop has ended. Blocks its thread.
+    package func join() {
+        let threads = state.withLock { state in
+            let threads = state.threads
+            state.threads = []
+            return threads
+        }
+        for thread in threads { thread.join() }
+    }
+}

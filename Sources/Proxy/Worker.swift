@@ -1,0 +1,156 @@
+// A loop and its thread: waits for the kernel, hands events to the loop, takes what other threads have posted.
+internal import HTTPWire
+internal import Model
+internal import Reactor
+internal import Synchronization
+
+/// What other threads tell a worker.
+enum WorkerMessage: Sendable {
+    case adopt(Publication)
+    case drain(delay: UInt64, timeout: UInt64)
+    /// Everything is closed, finished or not.
+    case stop
+    /// Runs on the loop's thread between two passes: how counters are read without a lock on the path.
+    case run(@Sendable (borrowing LoopTelemetry) -> Void)
+}
+
+/// Owned by its thread from `run` on.
+///
+/// `@unchecked Sendable`: it is made on the thread that starts the server, handed over once to the thread that runs
+/// it, and from then on touched by that one alone; others talk to it through the mailbox, which is safe by itself.
+final class Worker: @unchecked Sendable {
+    let mailbox: Mailbox<WorkerMessage>
+    private let poller: Poller
+    private let loop: Loop<KernelTransport>
+    private var listeners: [Listener]
+    /// Listeners with connections that could not be taken for lack of descriptors.
+    private var starving: [Int] = []
+    private var starvesUntil: UInt64 = 0
+    private var drain = DrainMachine()
+    private var isRunning = true
+
+    init(
+        number: Int, configuration: ProxyConfiguration, listeners: [Listener], publication: Publication,
+        telemetry: LoopTelemetry
+    ) throws(SystemError) {
+        poller = try Poller()
+        mailbox = try Mailbox()
+        self.listeners = listeners
+        let now = MonotonicClock.nanoseconds()
+        loop = Loop(
+            transport: KernelTransport(poller: poller), number: number, configuration: configuration,
+            publication: publication, telemetry: telemetry, nanoseconds: now,
+            seed: WallClock.nanoseconds() &+ UInt64(number) &* 0x9e37_79b9_7f4a_7c15)
+        try poller.register(mailbox.bell, Token(kind: TokenKind.mailbox, index: 0, generation: 0))
+        for (i, listener) in listeners.enumerated() {
+            try poller.register(listener, Token(kind: TokenKind.listener, index: UInt32(i), generation: 0))
+        }
+    }
+
+    /// Runs until the drain is over.
+    func run() {
+        while isRunning {
+            let count = poller.wait(milliseconds: waitTime())
+            loop.beginPass(nanoseconds: MonotonicClock.nanoseconds(), wallSeconds: WallClock.seconds())
+            var i = 0
+            while i < count {
+                let event = poller[i]
+                i += 1
+                switch event.token.kind {
+                case TokenKind.downstream, TokenKind.upstream:
+                    loop.handle(event)
+                case TokenKind.listener:
+                    accept(Int(event.token.index))
+                case TokenKind.mailbox:
+                    collect()
+                default:
+                    break
+                }
+            }
+            loop.finishPass()
+            if loop.now >= nextTick {
+                nextTick = loop.now + TimerWheel.tickMilliseconds
+                loop.tick()
+                if !starving.isEmpty, loop.now >= starvesUntil { acceptStarved() }
+                perform(drain.handle(.ticked(now: loop.now)))
+            }
+            if drain.isDraining, loop.downstreams.count == 0 { perform(drain.handle(.emptied)) }
+        }
+        loop.closeAll()
+        for listener in listeners { listener.close() }
+        listeners = []
+    }
+
+    private var nextTick: UInt64 = 0
+
+    private func waitTime() -> Int32 {
+        if loop.hasReady { return 0 }
+        var time = loop.wheel.wait(from: loop.now) ?? 1_000
+        if !starving.isEmpty { time = min(time, 100) }
+        if let deadline = drain.deadline { time = min(time, deadline > loop.now ? deadline - loop.now : 0) }
+        return Int32(truncatingIfNeeded: min(max(time, 1), 1_000))
+    }
+
+    // MARK: Accepting
+
+    private func accept(_ index: Int) {
+        guard index < listeners.count else { return }
+        let listener = listeners[index]
+        while true {
+            switch listener.accept() {
+            case .accepted(let socket, let peer):
+                loop.accepted(socket, peer: Model.SocketAddress(peer), localPort: listener.address.port)
+            case .again:
+                continue
+            case .wouldBlock, .failed:
+                return
+            case .exhausted:
+                // By edges no event will come for those that wait in the queue: the clock takes them up.
+                if !starving.contains(index) { starving.append(index) }
+                starvesUntil = loop.now + 100
+                return
+            }
+        }
+    }
+
+    private func acceptStarved() {
+        let again = starving
+        starving = []
+        for index in again { accept(index) }
+        loop.finishPass()
+    }
+
+    // MARK: Messages
+
+    private func collect() {
+        for message in mailbox.collect() {
+            switch message {
+            case .adopt(let publication): loop.adopt(publication)
+            case .drain(let delay, let timeout):
+                perform(drain.handle(.drainRequested(now: loop.now, delay: delay, timeout: timeout)))
+            case .stop:
+                isRunning = false
+            case .run(let body): body(loop.telemetry)
+            }
+        }
+    }
+
+    private func perform(_ list: DrainMachine.List) {
+        var actions = list
+        while let action = actions.next() {
+            switch action {
+            case .answerWithClose:
+                loop.announcesClose = true
+            case .stopAccepting:
+                // Who stands in the queue has been told that somebody listens: they are served first.
+                for i in listeners.indices { accept(i) }
+                for listener in listeners { listener.close() }
+                listeners = []
+                starving = []
+            case .closeIdle: loop.drain()
+            case .closeAll: loop.closeAll()
+            case .stop: isRunning = false
+            }
+        }
+    }
+}
