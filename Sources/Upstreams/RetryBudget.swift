@@ -23,12 +23,15 @@ struct RetryBudget: Sendable {
     /// Takes one retry out of the budget; false when there is none.
     mutating func spend(_ settings: UpstreamSettings, now: UInt64) -> Bool {
         let most = Int64(settings.freeRetriesPerSecond) * 1000
-        let elapsed = now > refilled ? min(now - refilled, 1_000_000_000) : 0
-        let gain = Int64(elapsed / 1000) * most / 1_000_000
-        // What is too little to count waits for the next time.
-        if gain > 0 {
-            free = min(free + gain, most)
+        let elapsed = now > refilled ? now - refilled : 0
+        if elapsed >= 1_000_000_000 {
+            free = most
             refilled = now
+        } else if most > 0 {
+            let gain = Int64(elapsed) * most / 1_000_000_000
+            free = min(free + gain, most)
+            // Only the time that was counted: what is too little for a thousandth waits for the next call.
+            refilled += UInt64(gain * 1_000_000_000 / most)
         }
         if earned >= 1000 {
             earned -= 1000
