@@ -1,0 +1,332 @@
+// What one loop counts. It belongs to that loop: no lock, no atomic, no allocation but for a series met the first time.
+//
+// Who reads: the admin server asks the hub, the hub posts to every loop's mailbox, and each loop hands in a report (see
+// `CounterBlocks` for what that costs). Reading on request, and not by a timer, leaves an idle proxy idle and gives the
+// figures of this moment.
+package import Model
+
+/// The class of a script's error (SCRIPTING.md §5).
+package enum ScriptErrorClass: UInt8, Sendable, CaseIterable {
+    case runtime
+    case cpu
+    case memory
+    case wall
+    case api
+
+    package var label: String {
+        switch self {
+        case .runtime: "runtime"
+        case .cpu: "cpu"
+        case .memory: "memory"
+        case .wall: "wall"
+        case .api: "api"
+        }
+    }
+}
+
+/// What happened between the proxy and an upstream.
+package enum UpstreamEvent: UInt8, Sendable, CaseIterable {
+    /// A request, or a retry of one, was given to an endpoint.
+    case attempt
+    case retry
+    /// A retry was due, and the budget had none left.
+    case retryRefused
+    case connect
+    case connectFailed
+    /// An idle connection was used again.
+    case poolHit
+    case ejection
+    case recovery
+    case shedNoEndpoint
+    case shedOverloaded
+    case queued
+
+    var name: String {
+        switch self {
+        case .attempt: "attempts"
+        case .retry: "retries"
+        case .retryRefused: "retries_refused"
+        case .connect: "connects"
+        case .connectFailed: "connect_failures"
+        case .poolHit: "pool_hits"
+        case .ejection: "ejections"
+        case .recovery: "recoveries"
+        case .shedNoEndpoint: "no_endpoint"
+        case .shedOverloaded: "overloaded"
+        case .queued: "queued"
+        }
+    }
+
+    var help: String {
+        switch self {
+        case .attempt: "Requests given to an endpoint, retries included."
+        case .retry: "Requests given to a further endpoint after a safe failure."
+        case .retryRefused: "Retries that were not made because the retry budget was used up."
+        case .connect: "Connections opened."
+        case .connectFailed: "Connections that could not be opened."
+        case .poolHit: "Requests sent on an idle connection."
+        case .ejection: "Endpoints taken out of rotation after connect failures."
+        case .recovery: "Ejected endpoints that came back."
+        case .shedNoEndpoint: "Requests refused because there was no endpoint."
+        case .shedOverloaded: "Requests refused because the upstream and its line were full."
+        case .queued: "Requests that had to wait for the upstream."
+        }
+    }
+}
+
+package enum LoopEvent: UInt8, Sendable, CaseIterable {
+    case connectionAccepted
+    case connectionRefused
+    case tunnelOpened
+    /// Lines of scripts that the rate limit of `moongate.log` swallowed.
+    case scriptLogDropped
+    /// Label sets beyond a script's bound, folded into `other`.
+    case labelsFolded
+    /// Impossible states that were met; each is a bug.
+    case bug
+
+    var name: String {
+        switch self {
+        case .connectionAccepted: "connections_accepted"
+        case .connectionRefused: "connections_refused"
+        case .tunnelOpened: "tunnels_opened"
+        case .scriptLogDropped: "script_log_lines_dropped"
+        case .labelsFolded: "script_labels_folded"
+        case .bug: "bugs"
+        }
+    }
+
+    var help: String {
+        switch self {
+        case .connectionAccepted: "Connections accepted from clients."
+        case .connectionRefused: "Connections closed at once because a bound was reached."
+        case .tunnelOpened: "Connections turned into tunnels by an upgrade."
+        case .scriptLogDropped: "Log lines of scripts beyond their rate."
+        case .labelsFolded: "Label sets of scripts beyond their number, counted as other."
+        case .bug: "Impossible states met; please report them."
+        }
+    }
+}
+
+package enum LoopGauge: UInt8, Sendable, CaseIterable {
+    case connections
+    case requests
+    case tunnels
+    case upstreamConnections
+    case idleUpstreamConnections
+
+    var name: String {
+        switch self {
+        case .connections: "connections_active"
+        case .requests: "requests_active"
+        case .tunnels: "tunnels_active"
+        case .upstreamConnections: "upstream_connections_active"
+        case .idleUpstreamConnections: "upstream_connections_idle"
+        }
+    }
+
+    var help: String {
+        switch self {
+        case .connections: "Connections with clients that are open."
+        case .requests: "Requests under way."
+        case .tunnels: "Tunnels that are open."
+        case .upstreamConnections: "Connections with upstreams that are open, idle ones included."
+        case .idleUpstreamConnections: "Connections with upstreams that wait for a request."
+        }
+    }
+}
+
+/// The class of a method, bounded: what is none of these is `other`.
+enum MethodClass: Int, CaseIterable {
+    case other, get, head, post, put, patch, delete, options
+
+    @inline(__always)
+    init(_ method: Method) {
+        switch method {
+        case .get: self = .get
+        case .head: self = .head
+        case .post: self = .post
+        case .put: self = .put
+        case .patch: self = .patch
+        case .delete: self = .delete
+        case .options: self = .options
+        case .other, .connect, .trace: self = .other
+        }
+    }
+
+    var label: String {
+        switch self {
+        case .other: "other"
+        case .get: "GET"
+        case .head: "HEAD"
+        case .post: "POST"
+        case .put: "PUT"
+        case .patch: "PATCH"
+        case .delete: "DELETE"
+        case .options: "OPTIONS"
+        }
+    }
+}
+
+/// Status classes: 0 is no answer (the client went before there was one).
+enum StatusClass {
+    static let labels = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"]
+    @inline(__always)
+    static func index(_ status: UInt16) -> Int { status >= 100 && status < 600 ? Int(status / 100) : 0 }
+}
+
+/// Where the words of a block lie.
+enum RouteLayout {
+    static let requests = 0
+    static let statuses = StatusClass.labels.count
+    static let duration = requests + MethodClass.allCases.count * statuses
+    static let bytesIn = duration + Buckets.requests.words
+    static let bytesOut = bytesIn + 1
+    static let stride = bytesOut + 1
+}
+
+enum UpstreamLayout {
+    static let events = 0
+    static let answers = events + UpstreamEvent.allCases.count
+    static let duration = answers + StatusClass.labels.count
+    static let stride = duration + Buckets.requests.words
+}
+
+enum ScriptLayout {
+    static let outcomes = 0
+    static let errors = 4
+    static let breakerOpen = errors + ScriptErrorClass.allCases.count
+    static let breakerSkips = breakerOpen + 1
+    static let cpu = breakerSkips + 1
+    static let stride = cpu + Buckets.scripts.words
+}
+
+/// The counters of one loop at one moment.
+struct LoopReport: Sendable {
+    var routes = CounterBlocks(stride: RouteLayout.stride)
+    var upstreams = CounterBlocks(stride: UpstreamLayout.stride)
+    var scripts = CounterBlocks(stride: ScriptLayout.stride)
+    var events = [UInt64](repeating: 0, count: LoopEvent.allCases.count)
+    var gauges = [Int64](repeating: 0, count: LoopGauge.allCases.count)
+    var failures = [UInt64](repeating: 0, count: FailureReason.allCases.count)
+    var custom = CustomMetrics()
+}
+
+/// The counters of one loop. Not to be shared between threads.
+package final class LoopMetrics {
+    private var report = LoopReport()
+    private let hub: MetricsHub
+    let index: Int
+    private let requestBuckets = Buckets.requests
+    private let scriptBuckets = Buckets.scripts
+
+    init(hub: MetricsHub, loop: Int) {
+        self.hub = hub
+        index = loop
+    }
+
+    /// Hands in a report: the answer to the hub's call, and to be given once more when the loop ends.
+    package func publish() {
+        hub.publish(report, from: index)
+    }
+
+    /// A request is over, however it ended.
+    package func finished(_ exchange: Exchange, labels: TelemetryLabels) {
+        let status = StatusClass.index(exchange.response.status)
+        let counter = RouteLayout.requests + MethodClass(exchange.request.method).rawValue * RouteLayout.statuses + status
+        let duration = exchange.finished > exchange.started ? exchange.finished - exchange.started : 0
+        let bucket = RouteLayout.duration + requestBuckets.index(of: duration)
+        let sum = RouteLayout.duration + requestBuckets.words - 1
+        let bytesIn = exchange.bytesIn
+        let bytesOut = exchange.bytesOut
+        report.routes.update(labels.route(exchange.route)) { page, base in
+            page[base &+ counter] &+= 1
+            page[base &+ bucket] &+= 1
+            page[base &+ sum] &+= duration
+            page[base &+ RouteLayout.bytesIn] &+= bytesIn
+            page[base &+ RouteLayout.bytesOut] &+= bytesOut
+        }
+        if exchange.upstreamAnswered > exchange.upstreamStarted, exchange.upstreamStarted > 0 {
+            let waited = exchange.upstreamAnswered - exchange.upstreamStarted
+            let bucket = UpstreamLayout.duration + requestBuckets.index(of: waited)
+            let sum = UpstreamLayout.duration + requestBuckets.words - 1
+            report.upstreams.update(labels.upstream(exchange.upstream)) { page, base in
+                page[base &+ UpstreamLayout.answers &+ status] &+= 1
+                page[base &+ bucket] &+= 1
+                page[base &+ sum] &+= waited
+            }
+        }
+        if exchange.reason != .none { report.failures[Int(exchange.reason.rawValue)] &+= 1 }
+        for run in exchange.scriptRuns {
+            let outcome = ScriptLayout.outcomes + Int(run.outcome.rawValue)
+            let time = UInt64(run.nanoseconds)
+            let bucket = ScriptLayout.cpu + scriptBuckets.index(of: time)
+            let sum = ScriptLayout.cpu + scriptBuckets.words - 1
+            let isRun = run.outcome != .skipped
+            report.scripts.update(labels.script(run.script)) { page, base in
+                page[base &+ outcome] &+= 1
+                if isRun {
+                    page[base &+ bucket] &+= 1
+                    page[base &+ sum] &+= time
+                }
+            }
+        }
+    }
+
+    @inline(__always)
+    package func count(_ event: LoopEvent, _ n: UInt64 = 1) {
+        report.events[Int(event.rawValue)] &+= n
+    }
+
+    @inline(__always)
+    package func adjust(_ gauge: LoopGauge, by n: Int64) {
+        report.gauges[Int(gauge.rawValue)] &+= n
+    }
+
+    /// `upstream` as in `Exchange.upstream`.
+    package func count(_ event: UpstreamEvent, upstream: Int32, labels: TelemetryLabels) {
+        let word = UpstreamLayout.events + Int(event.rawValue)
+        report.upstreams.update(labels.upstream(upstream)) { page, base in page[base &+ word] &+= 1 }
+    }
+
+    /// A failure that ended no exchange (a connection refused before its first head).
+    package func failed(_ reason: FailureReason) {
+        if reason != .none { report.failures[Int(reason.rawValue)] &+= 1 }
+    }
+
+    /// A script's error; the run itself is counted by `finished`. `script` as in `ScriptRun.script`.
+    package func scriptFailed(_ error: ScriptErrorClass, script: Int32, labels: TelemetryLabels) {
+        let word = ScriptLayout.errors + Int(error.rawValue)
+        report.scripts.update(labels.script(script)) { page, base in page[base &+ word] &+= 1 }
+    }
+
+    /// The breaker of a script in this loop opened or closed.
+    package func scriptBreaker(isOpen: Bool, script: Int32, labels: TelemetryLabels) {
+        report.scripts.update(labels.script(script)) { page, base in
+            page[base &+ ScriptLayout.breakerOpen] = isOpen ? 1 : 0
+        }
+    }
+
+    /// A run that an open breaker prevented.
+    package func scriptSkippedByBreaker(script: Int32, labels: TelemetryLabels) {
+        report.scripts.update(labels.script(script)) { page, base in
+            page[base &+ ScriptLayout.breakerSkips] &+= 1
+        }
+    }
+
+    /// A metric that a script names itself (`moongate.metrics`). `labelNames` and `labelValues` go together; false when
+    /// the name or a label name is not one of Prometheus', or is in use with another kind. Sets of labels beyond the
+    /// script's bound are folded into `other`, and counted.
+    package func scriptMetric(
+        _ kind: CustomMetricKind, name: String, labels: [(name: String, value: String)], value: Double,
+        script: String
+    ) -> Bool {
+        switch report.custom.record(kind, name: name, labels: labels, value: value, script: script) {
+        case .recorded: return true
+        case .folded:
+            count(.labelsFolded)
+            return true
+        case .refused: return false
+        }
+    }
+}
