@@ -86,7 +86,9 @@ package final class ChildProcess: Sendable {
         let strings = unsafe arguments.map { unsafe strdup($0) }
         let variables = unsafe environment.map { unsafe strdup("\($0.key)=\($0.value)") }
         defer {
-            for unsafestring in unsafe strings + variables { unsafe free(string) }
+            // Spelt as maps because the formatter joins the words of `for unsafe`.
+            _ = unsafe strings.map { unsafe free($0) }
+            _ = unsafe variables.map { unsafe free($0) }
         }
         var actions = unsafe posix_spawn_file_actions_t()
         var attributes = posix_spawnattr_t()

@@ -108,6 +108,13 @@ struct Statement {
     /// The words from `index` on as one text.
     func rest(from index: Int) -> String { words.dropFirst(index).map(\.text).joined(separator: " ") }
 
+    /// The same, with the escapes of quoted words undone.
+    func decoded(from index: Int) throws(ScenarioFailure) -> String {
+        var parts: [String] = []
+        for word in words.dropFirst(index) { parts.append(String(decoding: try word.bytes, as: UTF8.self)) }
+        return parts.joined(separator: " ")
+    }
+
     /// Splits at `;` outside quotes.
     static func list(of line: String) -> [Statement] {
         var parts = [""]

@@ -112,42 +112,47 @@ extension ScenarioRun {
         guard let http else { throw ScenarioFailure("nothing listens") }
         let deadline = Deadline(after: Self.patience)
         var outcome = Outcome()
-        var client = ClientConnection(reader: MessageReader(try RawSocket.connect(to: http, by: deadline)))
+        var reader = MessageReader(try RawSocket.connect(to: http, by: deadline))
         if let good {
-            try client.socket.write(good, by: deadline)
-            try Self.readHead(&client, by: deadline)
-            try Self.readBody(&client, by: deadline)
-            if let response = client.response { outcome.responses.append(response) }
-        }
-        var sent = true
-        do { try client.socket.write(bytes, by: deadline) } catch SocketError.reset { sent = false }
-        let method = String(decoding: bytes.prefix { $0 != 32 }, as: UTF8.self)
-        var wanted = count
-        while wanted > 0 {
-            let mine = count - wanted == 0 && method == "HEAD" ? "HEAD" : "GET"
-            do {
-                guard var response = try client.reader.head(answering: mine, by: deadline) else {
-                    outcome.closed = true
-                    break
-                }
-                try client.reader.body(of: &response, by: deadline)
-                if (response.status ?? 0) / 100 == 1 { continue }
-                outcome.responses.append(response)
-                wanted -= 1
-                if (response.status ?? 0) >= 400 {
-                    // A refusal: nothing but the close may follow.
-                    while let more = try client.reader.head(answering: "GET", by: deadline) {
-                        outcome.responses.append(more)
-                    }
-                    outcome.closed = true
-                    break
-                }
-            } catch SocketError.reset where !outcome.responses.isEmpty || !sent {
-                outcome.closed = true
-                break
+            try reader.socket.write(good, by: deadline)
+            guard var response = try reader.head(answering: "GET", by: deadline) else {
+                throw ScenarioFailure("the good request was not answered")
             }
+            try reader.body(of: &response, by: deadline)
+            outcome.responses.append(response)
+        }
+        do {
+            try reader.socket.write(bytes, by: deadline)
+            let method = String(decoding: bytes.prefix { $0 != 32 }, as: UTF8.self)
+            try Self.collect(
+                count, from: &reader, answering: method == "HEAD" ? "HEAD" : "GET", into: &outcome, by: deadline)
+        } catch let error as SocketError {
+            // A reset is a close whose bytes may be lost: the count of answers tells whether they were.
+            guard case .reset = error else { throw error }
+            outcome.closed = true
         }
         return outcome
+    }
+
+    private static func collect(
+        _ count: Int, from reader: inout MessageReader, answering first: String, into outcome: inout Outcome,
+        by deadline: Deadline
+    ) throws {
+        var wanted = count
+        while wanted > 0 {
+            let method = wanted == count ? first : "GET"
+            guard var response = try reader.head(answering: method, by: deadline) else {
+                outcome.closed = true
+                return
+            }
+            try reader.body(of: &response, by: deadline)
+            let status = response.status ?? 0
+            if status / 100 == 1 { continue }
+            outcome.responses.append(response)
+            wanted -= 1
+            // Nothing but the close may follow a refusal.
+            if status >= 400 { wanted = Int.max }
+        }
     }
 
     /// Rows of bytes; at every position each of a list of treacherous bytes is put in the place of the right one. The
@@ -178,18 +183,7 @@ extension ScenarioRun {
         for (title, input) in inputs {
             let before = upstream.record.read { $0.requests.count }
             do {
-                var outcome = Outcome()
-                let deadline = Deadline(after: Self.patience)
-                var reader = MessageReader(try RawSocket.connect(to: http, by: deadline))
-                do {
-                    try reader.socket.write(input, by: deadline)
-                    // The end of the stream tells the front that no more comes: it answers what it has, then closes.
-                    reader.socket.shutdownWrite()
-                    while var response = try reader.head(answering: "GET", by: deadline) {
-                        try reader.body(of: &response, by: deadline)
-                        if (response.status ?? 0) / 100 != 1 { outcome.responses.append(response) }
-                    }
-                } catch SocketError.reset {}
+                let outcome = try playToEnd(input, at: http)
                 let record = upstream.record.read { ($0.requests.count - before, $0.requests.last) }
                 let allowed = outcome.responses.allSatisfy {
                     [200, 400, 404, 405, 408, 411, 414, 417, 421, 431, 501, 505].contains($0.status ?? 0)
@@ -208,5 +202,21 @@ extension ScenarioRun {
         guard failures.isEmpty else {
             throw ScenarioFailure("failures:\n" + failures.joined(separator: "\n"), line: section.line)
         }
+    }
+
+    /// Sends all, ends the stream, so that the front answers what it has and closes, and reads to the close.
+    private func playToEnd(_ input: [UInt8], at address: SocketAddress) throws -> Outcome {
+        let deadline = Deadline(after: Self.patience)
+        var outcome = Outcome()
+        var reader = MessageReader(try RawSocket.connect(to: address, by: deadline))
+        do {
+            try reader.socket.write(input, by: deadline)
+            reader.socket.shutdownWrite()
+            try Self.collect(Int.max, from: &reader, answering: "GET", into: &outcome, by: deadline)
+        } catch let error as SocketError {
+            guard case .reset = error else { throw error }
+            outcome.closed = true
+        }
+        return outcome
     }
 }

@@ -31,6 +31,8 @@ extension ScenarioRun {
                 let head = Statement(String(line.text[..<colon.lowerBound]))
                 let request = String(line.text[colon.upperBound...]).trimmingSpaces
                 try performMany(prefix, head, request)
+            } else if Self.isRequest(line.text), let arrow = line.text.range(of: "  => ") {
+                try ask(interpolate(String(line.text[..<arrow.lowerBound])), String(line.text[arrow.upperBound...]))
             } else if Self.isRequest(line.text) {
                 try sendRequest(interpolate(line.text))
             } else {
@@ -179,6 +181,20 @@ extension ScenarioRun {
             client.awaiting.append(method)
             try client.socket.write(bytes, by: Deadline(after: Self.patience))
         }
+    }
+
+    /// `REQUEST  => STATUS ["body"]`: asks and judges in one line, on the kept connection where there still is one.
+    private func ask(_ request: String, _ answer: String) throws {
+        if let last = clients[current]?.response,
+            last.values(of: "connection").contains(where: { $0.lowercased() == "close" })
+        {
+            clients[current] = nil
+        }
+        try sendRequest(request)
+        let words = Statement(answer).words
+        guard let status = words.first else { throw ScenarioFailure("=> STATUS [\"body\"]") }
+        try expect(Statement("expect status \(status.text)"))
+        if words.count > 1 { try expect(Statement("expect body \(answer.dropFirst(status.text.count))")) }
     }
 
     /// Raw bytes that begin with a method are taken for one request; `awaiting METHOD` tells of more.

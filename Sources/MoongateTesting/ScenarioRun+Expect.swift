@@ -93,7 +93,7 @@ extension ScenarioRun {
         let values = fields.filter { $0.name.lowercased() == name.lowercased() }.map(\.value)
         guard !values.isEmpty else { return "there is no field \(name) in \(fields.map { "\($0.name): \($0.value)" })" }
         if exact {
-            let expected = statement.rest(from: index + 1)
+            let expected = (try? statement.decoded(from: index + 1)) ?? statement.rest(from: index + 1)
             return values.contains(expected) ? nil : "\(name) is \(values), not \"\(expected)\""
         }
         switch statement.word(index + 1) {
