@@ -78,8 +78,8 @@ let package = Package(
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "SystemPackage", package: "swift-system"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
             swiftSettings: rules),
 
@@ -100,7 +100,7 @@ let package = Package(
         .testTarget(
             name: "moongateTests",
             dependencies: [
-                "Model", "moongate", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "IngressTranslation", "Model", "moongate", .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Configuration", package: "swift-configuration"),
             ],
             swiftSettings: rules),

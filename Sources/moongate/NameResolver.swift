@@ -35,46 +35,29 @@ actor NameResolver {
         Host(name: name).addresses.compactMap { IPAddress($0) }
     }
 
-    /// The snapshot with each named endpoint replaced by one endpoint an address, and a diagnostic for each name that
-    /// has never been found. Names that are known already are not asked for again; `refresh` does that.
-    func resolve(_ snapshot: Snapshot) async -> (snapshot: Snapshot, diagnostics: [Diagnostic]) {
-        var names: Set<String> = []
+    /// The addresses of every external name of the snapshot, and a diagnostic for each upstream whose name has none.
+    /// Names that are known already are not asked for again; `refresh` does that.
+    func resolve(_ snapshot: Snapshot) async -> (addresses: [String: [IPAddress]], diagnostics: [Diagnostic]) {
+        var users: [String: [Upstream]] = [:]
         for upstream in snapshot.upstreams {
-            for case .name(let name) in upstream.endpoints.lazy.map(\.host) { names.insert(name) }
+            for case .name(let name) in upstream.endpoints.lazy.map(\.host) { users[name, default: []].append(upstream) }
         }
-        if names.isEmpty {
-            known = [:]
-            failed = []
-            return (snapshot, [])
-        }
-        known = known.filter { names.contains($0.key) }
-        failed.formIntersection(names)
-        await waitBriefly(for: names.filter { known[$0] == nil && !failed.contains($0) && !pending.contains($0) })
+        known = known.filter { users[$0.key] != nil }
+        failed = failed.filter { users[$0] != nil }
+        await waitBriefly(for: Set(users.keys.filter { known[$0] == nil && !failed.contains($0) && !pending.contains($0) }))
 
-        var result = snapshot
-        var diagnostics: [Diagnostic] = []
-        for i in result.upstreams.indices {
-            let upstream = snapshot.upstreams[i]
-            result.upstreams[i].endpoints = upstream.endpoints.flatMap { endpoint -> [Endpoint] in
-                guard case .name(let name) = endpoint.host else { return [endpoint] }
-                let addresses = known[name] ?? []
-                if addresses.isEmpty {
-                    diagnostics.append(
-                        Diagnostic(
-                            .warning, "MG190", "unknown-host",
-                            problem: "the external name \(name) has no address; requests for \(upstream.name) get 503",
-                            place: Place(
-                                object: ObjectReference(
-                                    kind: "Service", namespace: upstream.namespace, name: upstream.service),
-                                field: "spec.externalName"),
-                            mend: "correct the name or the name server; it is looked up again every 10 seconds"))
-                }
-                return addresses.map {
-                    Endpoint(host: .ip($0), port: endpoint.port, zone: endpoint.zone, isTerminating: endpoint.isTerminating)
-                }
+        let diagnostics = users.keys.sorted().filter { known[$0] == nil }.flatMap { name in
+            (users[name] ?? []).map { upstream in
+                Diagnostic(
+                    .warning, "MG190", "unknown-host",
+                    problem: "the external name \(name) has no address; requests for \(upstream.name) get 503",
+                    place: Place(
+                        object: ObjectReference(kind: "Service", namespace: upstream.namespace, name: upstream.service),
+                        field: "spec.externalName"),
+                    mend: "correct the name or the name server; it is looked up again every 10 seconds")
             }
         }
-        return (result, diagnostics)
+        return (known, diagnostics)
     }
 
     /// Asks for every known name again. True if an answer differs, and what is served has to be made anew.

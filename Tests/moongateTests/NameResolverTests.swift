@@ -23,26 +23,24 @@ struct NameResolverTests {
         return snapshot
     }
 
-    @Test func `a name becomes one endpoint an address`() async {
+    @Test func `a name has its addresses, in order`() async {
         let names = Names()
         names.set("api.test", ["10.0.0.2", "10.0.0.1"])
         let resolver = NameResolver(patience: .seconds(60), lookUp: names.lookUp)
         let result = await resolver.resolve(snapshot("api.test"))
         #expect(result.diagnostics.isEmpty)
-        #expect(
-            result.snapshot.upstreams[0].endpoints.map(\.host)
-                == ["10.0.0.1", "10.0.0.2"].compactMap { IPAddress($0) }.map { .ip($0) })
+        #expect(result.addresses == ["api.test": ["10.0.0.1", "10.0.0.2"].compactMap { IPAddress($0) }])
     }
 
     @Test func `a name without an address is told, and served once it has one`() async {
         let names = Names()
         let resolver = NameResolver(patience: .seconds(60), lookUp: names.lookUp)
         let first = await resolver.resolve(snapshot("api.test"))
-        #expect(first.snapshot.upstreams[0].endpoints.isEmpty)
+        #expect(first.addresses.isEmpty)
         #expect(first.diagnostics.map(\.code) == ["MG190"])
         names.set("api.test", ["10.0.0.1"])
         #expect(await resolver.refresh())
-        #expect(await resolver.resolve(snapshot("api.test")).snapshot.upstreams[0].endpoints.count == 1)
+        #expect(await resolver.resolve(snapshot("api.test")).addresses.count == 1)
     }
 
     @Test func `a name server that fails takes nothing out of service`() async {
@@ -52,7 +50,7 @@ struct NameResolverTests {
         _ = await resolver.resolve(snapshot("api.test"))
         names.set("api.test", [])
         #expect(await !resolver.refresh())
-        #expect(await resolver.resolve(snapshot("api.test")).snapshot.upstreams[0].endpoints.count == 1)
+        #expect(await resolver.resolve(snapshot("api.test")).addresses.count == 1)
     }
 
     @Test func `a name server that is silent holds up no change, and its answer is told when it comes`() async {
@@ -63,9 +61,9 @@ struct NameResolverTests {
             return [IPAddress(v4: 0x0a00_0001)]
         }
         await resolver.setOnLateAnswer { told.yield() }
-        #expect(await resolver.resolve(snapshot("slow.test")).snapshot.upstreams[0].endpoints.isEmpty)
+        #expect(await resolver.resolve(snapshot("slow.test")).addresses.isEmpty)
         gate.withLock { $0 = true }
         for await _ in late { break }
-        #expect(await resolver.resolve(snapshot("slow.test")).snapshot.upstreams[0].endpoints.count == 1)
+        #expect(await resolver.resolve(snapshot("slow.test")).addresses.count == 1)
     }
 }

@@ -1,0 +1,75 @@
+// How a configuration change walks, from objects to the loops: translate the whole world, compare, look names up,
+// prepare scripts, compile the routes, publish once. Every command that needs what would be served (run, check,
+// explain) walks through here, so that none of them can see something else than traffic does.
+
+import IngressTranslation
+import KubernetesAPI
+import Manifests
+import Middlewares
+import Model
+import Routing
+import Scripting
+
+/// What one configuration came to: ready to be published, or to be explained.
+struct PreparedConfiguration: Sendable {
+    var table: RouteTable
+    var middlewares: [MiddlewareSet]
+    var addresses: [String: [IPAddress]]
+    var diagnostics: [Diagnostic]
+}
+
+/// Turns objects into what the loops need. Keeps what was last good, from change to change.
+actor Pipeline {
+    private let options: TranslationOptions
+    private let compiler: MiddlewareCompiler
+    private let resolver: NameResolver
+    private var memory = TranslationMemory()
+    private var generation: UInt64 = 0
+    private var last: (snapshot: Snapshot, addresses: [String: [IPAddress]])?
+
+    init(options: TranslationOptions, loops: Int, resolver: NameResolver = NameResolver()) {
+        self.options = options
+        self.resolver = resolver
+        compiler = MiddlewareCompiler(loops: loops)
+    }
+
+    /// Prepares these objects.
+    /// - Returns: the diagnostics, always; the configuration only if something else is to be served than before.
+    func prepare(_ contents: FolderContents) async -> (configuration: PreparedConfiguration?, diagnostics: [Diagnostic]) {
+        let translation = Translator.translate(contents.objects, options: options, memory: &memory)
+        let names = await resolver.resolve(translation.snapshot)
+        var diagnostics = contents.diagnostics + translation.diagnostics + names.diagnostics
+        if let last, last.snapshot == translation.snapshot, last.addresses == names.addresses {
+            return (nil, diagnostics + scriptDiagnostics)
+        }
+        let preparation = compiler.prepare(translation.snapshot)
+        scriptDiagnostics = preparation.diagnostics
+        diagnostics += scriptDiagnostics
+        generation += 1
+        last = (translation.snapshot, names.addresses)
+        return (
+            PreparedConfiguration(
+                table: RouteTable(translation.snapshot, generation: generation), middlewares: preparation.sets,
+                addresses: names.addresses, diagnostics: diagnostics),
+            diagnostics
+        )
+    }
+
+    /// What the scripts of the snapshot that is served said of themselves.
+    private var scriptDiagnostics: [Diagnostic] = []
+}
+
+extension TranslationOptions {
+    /// What the settings say of translation.
+    init(_ settings: Settings) {
+        self.init()
+        ingressClass = settings.ingressClass
+        controllerName = settings.controllerName
+        watchIngressWithoutClass = settings.watchIngressWithoutClass
+        namespaces = Set(settings.watchNamespaces)
+        defaultBackend = settings.defaultBackend.flatMap { ServicePortName($0) }
+        allowsInlineScripts = settings.allowInlineScripts
+        foreignPrefix = settings.annotationsPrefix
+        catalog = .bundled
+    }
+}
