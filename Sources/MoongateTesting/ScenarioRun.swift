@@ -340,6 +340,16 @@ package final class ScenarioRun {
         if let exit = program.output.read({ $0.exit }), !expectedExit {
             throw ScenarioFailure("moongate ended by itself: \(exit)")
         }
+        // States that the program itself holds for impossible are counted, and must not have been met.
+        guard admin != nil, !expectedExit, program.output.read({ $0.exit == nil }) else { return }
+        do {
+            let response = try exchange("GET /metrics  host: localhost  connection: close", to: admin)
+            let bugs = try MetricsText.sum(
+                of: "moongate_bugs_total", in: String(decoding: response.body.bytes, as: UTF8.self))
+            if bugs > 0 { throw ScenarioFailure("moongate_bugs_total is \(Int(bugs))") }
+        } catch {
+            throw ScenarioFailure("at the end: \(error)")
+        }
     }
 
     var expectedExit = false
