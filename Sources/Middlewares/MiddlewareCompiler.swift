@@ -2,6 +2,7 @@
 // control thread. What fails keeps its last good version and returns a diagnostic.
 
 package import Model
+package import Scripting
 
 /// Makes the middlewares of each snapshot. Belongs to the control thread.
 package final class MiddlewareCompiler {
@@ -11,13 +12,305 @@ package final class MiddlewareCompiler {
         package var diagnostics: [Diagnostic]
     }
 
-    private let loops: Int
-
-    package init(loops: Int) {
-        self.loops = loops
+    /// A version in use, and its machine on each loop.
+    private struct Live {
+        var version: ScriptVersion
+        var loops: [LoopScript]
     }
 
+    /// A binding from one snapshot to the next: the nth with this reference on its Ingress.
+    private struct BindingKey: Hashable {
+        var ingress: ObjectReference
+        var reference: String
+        var occurrence: Int
+    }
+
+    private let loops: Int
+    private let surroundings: ScriptSurroundings
+    /// By the identifier of the version.
+    private var live: [String: Live] = [:]
+    private var refused: [String: ScriptVersion.Refusal] = [:]
+    private var lastGood: [BindingKey: Live] = [:]
+
+    package init(loops: Int, surroundings: ScriptSurroundings = ScriptSurroundings()) {
+        self.loops = loops
+        self.surroundings = surroundings
+    }
+
+    /// What the scripts in use have done, for metrics: one for each script version and loop.
+    package var statistics: [ScriptStatistics] { live.values.flatMap { $0.loops.map(\.statistics) } }
+
     package func prepare(_ snapshot: Snapshot) -> Preparation {
-        Preparation(sets: (0..<loops).map { _ in MiddlewareSet() }, diagnostics: [])
+        var diagnostics: [Diagnostic] = []
+        var names = snapshot.scripts.map { (name: $0.name, version: "") }
+        var resolved: [BindingKey: Resolved] = [:]
+        var stillLive: [String: Live] = [:]
+        var stillRefused: [String: ScriptVersion.Refusal] = [:]
+        var stillGood: [BindingKey: Live] = [:]
+        let keys = Self.keys(snapshot)
+
+        for (route, bindings) in zip(snapshot.routes, keys) {
+            for (binding, key) in zip(route.scripts, bindings) where resolved[key] == nil {
+                if binding.mode == .off {
+                    resolved[key] = .off
+                    continue
+                }
+                var live: Live?
+                var mayHaveAccess = true
+                if binding.mode == .shadow {
+                    diagnostics.append(Self.shadowUnavailable(binding))
+                    resolved[key] = .off
+                    continue
+                } else if let index = binding.script, snapshot.scripts.indices.contains(index) {
+                    switch build(snapshot.scripts[index], binding) {
+                    case .success(let built): live = built
+                    case .failure(let refusal):
+                        stillRefused[refusal.version] = refusal
+                        mayHaveAccess = refusal.mayHaveAccess
+                        let old = lastGood[key]?.version.id
+                        diagnostics += Self.diagnostics(refusal, binding, snapshot.scripts[index], lastGood: old)
+                    }
+                }
+                if let live {
+                    diagnostics += Self.notes(live.version, binding)
+                } else {
+                    live = lastGood[key]
+                }
+                guard let live else {
+                    resolved[key] = .missing(mayHaveAccess: mayHaveAccess)
+                    continue
+                }
+                stillLive[live.version.id] = live
+                stillGood[key] = live
+                var nameIndex = binding.script ?? -1
+                if !names.indices.contains(nameIndex) || names[nameIndex].name != live.version.name {
+                    nameIndex = names.count
+                    names.append((live.version.name, live.version.id))
+                }
+                names[nameIndex].version = live.version.id
+                resolved[key] = .good(live, nameIndex: Int32(nameIndex))
+            }
+        }
+
+        let resolver = BackendResolver(snapshot)
+        let routes = zip(snapshot.routes, keys)
+        for (route, bindings) in routes {
+            for (binding, key) in zip(route.scripts, bindings) {
+                guard case .good(let live, _)? = resolved[key] else { continue }
+                for backend in live.version.config.backends where resolver.place(of: backend, for: route) == nil {
+                    let finding = resolver.unknown(backend, for: route, binding)
+                    if !diagnostics.contains(finding) { diagnostics.append(finding) }
+                }
+            }
+        }
+
+        let sets = (0..<loops).map { loop in
+            MiddlewareSet(
+                plans: routes.map { route, bindings in
+                    plan(route, bindings, resolved, resolver, loop: loop)
+                }, names: names, clock: surroundings.clock,
+                random: surroundings.randomSeed.map { RandomSource(seed: $0 &+ UInt64(loop)) } ?? RandomSource())
+        }
+        live = stillLive
+        refused = stillRefused
+        lastGood = stillGood
+        return Preparation(sets: sets, diagnostics: diagnostics)
+    }
+
+    private enum Resolved {
+        case good(Live, nameIndex: Int32)
+        case missing(mayHaveAccess: Bool)
+        case off
+    }
+
+    /// For each route the key of each of its bindings.
+    private static func keys(_ snapshot: Snapshot) -> [[BindingKey]] {
+        var seen: [ObjectReference: [ScriptBinding: BindingKey]] = [:]
+        var counts: [ObjectReference: [String: Int]] = [:]
+        return snapshot.routes.map { route in
+            route.scripts.map { binding in
+                if let key = seen[route.ingress]?[binding] { return key }
+                let occurrence = counts[route.ingress]?[binding.reference] ?? 0
+                counts[route.ingress, default: [:]][binding.reference] = occurrence + 1
+                let key = BindingKey(ingress: route.ingress, reference: binding.reference, occurrence: occurrence)
+                seen[route.ingress, default: [:]][binding] = key
+                return key
+            }
+        }
+    }
+
+    private static func limits(_ binding: ScriptBinding) -> ScriptLimits {
+        var limits = ScriptLimits()
+        if let memory = binding.budget.memoryBytes { limits.memoryBytes = max(memory, 1) }
+        if let cpu = binding.budget.cpuMicroseconds { limits.cpuNanoseconds = UInt64(clamping: max(cpu, 1)) * 1000 }
+        return limits
+    }
+
+    /// The version of a binding: one that lives already, or a new one with a machine for each loop.
+    private func build(_ source: ScriptSource, _ binding: ScriptBinding) -> Result<Live, ScriptVersion.Refusal> {
+        let limits = Self.limits(binding)
+        let id = ScriptVersion.identifier(source, binding.arguments, limits)
+        if let known = live[id] ?? lastGood.values.first(where: { $0.version.id == id }) { return .success(known) }
+        if let known = refused[id] { return .failure(known) }
+        do throws(ScriptVersion.Refusal) {
+            let (version, machine) = try ScriptVersion.build(
+                source, binding.arguments, limits: limits, surroundings: surroundings)
+            var all: [LoopScript] = []
+            for loop in 0..<loops {
+                if loop == 0 {
+                    all.append(LoopScript(version, machine))
+                    continue
+                }
+                do throws(ScriptFailure) {
+                    all.append(LoopScript(version, try version.makeMachine()))
+                } catch {
+                    throw ScriptVersion.Refusal(
+                        cause: .failed(.initialise, error), mayHaveAccess: version.phases.contains(.access), version: id)
+                }
+            }
+            let built = Live(version: version, loops: all)
+            live[id] = built
+            return .success(built)
+        } catch {
+            refused[id] = error
+            return .failure(error)
+        }
+    }
+
+    private func plan(
+        _ route: Route, _ keys: [BindingKey], _ resolved: [BindingKey: Resolved], _ resolver: BackendResolver, loop: Int
+    ) -> RoutePlan? {
+        var steps: [Step] = []
+        var occurrences: [String: Int32] = [:]
+        for (binding, key) in zip(route.scripts, keys) {
+            switch resolved[key] {
+            case nil, .off?: continue
+            case .missing(let mayHaveAccess)?:
+                // Without any version nobody knows what it would have let pass.
+                let guards = mayHaveAccess && binding.onError != .open
+                steps.append(
+                    Step(
+                        runner: .missing(guards: guards), scene: ScriptScene(), occurrence: 0, nameIndex: -1,
+                        phases: .access, closedPhases: [], percent: 100, wallNanoseconds: 0,
+                        reference: binding.reference))
+            case .good(let live, let nameIndex)?:
+                let version = live.version
+                let occurrence = occurrences[version.id, default: 0]
+                occurrences[version.id] = occurrence + 1
+                let scene = ScriptScene(
+                    ingressNamespace: route.ingress.namespace, ingressName: route.ingress.name, rule: route.rule,
+                    backendClass: ScriptLibrary.backendClass,
+                    backends: version.config.backends.map { resolver.place(of: $0, for: route).map(Int32.init) ?? -1 },
+                    upstreamNames: resolver.names)
+                let closed: PhaseSet
+                switch binding.onError ?? version.onError {
+                case .open?: closed = []
+                case .closed?: closed = [.request, .headerFilter]
+                case nil: closed = .access
+                }
+                steps.append(
+                    Step(
+                        runner: .script(live.loops[loop]), scene: scene, occurrence: occurrence, nameIndex: nameIndex,
+                        phases: version.phases, closedPhases: closed, percent: binding.percent,
+                        wallNanoseconds: UInt64(clamping: binding.budget.wallMilliseconds ?? 1000) &* 1_000_000,
+                        reference: binding.reference))
+            }
+        }
+        return steps.isEmpty ? nil : RoutePlan(steps)
+    }
+}
+
+/// Backends of arguments against the upstreams of one snapshot.
+private struct BackendResolver {
+    let names: [String]
+    private let places: [String: Int]
+
+    init(_ snapshot: Snapshot) {
+        names = snapshot.upstreams.map(\.name)
+        places = Dictionary(names.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
+    }
+
+    private func name(_ backend: BackendName, for route: Route) -> String {
+        "\(backend.namespace ?? route.ingress.namespace)/\(backend.service):\(backend.port)"
+    }
+
+    func place(of backend: BackendName, for route: Route) -> Int? { places[name(backend, for: route)] }
+
+    func unknown(_ backend: BackendName, for route: Route, _ binding: ScriptBinding) -> Diagnostic {
+        let name = name(backend, for: route)
+        let own = names.filter { $0.hasPrefix("\(backend.namespace ?? route.ingress.namespace)/") }
+        let near = EditDistance.nearest(to: name, among: own).map { "did you mean \"\($0)\"? " } ?? ""
+        return Diagnostic(
+            .error, "MG330", "unknown-script-backend",
+            problem: "script \(binding.reference) names the backend \"\(backend)\", and there is no Service port \(name)",
+            place: binding.place,
+            mend: near + "name a Service of this namespace as NAME:PORT; until then the script fails where it chooses it")
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- diagnostics
+
+extension MiddlewareCompiler {
+    private static func shadowUnavailable(_ binding: ScriptBinding) -> Diagnostic {
+        Diagnostic(
+            .error, "MG331", "shadow-unavailable",
+            problem: "script \(binding.reference) has mode: shadow, which this version of Moongate does not offer yet",
+            place: binding.place, mend: "write mode: enforce or mode: off; until then the script does not run")
+    }
+
+    private static func notes(_ version: ScriptVersion, _ binding: ScriptBinding) -> [Diagnostic] {
+        var uses = ScriptScan(version.source.main).unavailable
+        for module in version.source.modules { uses += ScriptScan(module.source).unavailable }
+        return uses.map { use in
+            Diagnostic(
+                .warning, "MG332", "script-function-unavailable",
+                problem: "script \(binding.reference) uses \(use.name) in line \(use.line), which this version of Moongate "
+                    + "does not offer yet",
+                place: binding.place,
+                mend: use.name == "body_filter"
+                    ? "leave it out; until then bodies pass as they are"
+                    : "leave it out; until then a call of it is an error of the script")
+        }
+    }
+
+    /// Why a version was refused, on the Ingress that asked for it.
+    private static func diagnostics(
+        _ refusal: ScriptVersion.Refusal, _ binding: ScriptBinding, _ source: ScriptSource, lastGood: String?
+    ) -> [Diagnostic] {
+        let until: String
+        if let lastGood {
+            until = "until then version \(lastGood) keeps serving"
+        } else if refusal.mayHaveAccess, binding.onError != .open {
+            until = "until then its paths answer 503, because the script guards them"
+        } else {
+            until = "until then requests pass without the script"
+        }
+        func subject() -> String { "script \(binding.reference) (version \(refusal.version))" }
+        switch refusal.cause {
+        case .failed(let phase, let failure):
+            var problem = "\(subject()) failed in \(phase.name): \(failure.message)"
+            if let line = failure.sourceLine { problem += " | \(line)" }
+            for call in failure.calls.dropFirst() {
+                problem += " < \(call.file):\(call.line)"
+                if !call.function.isEmpty { problem += " in \(call.function)" }
+            }
+            return [
+                Diagnostic(
+                    .error, "MG333", "script-failed", problem: problem, place: binding.place,
+                    mend: "mend the script; \(until)")
+            ]
+        case .schema(let finding):
+            return [
+                Diagnostic(
+                    .error, "MG334", "bad-script-schema", problem: "\(subject()): \(finding.problem)", place: binding.place,
+                    mend: "\(finding.mend); \(until)")
+            ]
+        case .arguments(let findings):
+            return findings.map { finding in
+                Diagnostic(
+                    .error, "MG335", "bad-script-argument", problem: "\(subject()): \(finding.problem)",
+                    place: binding.place, mend: "\(finding.mend); \(until)")
+            }
+        }
     }
 }

@@ -1,0 +1,85 @@
+// What is done to the requests of one route: its scripts in order, each with what does not change between requests.
+
+import Model
+import Scripting
+
+/// Why and how a request was treated, for `moongate explain`: the same engine, listened to.
+package struct MiddlewareEvent: Sendable, Hashable, CustomStringConvertible {
+    package enum Outcome: Sendable, Hashable {
+        case next
+        case responded(status: UInt16)
+        /// `refused` says what its failure policy did.
+        case failed(String, refused: Bool)
+        case skipped(String)
+        case rerouted(from: String, to: String)
+    }
+
+    package var script: String
+    package var version: String
+    package var phase: String
+    package var outcome: Outcome
+    /// `+ header: value`, `- header: value`, `path: /a → /b`, `upstream: x`, `tag variant=canary`.
+    package var edits: [String]
+
+    package var description: String {
+        var text = script.isEmpty ? phase : "\(script) (\(version)) \(phase)"
+        switch outcome {
+        case .next: text += edits.isEmpty ? ": nothing to do" : ""
+        case .responded(let status): text += ": responded \(status)"
+        case .failed(let message, let refused): text += ": failed, \(refused ? "refused" : "went on"): \(message)"
+        case .skipped(let why): text += ": skipped, \(why)"
+        case .rerouted(let from, let to): text += ": \(from) became \(to), matched again"
+        }
+        for edit in edits { text += "\n  \(edit)" }
+        return text
+    }
+}
+
+/// One script on one route.
+struct Step {
+    enum Runner {
+        case script(LoopScript)
+        /// No version is good. `true`: it guards something, so nobody passes its access phase.
+        case missing(guards: Bool)
+    }
+
+    var runner: Runner
+    var scene: ScriptScene
+    /// Distinguishes two bindings of one route to the same version, which do not share `ctx.state`.
+    var occurrence: Int32
+    /// `ScriptRun.script`.
+    var nameIndex: Int32
+    var phases: PhaseSet
+    /// The phases whose failure refuses the request.
+    var closedPhases: PhaseSet
+    var percent: Double
+    var wallNanoseconds: UInt64
+    var reference: String
+}
+
+/// The steps of a route.
+final class RoutePlan {
+    let steps: [Step]
+    let phases: PhaseSet
+
+    init(_ steps: [Step]) {
+        self.steps = steps
+        phases = steps.reduce(into: PhaseSet()) { $0.formUnion($1.phases) }
+    }
+}
+
+/// What the scripts of one request keep between their phases. Pooled.
+final class RequestState {
+    struct Entry {
+        var script: LoopScript
+        var request: VMRequest?
+        var machineNumber: UInt32
+        var occurrence: Int32
+        /// Place in `exchange.scriptRuns`; -1 before the first run.
+        var run: Int32 = -1
+        var isSampledOut: Bool
+    }
+
+    var entries: [Entry] = []
+    let shared = ScriptShared()
+}

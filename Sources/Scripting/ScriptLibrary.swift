@@ -1,0 +1,695 @@
+// The modules of Swift under `moongate`, for one VM. Every function returns its results or `nil, {code, message}`; a
+// mistake of the script (a wrong type) is an error at its line.
+
+import Model
+
+/// What the functions of one VM work on.
+///
+/// `@unchecked Sendable`: its VM belongs to one loop at a time, and nothing else calls it.
+package final class ScriptLibrary: @unchecked Sendable {
+    package let name: String
+    package let version: String
+    package private(set) var config = ScriptConfig()
+    package let log: ScriptLog
+    package let metrics: ScriptMetrics
+    package let clock: ScriptClock
+    package var random: RandomSource
+
+    private var split = Split()
+    private var scratch: [UInt8] = []
+    private var logBucket = TokenBucket(burst: 100, perSecond: 20)
+    private var suppressed = 0
+    private var patterns: [UInt64: Pattern] = [:]
+    private var blocks: [UInt64: [AddressBlock]] = [:]
+    /// Objects that the script makes are numbered from here on, beyond those of its config.
+    private var nextHandle: UInt64 = firstHandle
+    private static let firstHandle: UInt64 = 1 << 32
+    private var cells: [ScriptMetricCell] = []
+    private var cellPlaces: [ObjectIdentifier: UInt64] = [:]
+    private var cellHandles: [CellKey: UInt64] = [:]
+
+    private struct CellKey: Hashable {
+        var kind: ScriptMetrics.Kind
+        var name: [UInt8]
+        var labels: LuaValue
+    }
+
+    /// Places in `classes`.
+    private enum ClassPlace {
+        static let backend = 0
+        static let pattern = 1
+        static let blocks = 2
+        static let counter = 3
+        static let gauge = 4
+        static let histogram = 5
+    }
+
+    static let maxObjects = 1024
+    static let maxCells = 8192
+
+    package init(
+        name: String, version: String, log: ScriptLog, metrics: ScriptMetrics,
+        clock: ScriptClock = .system, random: RandomSource = RandomSource()
+    ) {
+        self.name = name
+        self.version = version
+        self.log = log
+        self.metrics = metrics
+        self.clock = clock
+        self.random = random
+    }
+
+    /// Before anything of the script runs but its top level: the numbers from 0 on stand for the objects of the config.
+    package func configure(_ config: ScriptConfig) {
+        self.config = config
+        for (i, text) in config.patterns.enumerated() {
+            // The schema has compiled it before.
+            patterns[UInt64(i)] = try? Pattern(Array(text.utf8))
+        }
+        for (i, list) in config.blocks.enumerated() { blocks[UInt64(i)] = list }
+    }
+
+    package static var backendClass: HandleClass { ScriptVM.handleClass(at: ClassPlace.backend) }
+
+    /// `ctx.config` with its objects.
+    package var configTree: LuaValue { Self.tree(config.root, config) }
+
+    private static func tree(_ value: ScriptConfig.Value, _ config: ScriptConfig) -> LuaValue {
+        switch value {
+        case .boolean(let flag): .bool(flag)
+        case .integer(let number): .integer(number)
+        case .number(let number): .number(number)
+        case .string(let text): .string(text)
+        case .pattern(let place): .handle(ScriptVM.handleClass(at: ClassPlace.pattern), UInt64(place))
+        case .blocks(let place): .handle(ScriptVM.handleClass(at: ClassPlace.blocks), UInt64(place))
+        case .backend(let place): .handle(backendClass, UInt64(place))
+        case .list(let items): .list(items.map { tree($0, config) })
+        case .map(let entries): .map(entries.map { LuaValue.Entry(.string($0.key), tree($0.value, config)) })
+        }
+    }
+
+    // MARK: Classes
+
+    package var classes: [HostClass] {
+        let counts = PhaseSet.all
+        return [
+            HostClass(
+                name: "backend",
+                methods: [
+                    HostFunction("__tostring") { [unowned self] call in
+                        guard let place = call.handle(0).flatMap({ Int(exactly: $0.id) }),
+                            config.backends.indices.contains(place)
+                        else { return .failed("this is no backend") }
+                        call.push(config.backends[place].text)
+                        return .done
+                    }
+                ]),
+            HostClass(
+                name: "regex",
+                methods: [
+                    HostFunction("test") { [unowned self] in patternTest(&$0) },
+                    HostFunction("match") { [unowned self] in patternMatch(&$0) },
+                    HostFunction("gsub") { [unowned self] in patternReplace(&$0) },
+                    HostFunction("__tostring") { [unowned self] call in
+                        guard let pattern = call.handle(0).flatMap({ patterns[$0.id] }) else {
+                            return .failed("this is no regex")
+                        }
+                        let text = pattern.pattern
+                        call.push(text.span)
+                        return .done
+                    },
+                ],
+                released: { [unowned self] id in
+                    if id >= Self.firstHandle { patterns[id] = nil }
+                }),
+            HostClass(
+                name: "cidr",
+                methods: [
+                    HostFunction("contains") { [unowned self] in blocksContain(&$0) },
+                    HostFunction("__tostring") { [unowned self] call in
+                        guard let list = call.handle(0).flatMap({ blocks[$0.id] }) else { return .failed("this is no cidr") }
+                        call.push(list.map(\.description).joined(separator: ","))
+                        return .done
+                    },
+                ],
+                released: { [unowned self] id in
+                    if id >= Self.firstHandle { blocks[id] = nil }
+                }),
+            HostClass(
+                name: "counter",
+                methods: [
+                    HostFunction("inc", phases: counts) { [unowned self] call in
+                        let by = call.isNil(1) ? 1 : call.number(1)
+                        guard let by, by >= 0, by.isFinite else { return .failed("a counter grows by a number that is not negative") }
+                        return cell(&call) { $0.add(by) }
+                    }
+                ]),
+            HostClass(
+                name: "gauge",
+                methods: [
+                    HostFunction("set", phases: counts) { [unowned self] call in
+                        guard let value = call.number(1), value.isFinite else { return .failed("a gauge is set to a number") }
+                        return cell(&call) { $0.set(value) }
+                    },
+                    HostFunction("inc", phases: counts) { [unowned self] call in
+                        let by = call.isNil(1) ? 1 : call.number(1)
+                        guard let by, by.isFinite else { return .failed("a gauge changes by a number") }
+                        return cell(&call) { $0.add(by) }
+                    },
+                    HostFunction("dec", phases: counts) { [unowned self] call in
+                        let by = call.isNil(1) ? 1 : call.number(1)
+                        guard let by, by.isFinite else { return .failed("a gauge changes by a number") }
+                        return cell(&call) { $0.add(-by) }
+                    },
+                ]),
+            HostClass(
+                name: "histogram",
+                methods: [
+                    HostFunction("observe", phases: counts) { [unowned self] call in
+                        guard let value = call.number(1), value.isFinite else { return .failed("a histogram observes a number") }
+                        return cell(&call) { $0.observe(value) }
+                    }
+                ]),
+        ]
+    }
+
+    // MARK: Functions
+
+    package var functions: [HostFunction] {
+        var list: [HostFunction] = []
+        for digest in Digest.allCases {
+            list.append(
+                HostFunction("hash.\(digest.rawValue)") { call in
+                    guard let hash = call.withBytes(0, digest.hash) else {
+                        return .failed("hash.\(digest.rawValue) takes a string")
+                    }
+                    guard let hash else { return Self.unavailable(digest, &call) }
+                    call.push(hash.span)
+                    return .done
+                })
+            list.append(
+                HostFunction("hash.\(digest.rawValue)_hex") { call in
+                    guard let hash = call.withBytes(0, digest.hash) else {
+                        return .failed("hash.\(digest.rawValue)_hex takes a string")
+                    }
+                    guard let hash else { return Self.unavailable(digest, &call) }
+                    let hex = Hex.encode(hash.span)
+                    call.push(hex.span)
+                    return .done
+                })
+        }
+        list += [
+            // An integer: Lua's own 64 bits, so that `% n` works on it.
+            HostFunction("hash.xxh64") { call in
+                guard let hash = call.withBytes(0, { XXH64.hash($0) }) else { return .failed("hash.xxh64 takes a string") }
+                call.push(Int64(bitPattern: hash))
+                return .done
+            },
+            HostFunction("hash.xxh64_hex") { call in
+                guard let hash = call.withBytes(0, { XXH64.hash($0) }) else {
+                    return .failed("hash.xxh64_hex takes a string")
+                }
+                var bytes: [UInt8] = []
+                for i in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: hash >> UInt64(56 - 8 * i))) }
+                let hex = Hex.encode(bytes.span)
+                call.push(hex.span)
+                return .done
+            },
+            Self.encoder("base64.encode") { Base64.encode($0) },
+            Self.decoder("base64.decode") { Base64.decode($0) },
+            Self.encoder("base64url.encode") { Base64.encode($0, urlSafe: true) },
+            Self.decoder("base64url.decode") { Base64.decode($0, urlSafe: true) },
+            Self.encoder("hex.encode") { Hex.encode($0) },
+            Self.decoder("hex.decode") { Hex.decode($0) },
+            Self.encoder("url.encode") { PercentEncoding.encode($0) },
+            Self.encoder("url.escape") { PercentEncoding.encode($0) },
+            Self.decoder("url.decode") { PercentEncoding.decode($0) },
+            HostFunction("url.parse") { call in
+                guard let text = call.string(0) else { return .failed("url.parse takes a string") }
+                guard let url = URLParts(text) else {
+                    call.pushFailure(code: "invalid", message: "this is no URL")
+                    return .done
+                }
+                var entries: [(String, LuaValue)] = [("path", .string(url.path))]
+                if let scheme = url.scheme { entries.append(("scheme", .string(scheme))) }
+                if let host = url.host { entries.append(("host", .string(host))) }
+                if let port = url.port { entries.append(("port", .integer(Int64(port)))) }
+                if let query = url.query { entries.append(("query", .string(query))) }
+                if let fragment = url.fragment { entries.append(("fragment", .string(fragment))) }
+                call.push(.map(entries))
+                return .done
+            },
+            HostFunction("uuid.v4") { [unowned self] call in
+                let text = UUIDText.v4(&random)
+                call.push(text.span)
+                return .done
+            },
+            HostFunction("uuid.v7") { [unowned self] call in
+                let text = UUIDText.v7(&random, milliseconds: UInt64(clamping: clock.wall()))
+                call.push(text.span)
+                return .done
+            },
+            HostFunction("random.int") { [unowned self] call in
+                guard let low = call.integer(0), let high = call.integer(1), low <= high else {
+                    return .failed("random.int takes two integers, the first not above the second")
+                }
+                call.push(Int64.random(in: low...high, using: &random))
+                return .done
+            },
+            HostFunction("random.bytes") { [unowned self] call in
+                guard let count = call.integer(0), (0...4096).contains(count) else {
+                    return .failed("random.bytes takes a count from 0 to 4096")
+                }
+                let bytes = random.bytes(Int(count))
+                call.push(bytes.span)
+                return .done
+            },
+            HostFunction("time.now") { [unowned self] call in
+                call.push(Double(clock.wall()) / 1000)
+                return .done
+            },
+            HostFunction("time.monotonic") { [unowned self] call in
+                call.push(Double(clock.monotonic() / 1_000_000) / 1000)
+                return .done
+            },
+            HostFunction("time.format") { call in
+                guard let seconds = call.number(0), abs(seconds) < 1e12 else {
+                    return .failed("time.format takes seconds since 1970")
+                }
+                let time = Int64((seconds * 1000).rounded())
+                let layout = call.string(1) ?? "rfc3339"
+                guard call.isNil(1) || call.string(1) != nil else { return .failed("the layout of time.format is a string") }
+                let text: String?
+                switch layout {
+                case "rfc3339": text = DateText.rfc3339(time)
+                case "http":
+                    var bytes: [UInt8] = []
+                    HTTPDate.append(Int64(seconds.rounded(.down)), to: &bytes)
+                    text = String(decoding: bytes, as: UTF8.self)
+                default: text = DateText.format(time, layout: layout)
+                }
+                guard let text else {
+                    return .failed("time.format takes \"rfc3339\", \"http\" or a layout of %Y %m %d %H %M %S %L %j %F %T %s, for years 0 to 9999")
+                }
+                call.push(text)
+                return .done
+            },
+            HostFunction("time.parse") { call in
+                guard let text = call.string(0) else { return .failed("time.parse takes a string") }
+                guard let time = DateText.parse(text) else {
+                    call.pushFailure(code: "invalid", message: "this is no date of RFC 3339")
+                    return .done
+                }
+                if time % 1000 == 0 { call.push(time / 1000) } else { call.push(Double(time) / 1000) }
+                return .done
+            },
+            HostFunction("time.parse_http") { [unowned self] call in
+                let now = clock.wall() / 1000
+                guard let time = call.withBytes(0, { HTTPDate.parse($0, now: now) }) else {
+                    return .failed("time.parse_http takes a string")
+                }
+                guard let time else {
+                    call.pushFailure(code: "invalid", message: "this is no date of HTTP")
+                    return .done
+                }
+                call.push(time)
+                return .done
+            },
+            HostFunction("ip.parse") { call in
+                guard let text = call.string(0) else { return .failed("ip.parse takes a string") }
+                guard let ip = IPAddress(text) else {
+                    call.pushFailure(code: "invalid", message: "this is no address")
+                    return .done
+                }
+                call.push(.map([("text", .string(ip.description)), ("version", .integer(ip.isV4 ? 4 : 6))]))
+                return .done
+            },
+            HostFunction("ip.cidr") { [unowned self] in makeBlocks(&$0) },
+            HostFunction("regex.compile") { [unowned self] in makePattern(&$0) },
+            HostFunction("split") { [unowned self] in split(&$0) },
+        ]
+        for level in ScriptLogLine.Level.allCases {
+            list.append(HostFunction("log.\(level.rawValue)") { [unowned self] in write(level, &$0) })
+        }
+        for (kind, place) in [
+            (ScriptMetrics.Kind.counter, ClassPlace.counter), (.gauge, ClassPlace.gauge),
+            (.histogram, ClassPlace.histogram),
+        ] {
+            list.append(
+                HostFunction("metrics.\(kind.rawValue)") { [unowned self] in metric(kind, place, &$0) })
+        }
+        for name in Self.later {
+            list.append(
+                HostFunction(name) { _ in .failed("moongate.\(name) is not available in this version of Moongate") })
+        }
+        return list
+    }
+
+    /// What SCRIPTING.md names and this version does not do: a call is an error that says so, and `check` finds it.
+    package static let later = [
+        "exposure", "kv", "http.fetch", "all", "sleep", "secret", "jwt.verify", "jwt.decode_unverified", "hmac.sha256",
+        "hmac.sha512", "hmac.verify",
+    ]
+
+    private static func unavailable(_ digest: Digest, _ call: inout HostCall) -> HostStatus {
+        call.pushFailure(code: "unavailable", message: "the cryptographic policy of this machine forbids \(digest.rawValue)")
+        return .done
+    }
+
+    private static func encoder(_ name: String, _ encode: @escaping @Sendable (Span<UInt8>) -> [UInt8]) -> HostFunction {
+        HostFunction(name) { call in
+            guard let text = call.withBytes(0, encode) else { return .failed("\(name) takes a string") }
+            call.push(text.span)
+            return .done
+        }
+    }
+
+    private static func decoder(_ name: String, _ decode: @escaping @Sendable (Span<UInt8>) -> [UInt8]?) -> HostFunction {
+        HostFunction(name) { call in
+            guard let result = call.withBytes(0, decode) else { return .failed("\(name) takes a string") }
+            guard let bytes = result else {
+                call.pushFailure(code: "invalid", message: "malformed input")
+                return .done
+            }
+            call.push(bytes.span)
+            return .done
+        }
+    }
+
+    // MARK: regex
+
+    private func makePattern(_ call: inout HostCall) -> HostStatus {
+        guard let text = call.bytes(0) else { return .failed("regex.compile takes a string") }
+        guard patterns.count < Self.maxObjects else {
+            call.pushFailure(code: "budget", message: "a script holds at most \(Self.maxObjects) patterns")
+            return .done
+        }
+        do throws(Pattern.Problem) {
+            patterns[nextHandle] = try Pattern(text)
+        } catch {
+            call.pushFailure(code: "syntax", message: "\(error.message) at offset \(error.offset)")
+            return .done
+        }
+        call.push(.handle(ScriptVM.handleClass(at: ClassPlace.pattern), nextHandle))
+        nextHandle += 1
+        return .done
+    }
+
+    private func pattern(_ call: borrowing HostCall) -> Pattern? { call.handle(0).flatMap { patterns[$0.id] } }
+
+    private func fail(_ failure: Pattern.Failure, _ call: inout HostCall) -> HostStatus {
+        switch failure {
+        case .budget: call.pushFailure(code: "budget", message: "the match took too long")
+        case .tooLarge: call.pushFailure(code: "too_large", message: "the result is longer than \(Pattern.resultBytes) bytes")
+        case .invalid(let message): call.pushFailure(code: "invalid", message: message)
+        }
+        return .done
+    }
+
+    private func patternTest(_ call: inout HostCall) -> HostStatus {
+        guard let pattern = pattern(call) else { return .failed("this is no regex") }
+        let result = call.withBytes(1) { text -> Result<Bool, Pattern.Failure> in
+            do throws(Pattern.Failure) { return .success(try pattern.test(text)) } catch { return .failure(error) }
+        }
+        switch result {
+        case .success(let hit): call.push(hit)
+        case .failure(let failure): return fail(failure, &call)
+        case nil:
+            // What is not there matches nothing: the usual argument is a header that may be missing.
+            guard call.isNil(1) else { return .failed("regex:test takes a string") }
+            call.push(false)
+        }
+        return .done
+    }
+
+    private func patternMatch(_ call: inout HostCall) -> HostStatus {
+        guard let pattern = pattern(call) else { return .failed("this is no regex") }
+        var start = 0
+        if !call.isNil(2) {
+            guard let place = call.integer(2), place >= 1 else { return .failed("the start of regex:match is an integer from 1") }
+            start = Int(clamping: place - 1)
+        }
+        let result = call.withBytes(1) { text -> Result<LuaValue, Pattern.Failure> in
+            do throws(Pattern.Failure) {
+                guard let ranges = try pattern.match(text, from: start) else { return .success(.nil) }
+                var entries: [LuaValue.Entry] = []
+                func value(_ range: Range<Int>) -> LuaValue {
+                    var bytes: [UInt8] = []
+                    bytes.append(text.extracting(range))
+                    return .bytes(bytes)
+                }
+                for (i, range) in ranges.enumerated() {
+                    if let range { entries.append(LuaValue.Entry(.integer(Int64(i)), value(range))) }
+                }
+                for (name, group) in pattern.names where group < ranges.count {
+                    if let range = ranges[group] { entries.append(LuaValue.Entry(.bytes(name), value(range))) }
+                }
+                return .success(.map(entries))
+            } catch {
+                return .failure(error)
+            }
+        }
+        switch result {
+        case .success(let groups): call.push(groups)
+        case .failure(let failure): return fail(failure, &call)
+        case nil:
+            guard call.isNil(1) else { return .failed("regex:match takes a string") }
+            call.pushNil()
+        }
+        return .done
+    }
+
+    private func patternReplace(_ call: inout HostCall) -> HostStatus {
+        guard let pattern = pattern(call) else { return .failed("this is no regex") }
+        guard let template = call.bytes(2) else { return .failed("regex:gsub takes a string and a replacement string") }
+        var limit = Int.max
+        if !call.isNil(3) {
+            guard let count = call.integer(3), count >= 0 else { return .failed("the limit of regex:gsub is a count") }
+            limit = Int(clamping: count)
+        }
+        let result = call.withBytes(1) { text -> Result<(text: [UInt8], count: Int), Pattern.Failure> in
+            do throws(Pattern.Failure) {
+                return .success(try pattern.replace(text, with: template.span, limit: limit))
+            } catch {
+                return .failure(error)
+            }
+        }
+        switch result {
+        case .success(let replaced):
+            call.push(replaced.text.span)
+            call.push(Int64(replaced.count))
+        case .failure(.invalid(let message)): return .failed(message)
+        case .failure(let failure): return fail(failure, &call)
+        case nil: return .failed("regex:gsub takes a string and a replacement string")
+        }
+        return .done
+    }
+
+    // MARK: ip
+
+    private func makeBlocks(_ call: inout HostCall) -> HostStatus {
+        var texts: [LuaValue] = []
+        switch call.value(0) {
+        case .list(let items): texts = items
+        case .bytes(let text): texts = [.bytes(text)]
+        default: return .failed("ip.cidr takes a list of blocks")
+        }
+        guard blocks.count < Self.maxObjects, texts.count <= Self.maxObjects else {
+            call.pushFailure(code: "budget", message: "a script holds at most \(Self.maxObjects) lists of blocks")
+            return .done
+        }
+        var list: [AddressBlock] = []
+        for item in texts {
+            guard let text = item.text, let block = AddressBlock(text) else {
+                call.pushFailure(code: "invalid", message: "\(item.text ?? "this") is no block of addresses")
+                return .done
+            }
+            list.append(block)
+        }
+        blocks[nextHandle] = list
+        call.push(.handle(ScriptVM.handleClass(at: ClassPlace.blocks), nextHandle))
+        nextHandle += 1
+        return .done
+    }
+
+    private func blocksContain(_ call: inout HostCall) -> HostStatus {
+        guard let list = call.handle(0).flatMap({ blocks[$0.id] }) else { return .failed("this is no cidr") }
+        guard let text = call.string(1) else { return .failed("cidr:contains takes an address") }
+        guard let ip = IPAddress(text) else {
+            call.pushFailure(code: "invalid", message: "this is no address")
+            return .done
+        }
+        call.push(list.contains { $0.contains(ip) })
+        return .done
+    }
+
+    // MARK: split
+
+    private func split(_ call: inout HostCall) -> HostStatus {
+        guard case .map(let options) = call.value(0) else {
+            return .failed("moongate.split takes a table: { name = …, unit = …, variants = { a = 50, b = 50 } }")
+        }
+        var name: [UInt8]?
+        var unit: [UInt8]?
+        var layer: [UInt8]?
+        var slots: ClosedRange<Int64> = 0...Int64(Split.slotCount - 1)
+        var variants: [Split.Variant] = []
+        for option in options {
+            switch (option.key.text, option.value) {
+            case ("name", .bytes(let text)): name = text
+            case ("unit", .bytes(let text)): unit = text
+            case ("unit", .integer(let number)): unit = Array(String(number).utf8)
+            case ("layer", .bytes(let text)): layer = text
+            case ("slots", .bytes(let text)):
+                guard let range = IntegerRange.parse(String(decoding: text, as: UTF8.self)),
+                    range.upperBound < Int64(Split.slotCount)
+                else { return .failed("the slots of moongate.split are a range within \"0-999\"") }
+                slots = range
+            case ("variants", .map(let entries)):
+                for entry in entries {
+                    guard let key = entry.key.text, let weight = entry.value.double, weight >= 0, weight.isFinite else {
+                        return .failed("the variants of moongate.split are names with weights that are not negative")
+                    }
+                    variants.append(Split.Variant(key, weight))
+                }
+            default:
+                let key = option.key.text ?? ""
+                let keys = ["name", "unit", "variants", "layer", "slots"]
+                if keys.contains(key) { return .failed("the \(key) of moongate.split is of the wrong type") }
+                let hint = EditDistance.nearest(to: key, among: keys).map { "; did you mean \"\($0)\"?" } ?? ""
+                return .failed("moongate.split does not know \"\(key)\"\(hint)")
+            }
+        }
+        guard let name, !name.isEmpty else { return .failed("moongate.split needs a name") }
+        guard let unit else { return .failed("moongate.split needs a unit") }
+        let space = layer ?? name
+        let bucket = split.bucket(layer: space.span, unit: unit.span)
+        let isIncluded = slots.contains(Int64(bucket))
+        let winner = split.choose(experiment: name.span, variants: variants, unit: unit.span)
+        guard let winner else { return .failed("moongate.split needs a variant with a weight above 0") }
+        var entries = [
+            LuaValue.Entry(.string("bucket"), .integer(Int64(bucket))),
+            LuaValue.Entry(.string("included"), .bool(isIncluded)),
+            LuaValue.Entry(.string("name"), .bytes(name)),
+            LuaValue.Entry(.string("unit"), .bytes(unit)),
+        ]
+        if isIncluded { entries.append(LuaValue.Entry(.string("variant"), .bytes(variants[winner].name))) }
+        call.push(.map(entries))
+        return .done
+    }
+
+    // MARK: log
+
+    private func write(_ level: ScriptLogLine.Level, _ call: inout HostCall) -> HostStatus {
+        guard let message = call.string(0) else { return .failed("log.\(level.rawValue) takes a message") }
+        guard logBucket.take(now: clock.monotonic()) else {
+            suppressed += 1
+            log.countSuppressed()
+            return .done
+        }
+        var fields: [ScriptLogLine.Field] = []
+        if case .map(let entries) = call.value(1) {
+            for entry in entries.prefix(16) {
+                fields.append(ScriptLogLine.Field(key: Self.shown(entry.key, 64), value: Self.shown(entry.value, 256)))
+            }
+            if entries.count > 16 {
+                fields.append(ScriptLogLine.Field(key: "fields_cut_off", value: String(entries.count - 16)))
+            }
+        } else if !call.isNil(1) {
+            return .failed("the fields of log.\(level.rawValue) are a table")
+        }
+        var requestID = ""
+        if let exchange = call.run?.exchange { requestID = exchange.request.text(exchange.idRange) }
+        log.append(
+            ScriptLogLine(
+                level: level, script: name, version: version, message: Self.cut(message, 1024), fields: fields,
+                suppressed: suppressed, requestID: requestID))
+        suppressed = 0
+        return .done
+    }
+
+    /// A failure of the script itself, in the same bucket as what it says.
+    package func report(_ failure: ScriptFailure, phase: ScriptPhase, requestID: String) {
+        guard logBucket.take(now: clock.monotonic()) else {
+            suppressed += 1
+            log.countSuppressed()
+            return
+        }
+        log.append(
+            ScriptLogLine(
+                level: .error, script: name, version: version, message: Self.cut(failure.description, 1024),
+                fields: [
+                    ScriptLogLine.Field(key: "phase", value: phase.name),
+                    ScriptLogLine.Field(key: "class", value: failure.kind.rawValue),
+                ], suppressed: suppressed, requestID: requestID))
+        suppressed = 0
+    }
+
+    private static func shown(_ value: LuaValue, _ limit: Int) -> String {
+        switch value {
+        case .nil: "nil"
+        case .null: "null"
+        case .bool(let flag): String(flag)
+        case .integer(let number): String(number)
+        case .number(let number): String(number)
+        case .bytes(let bytes): cut(String(decoding: bytes.prefix(limit + 1), as: UTF8.self), limit)
+        case .list: "(list)"
+        case .map: "(table)"
+        case .handle: "(object)"
+        case .opaque: "(value)"
+        }
+    }
+
+    private static func cut(_ text: String, _ limit: Int) -> String {
+        text.utf8.count <= limit ? text : String(decoding: Array(text.utf8.prefix(limit)), as: UTF8.self) + "…"
+    }
+
+    // MARK: metrics
+
+    private func metric(_ kind: ScriptMetrics.Kind, _ place: Int, _ call: inout HostCall) -> HostStatus {
+        guard let nameBytes = call.bytes(0) else { return .failed("metrics.\(kind.rawValue) takes a name") }
+        let labelTree = call.value(1)
+        let key = CellKey(kind: kind, name: nameBytes, labels: labelTree)
+        if let known = cellHandles[key] {
+            call.push(.handle(ScriptVM.handleClass(at: place), known))
+            return .done
+        }
+        var labels: [ScriptMetrics.Label] = []
+        switch labelTree {
+        case .nil: break
+        case .map(let entries):
+            for entry in entries {
+                guard let name = entry.key.text else { return .failed("the labels of a metric are a table of names and values") }
+                switch entry.value {
+                case .bytes, .integer, .number, .bool: labels.append(ScriptMetrics.Label(name, Self.shown(entry.value, 128)))
+                default: return .failed("the label \(name) is neither a string, a number nor a boolean")
+                }
+            }
+        default: return .failed("the labels of a metric are a table of names and values")
+        }
+        switch metrics.cell(kind, String(decoding: nameBytes, as: UTF8.self), labels, script: name) {
+        case .failure(let refusal): return .failed(refusal.message)
+        case .success(let found):
+            let handle: UInt64
+            if let known = cellPlaces[ObjectIdentifier(found.cell)] {
+                handle = known
+            } else {
+                handle = UInt64(cells.count)
+                cells.append(found.cell)
+                cellPlaces[ObjectIdentifier(found.cell)] = handle
+            }
+            // What is folded is looked up, and so counted, each time.
+            if !found.folded, cellHandles.count < Self.maxCells { cellHandles[key] = handle }
+            call.push(.handle(ScriptVM.handleClass(at: place), handle))
+            return .done
+        }
+    }
+
+    private func cell(_ call: inout HostCall, _ body: (ScriptMetricCell) -> Void) -> HostStatus {
+        guard let place = call.handle(0).flatMap({ Int(exactly: $0.id) }), cells.indices.contains(place) else {
+            return .failed("this is no metric")
+        }
+        body(cells[place])
+        return .done
+    }
+}

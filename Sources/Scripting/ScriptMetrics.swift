@@ -1,0 +1,202 @@
+// `moongate.metrics`, and what the engine itself counts about scripts. Shared by all loops: a cell is looked up under a
+// lock once, and held by its VM from then on.
+
+import Synchronization
+
+/// A counter, a gauge or a histogram with one set of labels.
+package final class ScriptMetricCell: Sendable {
+    struct Value {
+        var sum = 0.0
+        var count: UInt64 = 0
+        /// By upper bound; not cumulative.
+        var buckets: [UInt64] = []
+    }
+
+    /// In seconds, Prometheus's own.
+    package static let bounds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+
+    private let value = Mutex(Value())
+
+    package func add(_ amount: Double) { value.withLock { $0.sum += amount } }
+    package func set(_ amount: Double) { value.withLock { $0.sum = amount } }
+
+    package func observe(_ amount: Double) {
+        let bucket = Self.bounds.firstIndex { amount <= $0 } ?? Self.bounds.count
+        value.withLock { value in
+            if value.buckets.isEmpty { value.buckets = [UInt64](repeating: 0, count: Self.bounds.count + 1) }
+            value.buckets[bucket] += 1
+            value.count += 1
+            value.sum += amount
+        }
+    }
+
+    var current: Value { value.withLock { $0 } }
+}
+
+package final class ScriptMetrics: Sendable {
+    package enum Kind: String, Sendable, Hashable {
+        case counter
+        case gauge
+        case histogram
+    }
+
+    package struct Label: Sendable, Hashable, Comparable {
+        package var name: String
+        package var value: String
+
+        package init(_ name: String, _ value: String) {
+            self.name = name
+            self.value = value
+        }
+
+        package static func < (a: Self, b: Self) -> Bool { (a.name, a.value) < (b.name, b.value) }
+    }
+
+    package struct Refusal: Error, Sendable, Hashable {
+        package var message: String
+    }
+
+    package static let prefix = "moongate_script_"
+    /// Sets of labels of one metric of one script; the rest is folded.
+    package static let labelSets = 64
+    /// Metrics of one script.
+    package static let families = 64
+
+    private struct Family {
+        var kind: Kind
+        var cells: [[Label]: ScriptMetricCell] = [:]
+        /// Sets of labels by script.
+        var sets: [String: Int] = [:]
+    }
+
+    private struct State {
+        var families: [String: Family] = [:]
+        var familiesOfScript: [String: Int] = [:]
+        var folded: [String: UInt64] = [:]
+    }
+
+    /// The engine's own names below the prefix, which scripts cannot take.
+    private static let reserved: Set<String> = [
+        "runs_total", "errors_total", "cpu_seconds", "responses_total", "breaker_open", "memory_bytes",
+        "labels_folded_total", "log_suppressed_total", "log_dropped_total", "skipped_total",
+    ]
+
+    private let state = Mutex(State())
+
+    package init() {}
+
+    /// The cell of a metric, made at its first use. `script` becomes a label of its own. Beyond the cap the values of all
+    /// labels are `other`, and each such look-up is counted.
+    package func cell(
+        _ kind: Kind, _ name: String, _ labels: [Label], script: String
+    ) -> Result<(cell: ScriptMetricCell, folded: Bool), Refusal> {
+        guard Self.isName(name), name.utf8.count <= 128 else {
+            return .failure(Refusal(message: "a metric's name is letters, digits and _, and begins with no digit"))
+        }
+        if Self.reserved.contains(name) {
+            return .failure(Refusal(message: "\"\(name)\" is a metric of Moongate itself; take another name"))
+        }
+        guard labels.count <= 8 else { return .failure(Refusal(message: "a metric has at most 8 labels")) }
+        for label in labels {
+            guard Self.isName(label.name), !label.name.hasPrefix("__"), label.name != "le", label.name != "script",
+                label.name.utf8.count <= 64
+            else { return .failure(Refusal(message: "\"\(label.name)\" cannot be the name of a label")) }
+            guard label.value.utf8.count <= 128 else {
+                return .failure(Refusal(message: "the value of label \(label.name) is longer than 128 bytes"))
+            }
+        }
+        let own = Label("script", script)
+        let key = (labels + [own]).sorted()
+        return state.withLock { state in
+            if state.families[name] == nil {
+                let count = state.familiesOfScript[script, default: 0]
+                guard count < Self.families else {
+                    return .failure(Refusal(message: "a script has at most \(Self.families) metrics"))
+                }
+                state.familiesOfScript[script] = count + 1
+                state.families[name] = Family(kind: kind)
+            }
+            guard let family = state.families[name], family.kind == kind else {
+                return .failure(Refusal(message: "\"\(name)\" is a \(state.families[name]?.kind.rawValue ?? "") already"))
+            }
+            if let cell = family.cells[key] { return .success((cell, false)) }
+            let sets = family.sets[script, default: 0]
+            guard sets < Self.labelSets else {
+                state.folded[script, default: 0] += 1
+                let other = (labels.map { Label($0.name, "other") } + [own]).sorted()
+                if let cell = family.cells[other] { return .success((cell, true)) }
+                let cell = ScriptMetricCell()
+                state.families[name]?.cells[other] = cell
+                return .success((cell, true))
+            }
+            let cell = ScriptMetricCell()
+            state.families[name]?.sets[script] = sets + 1
+            state.families[name]?.cells[key] = cell
+            return .success((cell, false))
+        }
+    }
+
+    /// Look-ups that were folded, by script.
+    package var folded: [String: UInt64] { state.withLock { $0.folded } }
+
+    private static func isName(_ text: String) -> Bool {
+        guard let first = text.utf8.first, !(48...57).contains(first) else { return false }
+        return text.utf8.allSatisfy {
+            (97...122).contains($0) || (65...90).contains($0) || (48...57).contains($0) || $0 == 95
+        }
+    }
+
+    // MARK: Prometheus text
+
+    /// Appends every metric in the text format of Prometheus, sorted by name.
+    package func write(to text: inout String) {
+        let families = state.withLock { $0.families }
+        for (name, family) in families.sorted(by: { $0.key < $1.key }) {
+            let full = Self.prefix + name
+            text += "# TYPE \(full) \(family.kind.rawValue)\n"
+            for (labels, cell) in family.cells.sorted(by: { $0.key.lexicographicallyPrecedes($1.key) }) {
+                let value = cell.current
+                guard family.kind == .histogram else {
+                    text += "\(full)\(Self.braces(labels)) \(Self.number(value.sum))\n"
+                    continue
+                }
+                var total: UInt64 = 0
+                for (i, bound) in ScriptMetricCell.bounds.enumerated() {
+                    if i < value.buckets.count { total += value.buckets[i] }
+                    text += "\(full)_bucket\(Self.braces(labels + [Label("le", Self.number(bound))])) \(total)\n"
+                }
+                text += "\(full)_bucket\(Self.braces(labels + [Label("le", "+Inf")])) \(value.count)\n"
+                text += "\(full)_sum\(Self.braces(labels)) \(Self.number(value.sum))\n"
+                text += "\(full)_count\(Self.braces(labels)) \(value.count)\n"
+            }
+        }
+        let folded = folded
+        guard !folded.isEmpty else { return }
+        text += "# TYPE \(Self.prefix)labels_folded_total counter\n"
+        for (script, count) in folded.sorted(by: { $0.key < $1.key }) {
+            text += "\(Self.prefix)labels_folded_total\(Self.braces([Label("script", script)])) \(count)\n"
+        }
+    }
+
+    package static func braces(_ labels: [Label]) -> String {
+        if labels.isEmpty { return "" }
+        let list = labels.map { label in
+            var value = ""
+            for letter in label.value.unicodeScalars {
+                switch letter {
+                case "\\": value += "\\\\"
+                case "\"": value += "\\\""
+                case "\n": value += "\\n"
+                default: value.unicodeScalars.append(letter)
+                }
+            }
+            return "\(label.name)=\"\(value)\""
+        }
+        return "{" + list.joined(separator: ",") + "}"
+    }
+
+    package static func number(_ value: Double) -> String {
+        if let whole = Int64(exactly: value) { return String(whole) }
+        return value.isNaN ? "NaN" : value.isInfinite ? (value > 0 ? "+Inf" : "-Inf") : String(value)
+    }
+}
