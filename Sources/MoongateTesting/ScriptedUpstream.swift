@@ -214,7 +214,7 @@ package final class ScriptedUpstream: Sendable {
             let status = line.start
             let method = session.request?.method ?? "GET"
             var answer = line
-            if line.body == Array("${echo}".utf8) { answer.body = session.request?.head }
+            if line.body == Array("@echo".utf8) { answer.body = session.request?.head }
             let code = Int(status.prefix { $0 != " " }) ?? 200
             let bare = code / 100 == 1 || code == 204 || code == 304
             let bytes = answer.serialised(
