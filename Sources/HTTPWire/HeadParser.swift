@@ -72,7 +72,7 @@ package struct HeadParser: Sendable {
     }
 
     /// Some byte of a head has arrived, and the head is not complete.
-    package var hasBegun: Bool { position > 0 }
+    package private(set) var hasBegun = false
 
     /// Reads on. `head` must be the same until the answer is other than `.needMore`; it is emptied at the first byte
     /// of a head, and the parser is ready for the next head after `.complete`.
@@ -86,10 +86,11 @@ package struct HeadParser: Sendable {
         _ bytes: Span<UInt8>, limits: HeadLimits, into head: inout MessageHead
     ) -> HeadProgress {
         do throws(Refusal) {
-            if position == 0 {
+            if !hasBegun {
                 head.removeAll()
                 guard try scan(bytes, limits, &head) else {
                     head.bytes.append(bytes)
+                    hasBegun = !bytes.isEmpty
                     return .needMore
                 }
                 let consumed = Int(position)
