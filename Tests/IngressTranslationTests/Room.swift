@@ -1,1 +1,0 @@
-// Tests of the room IngressTranslation: one file per source file.

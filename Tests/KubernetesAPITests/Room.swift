@@ -1,1 +1,0 @@
-// Tests of the room KubernetesAPI: one file per source file.

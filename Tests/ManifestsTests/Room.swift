@@ -1,1 +1,0 @@
-// Tests of the room Manifests: one file per source file.
