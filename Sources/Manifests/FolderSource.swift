@@ -31,7 +31,14 @@ package final class FolderSource: Sendable {
     /// Held by the thread while it runs, so that `stop` can wait for its end.
     private let running = NSCondition()
     private let isRunning = Atomic<Bool>(false)
-    private let first: Mutex<FolderReader?>
+    private let first: Mutex<State?>
+
+    /// What the thread takes over from `init`.
+    private struct State: Sendable {
+        var reader: FolderReader
+        var watches: Watches
+        var isPolling: Bool
+    }
 
     /// What the folder held when the source was made.
     package let initial: FolderContents
@@ -44,23 +51,34 @@ package final class FolderSource: Sendable {
         root: String, limits: FolderLimits = FolderLimits(), timing: Timing = Timing(), handler: @escaping Handler
     ) throws(FolderFault) {
         var reader = FolderReader(root: root, limits: limits)
-        initial = try reader.load()
+        var contents = try reader.load()
+        let inotify = Inotify()
+        var watches = Watches(root: root)
+        var isPolling = true
+        if let inotify {
+            // What changes between the reading and the watching would never be told: read once more under watch, and
+            // again while there are directories that were not watched when they were read. Nothing is read twice.
+            while watches.follow(reader.directories, with: inotify) { contents = try reader.load() }
+            isPolling = watches.isRefused
+        }
+        if isPolling { contents.diagnostics.append(Self.pollingDiagnostic(root)) }
+        initial = contents
         self.root = root
         self.timing = timing
         self.handler = handler
-        inotify = Inotify()
-        first = Mutex(reader)
+        self.inotify = inotify
+        first = Mutex(State(reader: reader, watches: watches, isPolling: isPolling))
     }
 
     /// Begins to watch. A second call does nothing.
     package func start() {
-        guard let reader = first.withLock({ reader in
-            defer { reader = nil }
-            return reader
+        guard let state = first.withLock({ state in
+            defer { state = nil }
+            return state
         }) else { return }
         isRunning.store(true, ordering: .sequentiallyConsistent)
         let thread = Thread { [self] in
-            run(reader)
+            run(state)
             running.lock()
             isRunning.store(false, ordering: .sequentiallyConsistent)
             running.broadcast()
@@ -83,79 +101,109 @@ package final class FolderSource: Sendable {
 
     private var shouldStop: Bool { isStopped.load(ordering: .sequentiallyConsistent) }
 
-    private func run(_ reader: FolderReader) {
-        var reader = reader
+    private func run(_ state: State) {
+        var reader = state.reader
+        var watches = state.watches
+        var isPolling = state.isPolling
         var last = initial
-        var watches = Watches(root: root)
-        // Between the first reading and the first watch something may have changed: look once more at once.
-        var dirty: Set<String> = []
-        var isPolling = false
+        var change = Change()
+        var discarded = 0
         while !shouldStop {
-            var added = false
-            repeat {
-                if let contents = try? reader.load(dirty: dirty) {
-                    publish(contents, isPolling: isPolling, last: &last)
-                }
-                dirty = []
-                // A directory that is new may have been filled before it was watched.
-                added = inotify.map { watches.follow(reader.directories, with: $0) } ?? false
-                isPolling = inotify == nil || watches.isRefused
-            } while added && !shouldStop
-            if let inotify, !isPolling {
-                dirty = waitForChange(inotify, watches)
-            } else {
+            guard let inotify, !isPolling else {
                 Thread.sleep(forTimeInterval: Double(timing.pollMilliseconds) / 1_000)
+                guard let contents = try? reader.load() else { continue }
+                if let inotify {
+                    _ = watches.follow(reader.directories, with: inotify)
+                    isPolling = watches.isRefused
+                }
+                publish(contents, isPolling: isPolling, last: &last)
+                continue
             }
+            waitForQuiet(inotify, watches, &change)
+            guard !shouldStop else { return }
+            var look = reader
+            guard let contents = try? look.load(dirty: change.dirty) else {
+                change = Change()
+                continue
+            }
+            // A file that somebody began to write while it was being read may have been taken by half: then this look
+            // is as if it had not been, its memory of what was last good included.
+            var late = Change()
+            late.take(inotify.wait(milliseconds: 0), watches)
+            if !late.open.isEmpty, discarded < Self.mostDiscarded {
+                discarded += 1
+                change.add(late)
+                continue
+            }
+            discarded = 0
+            reader = look
+            publish(contents, isPolling: isPolling, last: &last)
+            change = late
+            while watches.follow(reader.directories, with: inotify), !shouldStop {
+                // A directory that is new may have been filled before it was watched.
+                if let contents = try? reader.load() { publish(contents, isPolling: isPolling, last: &last) }
+            }
+            isPolling = watches.isRefused
         }
     }
 
-    private func publish(_ contents: FolderContents, isPolling: Bool, last: inout FolderContents) {
-        var contents = contents
-        if isPolling {
-            contents.diagnostics.append(
-                ManifestCode.polling.diagnostic(
-                    "the kernel refuses to watch the folder", at: .init(file: root),
-                    mend: "raise fs.inotify.max_user_watches or max_user_instances; changes are found all the same"))
-        }
-        guard contents != last, !shouldStop else { return }
-        last = contents
-        handler(contents)
-    }
+    private static let mostDiscarded = 5
 
-    /// Waits for a change and then for quiet. Answers the files that were written, relative to the folder.
-    private func waitForChange(_ inotify: Inotify, _ watches: Watches) -> Set<String> {
+    /// What has been heard of a change so far.
+    private struct Change {
+        /// Files to be read again, relative to the folder.
         var dirty: Set<String> = []
+        /// Files that somebody is in the middle of writing.
         var open: Set<String> = []
         var begun: ContinuousClock.Instant?
-        let clock = ContinuousClock()
-        var wait = timing.rescanMilliseconds
-        while !shouldStop {
-            let events = inotify.wait(milliseconds: wait)
-            guard !shouldStop else { return dirty }
-            var matters = false
+
+        mutating func take(_ events: [Inotify.Event], _ watches: Watches) {
             for event in events {
                 guard let path = watches.path(of: event) else { continue }
-                matters = true
+                begun = begun ?? ContinuousClock.now
                 dirty.insert(path)
                 if event.isModify { open.insert(path) }
                 if event.endsWriting { open.remove(path) }
             }
-            let now = clock.now
-            if begun == nil, !matters {
-                if events.isEmpty { return dirty }
-                continue
-            }
-            let start = begun ?? now
-            begun = start
-            let bound = open.isEmpty ? timing.boundMilliseconds : timing.writerMilliseconds
-            let left = Duration.milliseconds(bound) - (now - start)
-            if left <= .zero { return dirty }
-            // Quiet, and nobody is in the middle of a file.
-            if events.isEmpty, open.isEmpty { return dirty }
-            let leftMilliseconds = Int(left.components.seconds) * 1_000 + Int(left.components.attoseconds / 1_000_000_000_000_000)
-            wait = max(1, min(open.isEmpty ? timing.quietMilliseconds : leftMilliseconds, leftMilliseconds))
         }
-        return dirty
+
+        mutating func add(_ other: Change) {
+            dirty.formUnion(other.dirty)
+            open = other.open
+            begun = begun ?? other.begun
+        }
+    }
+
+    /// Waits for a change and then until it is over: quiet, with no file half written, or the bound is reached. Comes back
+    /// without a change when it is time to look anyway.
+    private func waitForQuiet(_ inotify: Inotify, _ watches: Watches, _ change: inout Change) {
+        while !shouldStop {
+            var wait = timing.rescanMilliseconds
+            if let begun = change.begun {
+                let bound = change.open.isEmpty ? timing.boundMilliseconds : timing.writerMilliseconds
+                let passed = (ContinuousClock.now - begun) / .milliseconds(1)
+                guard passed < Double(bound) else { return }
+                let left = bound - Int(passed)
+                wait = max(1, change.open.isEmpty ? min(timing.quietMilliseconds, left) : left)
+            }
+            let events = inotify.wait(milliseconds: wait)
+            guard !events.isEmpty else { return }
+            change.take(events, watches)
+        }
+    }
+
+    private static func pollingDiagnostic(_ root: String) -> Diagnostic {
+        ManifestCode.polling.diagnostic(
+            "the kernel refuses to watch the folder", at: Place(file: root),
+            mend: "raise fs.inotify.max_user_watches or max_user_instances; changes are found all the same")
+    }
+
+    private func publish(_ contents: FolderContents, isPolling: Bool, last: inout FolderContents) {
+        var contents = contents
+        if isPolling { contents.diagnostics.append(Self.pollingDiagnostic(root)) }
+        guard contents != last, !shouldStop else { return }
+        last = contents
+        handler(contents)
     }
 }
 
