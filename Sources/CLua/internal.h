@@ -20,7 +20,7 @@ enum {
     MG_MAX_CLOSE_DEPTH = 8,     // closing inside closing; Lua 5.4.4 does not count these C levels
     MG_TREE_DEPTH = 64,         // nesting of JSON and of values that cross the border
     MG_TREE_VALUES = 65536,
-    MG_JSON_LIMIT = 1 << 20,
+    MG_JSON_LIMIT = 1 << 19,
     MG_SMALL = 512,             // allocations up to here come from size classes
     MG_GRAIN = 16,
     MG_CLASSES = MG_SMALL / MG_GRAIN,

@@ -73,14 +73,14 @@ static void mg_small_give(mg_vm *vm, void *block, size_t size) {
 
 static int mg_size_log(size_t size) { return 63 - __builtin_clzll((unsigned long long)size); }
 
-// One instruction is not a unit of time: comparing two strings of 1 MiB takes as long as a million additions. So the
+// One instruction is not a unit of time: comparing two long strings takes as long as a million additions. So the
 // longer the longest living string, the fewer instructions pass between two looks at the clock.
 int mg_interval(const mg_vm *vm) {
     if (vm->killed != MG_ERROR_NONE || vm->refusals != vm->refusals_seen) return 1;
     for (int log = mg_size_log(vm->string_cap) + 1; log >= 12; log--) {
         if (log < 64 && vm->long_strings[log] > 0) {
-            int interval = MG_HOOK_INTERVAL >> (log - 11);
-            return interval > 2 ? interval : 2;
+            int interval = MG_HOOK_INTERVAL >> (log - 10);
+            return interval > 1 ? interval : 1;
         }
     }
     return MG_HOOK_INTERVAL;
@@ -534,7 +534,8 @@ static void mg_error_budget(mg_vm *vm) {
         mg_error_say(vm, "the CPU budget of %.3g ms is used up", (double)vm->cpu_limit / 1e6);
         break;
     case MG_ERROR_MEMORY:
-        mg_error_say(vm, "the memory limit of %.4g MiB is reached", (double)vm->cap / 1048576.0);
+        mg_error_say(vm, "the memory limit is reached (%.4g MiB in all, %d KiB for one string)",
+                     (double)vm->cap / 1048576.0, (int)(vm->string_cap / 1024));
         break;
     case MG_ERROR_WALL:
         mg_error_say(vm, "the time limit is reached");
@@ -1157,7 +1158,7 @@ mg_vm *mg_vm_create(const mg_limits *limits, const mg_host *host, void *host_con
     mg_vm *vm = calloc(1, sizeof(mg_vm));
     if (vm == NULL) return NULL;
     vm->cap = limits->memory != 0 ? limits->memory : (size_t)8 << 20;
-    vm->string_cap = vm->cap / 8;
+    vm->string_cap = vm->cap / 16; // one instruction on a string takes time in proportion to its length
     if (vm->string_cap < 65536) vm->string_cap = 65536;
     vm->block_cap = vm->cap / 2;
     vm->cpu_limit = limits->cpu_ns != 0 ? limits->cpu_ns : 5000000;

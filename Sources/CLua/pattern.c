@@ -52,7 +52,8 @@ enum {
     MG_SPACE = 16,
     MG_CONTROL = 32,
     MG_PUNCT = 64,
-    MG_HEX = 128
+    MG_HEX = 128,
+    MG_ZERO = 256
 };
 
 // The classes of the C locale, whatever the process has set.
@@ -64,6 +65,7 @@ static unsigned mg_class_of(unsigned c) {
     if ((c | 0x20) - 'a' < 6u) class |= MG_HEX;
     if (c == ' ' || c - 9u < 5u) class |= MG_SPACE;
     if (c < 32 || c == 127) class |= MG_CONTROL;
+    if (c == 0) class |= MG_ZERO;
     if (c > 32 && c < 127 && !(class & (MG_ALPHA | MG_DIGIT))) class |= MG_PUNCT;
     return class;
 }
@@ -81,6 +83,7 @@ static bool mg_in_class(unsigned c, unsigned letter) {
     case 'u': wanted = MG_UPPER; break;
     case 'w': wanted = MG_ALPHA | MG_DIGIT; break;
     case 'x': wanted = MG_HEX; break;
+    case 'z': wanted = MG_ZERO; break; // not documented since 5.2, still there
     default: return letter == c;
     }
     if ((mg_class_of(letter) & MG_ALPHA) == 0) return letter == c;
@@ -246,7 +249,7 @@ static ptrdiff_t mg_match_here(mg_matcher *m, size_t s, size_t p) {
         } else if (c == '%' && p + 1 < pattern_length && pattern[p + 1] - '0' < 10u) {
             int number = pattern[p + 1] - '0';
             if (number == 0 || (uint32_t)number > m->level || m->captures[number - 1].length == MG_OPEN) {
-                luaL_error(m->L, "invalid capture index %%%d in pattern", number);
+                luaL_error(m->L, "invalid capture index %%%d", number);
             }
             ptrdiff_t length = m->captures[number - 1].length;
             failed = true;
@@ -367,7 +370,7 @@ static void mg_begin(mg_matcher *m, lua_State *L, const char *subject, size_t su
 // Pushes a capture; capture 0 of a pattern without any is the whole match.
 static void mg_push_capture(mg_matcher *m, uint32_t index, size_t from, size_t to) {
     if (index >= m->level) {
-        if (index != 0) luaL_error(m->L, "invalid capture index %%%d in replacement string", (int)index + 1);
+        if (index != 0) luaL_error(m->L, "invalid capture index %%%d", (int)index + 1);
         lua_pushlstring(m->L, (const char *)m->subject + from, to - from);
         return;
     }
@@ -392,9 +395,8 @@ static int mg_push_captures(mg_matcher *m, bool whole, size_t from, size_t to) {
 static bool mg_is_plain(const char *pattern, size_t length) {
     for (size_t i = 0; i < length; i++) {
         switch (pattern[i]) {
-        case '^': case '$': case '*': case '+': case '?': case '.': case '(': case ')': case '[': case ']': case '%':
-        case '-':
-            return false;
+        case '^': case '$': case '*': case '+': case '?': case '.': case '(': case '[': case '%': case '-':
+            return false; // a closing bracket alone stands for itself
         default:
             break;
         }

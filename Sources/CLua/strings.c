@@ -49,7 +49,7 @@ static int mg_str_byte(lua_State *L) {
     const char *text = luaL_checklstring(L, 1, &length);
     lua_Integer first = luaL_optinteger(L, 2, 1);
     size_t from = mg_start(first, length);
-    size_t to = mg_end(luaL_optinteger(L, 3, (lua_Integer)from), length);
+    size_t to = mg_end(luaL_optinteger(L, 3, first), length);
     if (from > to) return 0;
     if (to - from >= MG_MAX_RESULTS) return luaL_error(L, "string slice too long");
     int count = (int)(to - from) + 1;
@@ -169,8 +169,9 @@ static int mg_utf8_codepoint(lua_State *L) {
     mg_vm *vm = mg_of(L);
     size_t length;
     luaL_checklstring(L, 1, &length);
-    size_t from = mg_start(luaL_optinteger(L, 2, 1), length);
-    size_t to = mg_end(luaL_optinteger(L, 3, (lua_Integer)from), length);
+    lua_Integer first = luaL_optinteger(L, 2, 1);
+    size_t from = mg_start(first, length);
+    size_t to = mg_end(luaL_optinteger(L, 3, first), length);
     if (to >= from && to - from >= MG_MAX_RESULTS) return luaL_error(L, "string slice too long");
     int results = vm->stock_codepoint(L);
     mg_charge(L, vm, (size_t)results);

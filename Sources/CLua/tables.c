@@ -110,7 +110,7 @@ static int mg_tab_concat(lua_State *L) {
     for (lua_Integer i = first; i <= last; i++) {
         lua_geti(L, 1, i);
         if (!lua_isstring(L, -1)) {
-            return luaL_error(L, "invalid value (at index %I) in table for 'concat'", (LUAI_UACINT)i);
+            return luaL_error(L, "invalid value (%s) at index %I in table for 'concat'", luaL_typename(L, -1), (LUAI_UACINT)i);
         }
         size_t length;
         lua_tolstring(L, -1, &length);

@@ -5,7 +5,7 @@ import CLua
 package import Model
 
 /// The surroundings of a script that do not change from request to request.
-package final class ScriptScene {
+package final class ScriptScene: Sendable {
     package let ingressNamespace: [UInt8]
     package let ingressName: [UInt8]
     package let rule: [UInt8]
