@@ -447,7 +447,11 @@ static int mg_wrap_finish(lua_State *L, mg_vm *vm, lua_State *co, mg_entered ent
         lua_xmove(co, L, 1);
         break;
     }
-    if (lua_type(L, -1) == LUA_TSTRING) {
+    // Lua puts the place of the call in front; a message of the API has its place already, and stays what it is.
+    lua_rawgeti(L, LUA_REGISTRYINDEX, MG_REF_API_ERROR);
+    bool placed = lua_rawequal(L, -1, -2);
+    lua_pop(L, 1);
+    if (!placed && lua_type(L, -1) == LUA_TSTRING) {
         luaL_where(L, 1);
         lua_insert(L, -2);
         lua_concat(L, 2);

@@ -25,6 +25,7 @@ enum {
     MG_GRAIN = 16,
     MG_CLASSES = MG_SMALL / MG_GRAIN,
     MG_SLAB = 16384,
+    MG_SHORT_STRETCH_NS = 20000, // what a stretch between two waits counts for when its clock was not read
     MG_MAX_CHOICES = 16384,
     MG_KEY_SLOTS = 256,
     MG_MAX_HANDLE_CLASSES = 64,

@@ -859,12 +859,13 @@ static bool mg_suspend(mg_vm *vm, mg_slot *slot, lua_State *co) {
     slot->co = co;
     slot->phase = vm->phase;
     slot->wall_deadline = vm->wall_deadline;
-    slot->cpu_used = vm->cpu_limit - vm->cpu_budget;
+    // A stretch too short for its clock to be read still counts, or a script could live on such stretches.
+    uint64_t left = vm->cpu_budget > MG_SHORT_STRETCH_NS ? vm->cpu_budget - MG_SHORT_STRETCH_NS : 0;
     if (vm->armed) {
-        uint64_t left = vm->cpu_deadline;
         uint64_t now = mg_thread_cpu_ns();
-        slot->cpu_used = vm->cpu_limit - (left > now ? left - now : 0);
+        left = vm->cpu_deadline > now ? vm->cpu_deadline - now : 0;
     }
+    slot->cpu_used = vm->cpu_limit > left ? vm->cpu_limit - left : 0;
     vm->waiting++;
     return true;
 }
@@ -1372,8 +1373,9 @@ bool mg_vm_load(mg_vm *vm) {
     bool good;
     if (lua_gettop(co) <= MG_PHASE_COUNT || !lua_istable(co, MG_PHASE_COUNT + 1)) {
         vm->error.kind = MG_ERROR_API;
-        mg_error_say(vm, "the script returned %s; it must return a table of phases",
-                     lua_gettop(co) <= MG_PHASE_COUNT ? "nothing" : luaL_typename(co, MG_PHASE_COUNT + 1));
+        bool nothing = lua_gettop(co) <= MG_PHASE_COUNT;
+        mg_error_say(vm, "the script returned %s%s; it must return a table of phases", nothing ? "" : "a ",
+                     nothing ? "nothing" : luaL_typename(co, MG_PHASE_COUNT + 1));
         good = false;
     } else {
         lua_settop(co, MG_PHASE_COUNT + 1);
