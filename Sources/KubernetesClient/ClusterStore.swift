@@ -1,0 +1,309 @@
+// What the cluster says, as far as we know it: reflectors write, the control loop reads. A change says what kind of work
+// it makes, so that endpoints take the short road and our own writes of a status make none.
+
+package import KubernetesAPI
+
+/// Everything that is known of the cluster at one moment.
+package struct ClusterObjects: Sendable, Equatable {
+    package var ingresses: [ObjectName: Ingress] = [:]
+    package var classes: [ObjectName: IngressClass] = [:]
+    package var services: [ObjectName: Service] = [:]
+    package var slices: [ObjectName: EndpointSlice] = [:]
+    package var secrets: [ObjectName: Secret] = [:]
+    package var configMaps: [ObjectName: ConfigMap] = [:]
+
+    package init() {}
+}
+
+/// What a difference between two versions of an object matters for.
+package enum ChangeWeight: Sendable, Equatable {
+    /// Bookkeeping of the API server.
+    case none
+    /// Its status: of interest to whoever writes statuses.
+    case status
+    /// Where the endpoints of a Service are.
+    case endpoints
+    /// What is served.
+    case meaning
+}
+
+/// A kind that the store holds.
+package protocol StoredResource: APIResource {
+    static func update<Result>(
+        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: Self]) -> Result
+    ) -> Result
+    /// How much the change from another version of this object matters.
+    func weight(ofChangeFrom old: Self) -> ChangeWeight
+    /// How much it matters that this object comes or goes.
+    static var weightOfPresence: ChangeWeight { get }
+}
+
+extension StoredResource {
+    package static var weightOfPresence: ChangeWeight { .meaning }
+}
+
+extension ObjectMeta {
+    /// What an author wrote, without the versions that every write moves.
+    fileprivate func saysTheSame(as other: ObjectMeta, annotations compared: Bool = true) -> Bool {
+        uid == other.uid && labels == other.labels && (!compared || annotations == other.annotations)
+            && creationTimestamp == other.creationTimestamp && deletionTimestamp == other.deletionTimestamp
+    }
+}
+
+extension Ingress: StoredResource {
+    package static func update<Result>(
+        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: Ingress]) -> Result
+    ) -> Result { body(&objects.ingresses) }
+
+    package func weight(ofChangeFrom old: Ingress) -> ChangeWeight {
+        guard metadata.saysTheSame(as: old.metadata), spec == old.spec else { return .meaning }
+        // A new version matters to the writer of statuses even if the status stands: it patches against the version.
+        return status == old.status && metadata.resourceVersion == old.metadata.resourceVersion ? .none : .status
+    }
+}
+
+extension IngressClass: StoredResource {
+    package static func update<Result>(
+        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: IngressClass]) -> Result
+    ) -> Result { body(&objects.classes) }
+
+    package func weight(ofChangeFrom old: IngressClass) -> ChangeWeight {
+        metadata.saysTheSame(as: old.metadata) && spec == old.spec ? .none : .meaning
+    }
+}
+
+extension Service: StoredResource {
+    package static func update<Result>(
+        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: Service]) -> Result
+    ) -> Result { body(&objects.services) }
+
+    package func weight(ofChangeFrom old: Service) -> ChangeWeight {
+        guard metadata.saysTheSame(as: old.metadata), spec == old.spec else { return .meaning }
+        return status == old.status ? .none : .status
+    }
+}
+
+extension EndpointSlice: StoredResource {
+    package static func update<Result>(
+        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: EndpointSlice]) -> Result
+    ) -> Result { body(&objects.slices) }
+
+    package static var weightOfPresence: ChangeWeight { .endpoints }
+
+    package func weight(ofChangeFrom old: EndpointSlice) -> ChangeWeight {
+        // Its annotations are the endpoint controller's notes to itself.
+        metadata.saysTheSame(as: old.metadata, annotations: false) && addressType == old.addressType
+            && endpoints == old.endpoints && ports == old.ports ? .none : .endpoints
+    }
+
+    /// The Service that it belongs to.
+    package var service: ObjectName? {
+        metadata.labels[Self.serviceLabel].map { ObjectName(namespace: metadata.namespace, name: $0) }
+    }
+}
+
+extension Secret: StoredResource {
+    package static func update<Result>(
+        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: Secret]) -> Result
+    ) -> Result { body(&objects.secrets) }
+
+    package func weight(ofChangeFrom old: Secret) -> ChangeWeight {
+        metadata.saysTheSame(as: old.metadata) && type == old.type && data == old.data ? .none : .meaning
+    }
+}
+
+extension ConfigMap: StoredResource {
+    package static func update<Result>(
+        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: ConfigMap]) -> Result
+    ) -> Result { body(&objects.configMaps) }
+
+    package func weight(ofChangeFrom old: ConfigMap) -> ChangeWeight {
+        metadata.saysTheSame(as: old.metadata) && data == old.data && binaryData == old.binaryData ? .none : .meaning
+    }
+}
+
+/// Work that changes have made since it was last taken.
+package struct StoreChanges: Sendable, Equatable {
+    /// Counts every change that matters, so that a waiter sees whether more came.
+    package var count: UInt64 = 0
+    /// What is served may be another.
+    package var meaning = false
+    /// Services whose endpoints may be others.
+    package var endpoints: Set<ObjectName> = []
+    package var status = false
+
+    package init() {}
+
+    package var isEmpty: Bool { !meaning && endpoints.isEmpty && !status }
+}
+
+/// One kind in one scope: what a reflector follows.
+package struct StoreSource: Sendable, Hashable, CustomStringConvertible {
+    package var kind: String
+    package var scope: WatchScope
+
+    package init(kind: String, scope: WatchScope) {
+        self.kind = kind
+        self.scope = scope
+    }
+
+    package var description: String { "\(kind) in \(scope)" }
+}
+
+/// How it stands with one source.
+package struct SourceState: Sendable, Equatable {
+    /// It was listed completely once.
+    package var isListed = false
+    /// What it is in trouble with, and since when; nil when the API server answered last.
+    package var trouble: APIError.Code?
+    package var troubledSince: Duration?
+    package var message: String?
+
+    package init() {}
+}
+
+package struct StoreState: Sendable {
+    package var objects = ClusterObjects()
+    package var changes = StoreChanges()
+    package var sources: [StoreSource: SourceState] = [:]
+    /// Objects that can't be read, with what is wrong; their last good versions stand in `objects`.
+    package var unreadable: [StoreSource: [ObjectName: UnreadableObject]] = [:]
+
+    package init() {}
+}
+
+package final class ClusterStore: Sendable {
+    package let board = Board(StoreState())
+    private let clock: any ControlClock
+
+    package init(clock: any ControlClock) { self.clock = clock }
+
+    /// What a reflector is to be given; from here on, the source counts as one that must be listed.
+    package func listener<Object: StoredResource>(
+        for type: Object.Type, in scope: WatchScope
+    ) -> @Sendable (ReflectorNews<Object>) -> Void {
+        let source = StoreSource(kind: Object.kind, scope: scope)
+        board.update { state in state.sources[source] = SourceState() }
+        return { [self] news in hear(news, from: source) }
+    }
+
+    /// A source that is no longer followed; its objects go with it.
+    package func drop<Object: StoredResource>(_ type: Object.Type, in scope: WatchScope) {
+        let source = StoreSource(kind: Object.kind, scope: scope)
+        board.update { state in
+            state.sources[source] = nil
+            state.unreadable[source] = nil
+            let names = Object.update(&state.objects) { held in held.keys.filter(scope.covers) }
+            for name in names { Self.remove(Object.self, name, &state) }
+        }
+    }
+
+    /// Takes the work that has gathered.
+    package func takeChanges() -> StoreChanges {
+        board.update { state in
+            let changes = state.changes
+            state.changes = StoreChanges()
+            state.changes.count = changes.count
+            return changes
+        }
+    }
+
+    /// Only the Services whose endpoints changed; everything else stays for later.
+    package func takeEndpointChanges() -> Set<ObjectName> {
+        board.update { state in
+            let services = state.changes.endpoints
+            state.changes.endpoints = []
+            return services
+        }
+    }
+
+    private func hear<Object: StoredResource>(_ news: ReflectorNews<Object>, from source: StoreSource) {
+        let now = clock.now()
+        board.update { state in
+            // A reflector that was stopped may still finish its sentence.
+            guard state.sources[source] != nil else { return }
+            switch news {
+            case .listed(let objects, let unreadable):
+                Self.replace(objects, unreadable: unreadable, of: source, &state)
+                if state.sources[source]?.isListed == false {
+                    state.sources[source]?.isListed = true
+                    // Readiness may hang on this, even if the list was empty.
+                    state.changes.count += 1
+                    state.changes.meaning = true
+                }
+            case .changed(let object):
+                state.unreadable[source]?[object.metadata.objectName] = nil
+                Self.put(object, &state)
+            case .removed(let name):
+                state.unreadable[source]?[name] = nil
+                Self.remove(Object.self, name, &state)
+            case .unreadable(let object):
+                state.unreadable[source, default: [:]][object.name] = object
+                state.changes.count += 1
+                state.changes.meaning = true
+            case .healthy:
+                state.sources[source]?.trouble = nil
+                state.sources[source]?.troubledSince = nil
+                state.sources[source]?.message = nil
+            case .trouble(let error):
+                if state.sources[source]?.trouble == nil {
+                    state.sources[source]?.troubledSince = now
+                    state.changes.count += 1
+                }
+                state.sources[source]?.trouble = error.code
+                state.sources[source]?.message = error.message
+            }
+        }
+    }
+
+    /// The new contents stand at once and whole; only what differs makes work.
+    private static func replace<Object: StoredResource>(
+        _ objects: [Object], unreadable: [UnreadableObject], of source: StoreSource, _ state: inout StoreState
+    ) {
+        let before = state.unreadable[source] ?? [:]
+        let after = Dictionary(unreadable.map { ($0.name, $0) }, uniquingKeysWith: { $1 })
+        state.unreadable[source] = after.isEmpty ? nil : after
+        if before != after {
+            state.changes.count += 1
+            state.changes.meaning = true
+        }
+        var kept = Set(after.keys)
+        kept.reserveCapacity(objects.count)
+        for object in objects {
+            kept.insert(object.metadata.objectName)
+            put(object, &state)
+        }
+        let gone = Object.update(&state.objects) { held in
+            held.keys.filter { source.scope.covers($0) && !kept.contains($0) }
+        }
+        for name in gone { remove(Object.self, name, &state) }
+    }
+
+    private static func put<Object: StoredResource>(_ object: Object, _ state: inout StoreState) {
+        let old = Object.update(&state.objects) { held in held.updateValue(object, forKey: object.metadata.objectName) }
+        let weight = old.map { object.weight(ofChangeFrom: $0) } ?? Object.weightOfPresence
+        note(weight, old, object, &state.changes)
+    }
+
+    private static func remove<Object: StoredResource>(
+        _ type: Object.Type, _ name: ObjectName, _ state: inout StoreState
+    ) {
+        guard let old = Object.update(&state.objects, { held in held.removeValue(forKey: name) }) else { return }
+        note(Object.weightOfPresence, old, nil, &state.changes)
+    }
+
+    private static func note<Object: StoredResource>(
+        _ weight: ChangeWeight, _ old: Object?, _ new: Object?, _ changes: inout StoreChanges
+    ) {
+        switch weight {
+        case .none: return
+        case .status: changes.status = true
+        case .meaning: changes.meaning = true
+        case .endpoints:
+            for slice in [old as? EndpointSlice, new as? EndpointSlice] {
+                if let service = slice?.service { changes.endpoints.insert(service) }
+            }
+        }
+        changes.count += 1
+    }
+}
