@@ -68,11 +68,11 @@ package final class APIServer: Sendable {
     private let control = Mutex(Control())
     private let tls: TLSConfiguration?
     /// Every request that came in, in order, as authorisation sees it; tests wait on it.
-    package let requests = Board([Attributes]())
+    package let requests = Watched([Attributes]())
     /// How many watches are open now.
-    package let watchCount = Board(0)
+    package let watchCount = Watched(0)
     /// Moves with every write, so that tests can wait for what others write.
-    package let writes = Board(0)
+    package let writes = Watched(0)
 
     package init(tls: TLSConfiguration? = nil) {
         self.tls = tls
@@ -212,7 +212,7 @@ package final class APIServer: Sendable {
         let written = try change { state throws(Refusal) in
             guard let kind = Self.kind(Object.plural) else { throw Self.unknown }
             if Object.isNamespaced { Self.addNamespace(namespace, &state) }
-            let key = ObjectKey(plural: kind.plural, namespace: namespace, name: object.metadata.name)
+            let key = StoredKey(plural: kind.plural, namespace: namespace, name: object.metadata.name)
             guard state.objects[key] != nil else {
                 var fresh = json
                 fresh["metadata"]?["resourceVersion"] = nil
@@ -234,7 +234,7 @@ package final class APIServer: Sendable {
             let namespace = json[path: ["metadata", "namespace"]]?.string ?? ""
             let name = json[path: ["metadata", "name"]]?.string ?? ""
             if !namespace.isEmpty { Self.addNamespace(namespace, &control.state) }
-            control.state.force(json, ObjectKey(plural: plural, namespace: namespace, name: name))
+            control.state.force(json, StoredKey(plural: plural, namespace: namespace, name: name))
         }
         writes.update { $0 += 1 }
     }
@@ -258,7 +258,7 @@ package final class APIServer: Sendable {
 
     package func get<Object: APIResource>(_ type: Object.Type, namespace: String, name: String) throws -> Object? {
         let json = control.withLock { control in
-            control.state.objects[ObjectKey(plural: Object.plural, namespace: namespace, name: name)]
+            control.state.objects[StoredKey(plural: Object.plural, namespace: namespace, name: name)]
         }
         return try json.map(Self.object)
     }
@@ -291,7 +291,7 @@ package final class APIServer: Sendable {
     private static func kind(_ plural: String) -> APIServerKind? { APIServerKind.all.first { $0.plural == plural } }
 
     private static func addNamespace(_ name: String, _ state: inout APIServerState) {
-        let key = ObjectKey(plural: "namespaces", namespace: "", name: name)
+        let key = StoredKey(plural: "namespaces", namespace: "", name: name)
         guard state.objects[key] == nil else { return }
         state.force(
             ["kind": "Namespace", "apiVersion": "v1", "metadata": ["name": .string(name), "uid": .string("ns-\(name)")]], key)
@@ -450,7 +450,7 @@ package final class APIServer: Sendable {
 
 extension APIServerState {
     /// Past every check.
-    mutating func force(_ json: JSONValue, _ key: ObjectKey) {
+    mutating func force(_ json: JSONValue, _ key: StoredKey) {
         version += 1
         var object = json
         object["metadata"]?["resourceVersion"] = .string(String(version))

@@ -3,7 +3,7 @@
 import KubernetesAPI
 
 /// The kind and the name of an object.
-struct ObjectKey: Hashable, Comparable, Sendable {
+struct StoredKey: Hashable, Comparable, Sendable {
     var plural: String
     var namespace: String
     var name: String
@@ -41,7 +41,7 @@ struct Selection: Sendable {
     var labels: LabelSelector?
     var fields: FieldSelector?
 
-    func covers(_ key: ObjectKey) -> Bool {
+    func covers(_ key: StoredKey) -> Bool {
         key.plural == kind.plural && (namespace == nil || namespace == key.namespace)
     }
 
@@ -55,7 +55,7 @@ struct Selection: Sendable {
 
 struct Change: Sendable {
     var version: Int
-    var key: ObjectKey
+    var key: StoredKey
     var old: JSONValue?
     var new: JSONValue?
 }
@@ -72,7 +72,7 @@ struct Watcher: Sendable {
 struct APIServerState: Sendable {
     /// Versions begin high, so that nothing takes a small number for one.
     var version = 1_000
-    var objects: [ObjectKey: JSONValue] = [:]
+    var objects: [StoredKey: JSONValue] = [:]
     var history: [Change] = []
     /// Versions before this are no longer kept.
     var compactedBefore = 0
@@ -99,7 +99,7 @@ struct APIServerState: Sendable {
         }
         let name = metadata["name"]?.string ?? ""
         try check(sent, kind, namespace: namespace, name: name)
-        let key = ObjectKey(plural: kind.plural, namespace: namespace, name: name)
+        let key = StoredKey(plural: kind.plural, namespace: namespace, name: name)
         guard objects[key] == nil else {
             throw Refusal(code: 409, reason: "AlreadyExists", message: "\(kind.qualified) \"\(name)\" already exists")
         }
@@ -108,7 +108,7 @@ struct APIServerState: Sendable {
                 code: 400, reason: "BadRequest", message: "resourceVersion should not be set on objects to be created")
         }
         if kind.isNamespaced {
-            guard objects[ObjectKey(plural: "namespaces", namespace: "", name: namespace)] != nil else {
+            guard objects[StoredKey(plural: "namespaces", namespace: "", name: namespace)] != nil else {
                 throw Refusal(code: 404, reason: "NotFound", message: "namespaces \"\(namespace)\" not found")
             }
             metadata["namespace"] = .string(namespace)
@@ -142,7 +142,7 @@ struct APIServerState: Sendable {
     }
 
     private mutating func update(
-        _ key: ObjectKey, _ old: JSONValue, to sent: JSONValue, _ kind: APIServerKind, status: Bool
+        _ key: StoredKey, _ old: JSONValue, to sent: JSONValue, _ kind: APIServerKind, status: Bool
     ) throws(Refusal) -> JSONValue {
         let oldMetadata = old["metadata"] ?? [:]
         if let version = sent[path: ["metadata", "resourceVersion"]]?.string, !version.isEmpty,
@@ -199,15 +199,15 @@ struct APIServerState: Sendable {
         return last
     }
 
-    func find(_ kind: APIServerKind, _ namespace: String, _ name: String) throws(Refusal) -> (ObjectKey, JSONValue) {
-        let key = ObjectKey(plural: kind.plural, namespace: namespace, name: name)
+    func find(_ kind: APIServerKind, _ namespace: String, _ name: String) throws(Refusal) -> (StoredKey, JSONValue) {
+        let key = StoredKey(plural: kind.plural, namespace: namespace, name: name)
         guard let object = objects[key] else {
             throw Refusal(code: 404, reason: "NotFound", message: "\(kind.qualified) \"\(name)\" not found")
         }
         return (key, object)
     }
 
-    private mutating func commit(_ object: JSONValue, _ key: ObjectKey) -> JSONValue {
+    private mutating func commit(_ object: JSONValue, _ key: StoredKey) -> JSONValue {
         version += 1
         var object = object
         object["metadata"]?["resourceVersion"] = .string(String(version))

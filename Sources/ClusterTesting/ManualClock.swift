@@ -19,7 +19,7 @@ package final class ManualClock: ControlClock {
 
     private let state: Mutex<State>
     /// How many sleep now, and how many sleeps there were: what a test waits for before it moves the time.
-    package let sleeping = Board((now: 0, total: 0))
+    package let sleeping = Watched((now: 0, total: 0))
 
     package init(jumping: Bool = false) { state = Mutex(State(jumps: jumping)) }
 

@@ -3,18 +3,6 @@
 
 package import KubernetesAPI
 
-/// Everything that is known of the cluster at one moment.
-package struct ClusterObjects: Sendable, Equatable {
-    package var ingresses: [ObjectName: Ingress] = [:]
-    package var classes: [ObjectName: IngressClass] = [:]
-    package var services: [ObjectName: Service] = [:]
-    package var slices: [ObjectName: EndpointSlice] = [:]
-    package var secrets: [ObjectName: Secret] = [:]
-    package var configMaps: [ObjectName: ConfigMap] = [:]
-
-    package init() {}
-}
-
 /// What a difference between two versions of an object matters for.
 package enum ChangeWeight: Sendable, Equatable {
     /// Bookkeeping of the API server.
@@ -29,9 +17,10 @@ package enum ChangeWeight: Sendable, Equatable {
 
 /// A kind that the store holds.
 package protocol StoredResource: APIResource {
-    static func update<Result>(
-        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: Self]) -> Result
-    ) -> Result
+    /// Puts the object in, and answers with the one that it replaces.
+    static func put(_ object: Self, into objects: inout ObjectSet) -> Self?
+    static func take(_ name: ObjectName, from objects: inout ObjectSet) -> Self?
+    static func names(in objects: ObjectSet) -> [ObjectName]
     /// How much the change from another version of this object matters.
     func weight(ofChangeFrom old: Self) -> ChangeWeight
     /// How much it matters that this object comes or goes.
@@ -51,9 +40,13 @@ extension ObjectMeta {
 }
 
 extension Ingress: StoredResource {
-    package static func update<Result>(
-        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: Ingress]) -> Result
-    ) -> Result { body(&objects.ingresses) }
+    package static func put(_ object: Ingress, into objects: inout ObjectSet) -> Ingress? {
+        objects.ingresses.updateValue(object, forKey: object.metadata.objectName)
+    }
+    package static func take(_ name: ObjectName, from objects: inout ObjectSet) -> Ingress? {
+        objects.ingresses.removeValue(forKey: name)
+    }
+    package static func names(in objects: ObjectSet) -> [ObjectName] { Array(objects.ingresses.keys) }
 
     package func weight(ofChangeFrom old: Ingress) -> ChangeWeight {
         guard metadata.saysTheSame(as: old.metadata), spec == old.spec else { return .meaning }
@@ -63,9 +56,15 @@ extension Ingress: StoredResource {
 }
 
 extension IngressClass: StoredResource {
-    package static func update<Result>(
-        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: IngressClass]) -> Result
-    ) -> Result { body(&objects.classes) }
+    package static func put(_ object: IngressClass, into objects: inout ObjectSet) -> IngressClass? {
+        objects.ingressClasses.updateValue(object, forKey: object.metadata.name)
+    }
+    package static func take(_ name: ObjectName, from objects: inout ObjectSet) -> IngressClass? {
+        objects.ingressClasses.removeValue(forKey: name.name)
+    }
+    package static func names(in objects: ObjectSet) -> [ObjectName] {
+        objects.ingressClasses.keys.map { ObjectName(namespace: "", name: $0) }
+    }
 
     package func weight(ofChangeFrom old: IngressClass) -> ChangeWeight {
         metadata.saysTheSame(as: old.metadata) && spec == old.spec ? .none : .meaning
@@ -73,20 +72,28 @@ extension IngressClass: StoredResource {
 }
 
 extension Service: StoredResource {
-    package static func update<Result>(
-        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: Service]) -> Result
-    ) -> Result { body(&objects.services) }
+    package static func put(_ object: Service, into objects: inout ObjectSet) -> Service? {
+        objects.services.updateValue(object, forKey: object.metadata.objectName)
+    }
+    package static func take(_ name: ObjectName, from objects: inout ObjectSet) -> Service? {
+        objects.services.removeValue(forKey: name)
+    }
+    package static func names(in objects: ObjectSet) -> [ObjectName] { Array(objects.services.keys) }
 
     package func weight(ofChangeFrom old: Service) -> ChangeWeight {
-        guard metadata.saysTheSame(as: old.metadata), spec == old.spec else { return .meaning }
-        return status == old.status ? .none : .status
+        // Its status is where we are reached, if it is the one that is published.
+        metadata.saysTheSame(as: old.metadata) && spec == old.spec && status == old.status ? .none : .meaning
     }
 }
 
 extension EndpointSlice: StoredResource {
-    package static func update<Result>(
-        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: EndpointSlice]) -> Result
-    ) -> Result { body(&objects.slices) }
+    package static func put(_ object: EndpointSlice, into objects: inout ObjectSet) -> EndpointSlice? {
+        objects.endpointSlices.updateValue(object, forKey: object.metadata.objectName)
+    }
+    package static func take(_ name: ObjectName, from objects: inout ObjectSet) -> EndpointSlice? {
+        objects.endpointSlices.removeValue(forKey: name)
+    }
+    package static func names(in objects: ObjectSet) -> [ObjectName] { Array(objects.endpointSlices.keys) }
 
     package static var weightOfPresence: ChangeWeight { .endpoints }
 
@@ -103,9 +110,13 @@ extension EndpointSlice: StoredResource {
 }
 
 extension Secret: StoredResource {
-    package static func update<Result>(
-        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: Secret]) -> Result
-    ) -> Result { body(&objects.secrets) }
+    package static func put(_ object: Secret, into objects: inout ObjectSet) -> Secret? {
+        objects.secrets.updateValue(object, forKey: object.metadata.objectName)
+    }
+    package static func take(_ name: ObjectName, from objects: inout ObjectSet) -> Secret? {
+        objects.secrets.removeValue(forKey: name)
+    }
+    package static func names(in objects: ObjectSet) -> [ObjectName] { Array(objects.secrets.keys) }
 
     package func weight(ofChangeFrom old: Secret) -> ChangeWeight {
         metadata.saysTheSame(as: old.metadata) && type == old.type && data == old.data ? .none : .meaning
@@ -113,9 +124,13 @@ extension Secret: StoredResource {
 }
 
 extension ConfigMap: StoredResource {
-    package static func update<Result>(
-        _ objects: inout ClusterObjects, _ body: (inout [ObjectName: ConfigMap]) -> Result
-    ) -> Result { body(&objects.configMaps) }
+    package static func put(_ object: ConfigMap, into objects: inout ObjectSet) -> ConfigMap? {
+        objects.configMaps.updateValue(object, forKey: object.metadata.objectName)
+    }
+    package static func take(_ name: ObjectName, from objects: inout ObjectSet) -> ConfigMap? {
+        objects.configMaps.removeValue(forKey: name)
+    }
+    package static func names(in objects: ObjectSet) -> [ObjectName] { Array(objects.configMaps.keys) }
 
     package func weight(ofChangeFrom old: ConfigMap) -> ChangeWeight {
         metadata.saysTheSame(as: old.metadata) && data == old.data && binaryData == old.binaryData ? .none : .meaning
@@ -163,7 +178,7 @@ package struct SourceState: Sendable, Equatable {
 }
 
 package struct StoreState: Sendable {
-    package var objects = ClusterObjects()
+    package var objects = ObjectSet()
     package var changes = StoreChanges()
     package var sources: [StoreSource: SourceState] = [:]
     /// Objects that can't be read, with what is wrong; their last good versions stand in `objects`.
@@ -173,7 +188,7 @@ package struct StoreState: Sendable {
 }
 
 package final class ClusterStore: Sendable {
-    package let board = Board(StoreState())
+    package let board = Watched(StoreState())
     private let clock: any ControlClock
 
     package init(clock: any ControlClock) { self.clock = clock }
@@ -193,8 +208,7 @@ package final class ClusterStore: Sendable {
         board.update { state in
             state.sources[source] = nil
             state.unreadable[source] = nil
-            let names = Object.update(&state.objects) { held in held.keys.filter(scope.covers) }
-            for name in names { Self.remove(Object.self, name, &state) }
+            for name in Object.names(in: state.objects).filter(scope.covers) { Self.remove(Object.self, name, &state) }
         }
     }
 
@@ -273,14 +287,12 @@ package final class ClusterStore: Sendable {
             kept.insert(object.metadata.objectName)
             put(object, &state)
         }
-        let gone = Object.update(&state.objects) { held in
-            held.keys.filter { source.scope.covers($0) && !kept.contains($0) }
-        }
+        let gone = Object.names(in: state.objects).filter { source.scope.covers($0) && !kept.contains($0) }
         for name in gone { remove(Object.self, name, &state) }
     }
 
     private static func put<Object: StoredResource>(_ object: Object, _ state: inout StoreState) {
-        let old = Object.update(&state.objects) { held in held.updateValue(object, forKey: object.metadata.objectName) }
+        let old = Object.put(object, into: &state.objects)
         let weight = old.map { object.weight(ofChangeFrom: $0) } ?? Object.weightOfPresence
         note(weight, old, object, &state.changes)
     }
@@ -288,7 +300,7 @@ package final class ClusterStore: Sendable {
     private static func remove<Object: StoredResource>(
         _ type: Object.Type, _ name: ObjectName, _ state: inout StoreState
     ) {
-        guard let old = Object.update(&state.objects, { held in held.removeValue(forKey: name) }) else { return }
+        guard let old = Object.take(name, from: &state.objects) else { return }
         note(Object.weightOfPresence, old, nil, &state.changes)
     }
 

@@ -15,7 +15,7 @@ package actor EventRecorder {
     /// Bounded: under pressure the newest are dropped, because the same findings come again.
     private var queue: [EventNote] = []
     private static let queueLimit = 1_000
-    private let waiting = Board(0)
+    private let waiting = Watched(0)
 
     package init(
         client: APIClient, controller: String, instance: String, clock: any ControlClock, log: Logger,

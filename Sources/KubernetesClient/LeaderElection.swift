@@ -17,7 +17,7 @@ package final class LeaderElection: Sendable {
     private let terms: ElectionMachine.Terms
     private let clock: any ControlClock
     private let log: Logger
-    private let board: Board<State>
+    private let board: Watched<State>
 
     package init(
         client: APIClient, lease: ObjectName, identity: String, terms: ElectionMachine.Terms = ElectionMachine.Terms(),
@@ -32,7 +32,7 @@ package final class LeaderElection: Sendable {
         log[metadataKey: "lease"] = "\(lease)"
         log[metadataKey: "identity"] = "\(identity)"
         self.log = log
-        board = Board(State(machine: ElectionMachine(identity: identity, terms: terms)))
+        board = Watched(State(machine: ElectionMachine(identity: identity, terms: terms)))
     }
 
     /// To be asked before each write: it turns false by itself when the lease could not be renewed in time.

@@ -3,7 +3,7 @@
 import Synchronization
 
 /// Holds a value; whoever waits is woken when the value becomes what it waits for. Writers never wait for readers.
-package final class Board<Value: Sendable>: Sendable {
+package final class Watched<Value: Sendable>: Sendable {
     private struct Waiter {
         var id: UInt64
         var isMet: @Sendable (Value) -> Bool
