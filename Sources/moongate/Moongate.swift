@@ -9,5 +9,5 @@ struct Moongate: AsyncParsableCommand {
         commandName: "moongate",
         abstract: "A Kubernetes Ingress controller and edge proxy with middleware in Lua.",
         version: "0.1.0",
-        subcommands: [RunCommand.self, CheckCommand.self, EchoCommand.self])
+        subcommands: [RunCommand.self, CheckCommand.self, ExplainCommand.self, EchoCommand.self])
 }

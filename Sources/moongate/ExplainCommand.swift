@@ -1,0 +1,144 @@
+// `moongate explain`: what would happen to a request, and why.
+
+import ArgumentParser
+import Foundation
+import FoundationNetworking
+import Manifests
+import Middlewares
+import Model
+import Proxy
+
+struct ExplainCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "explain", abstract: "Say what would happen to a request, decision by decision.",
+        usage: """
+            moongate explain DIR 'GET https://shop.test/cart' [-H 'name: value'] [--cookie k=v]
+            moongate explain --admin http://127.0.0.1:9901 'GET https://shop.test/cart' [-H 'name: value']
+            """)
+
+    @Argument(help: ArgumentHelp("A folder of manifests (not with --admin), then the request.", valueName: "dir> <request"))
+    var arguments: [String]
+    @Option(name: .customShort("H"), help: ArgumentHelp("A header; repeat for several.", valueName: "name: value"))
+    var header: [String] = []
+    @Option(help: ArgumentHelp("A cookie; repeat for several.", valueName: "name=value"))
+    var cookie: [String] = []
+    @Option(help: ArgumentHelp("Ask a running instance at its admin address.", valueName: "url"))
+    var admin: String?
+    @Option(help: ArgumentHelp("The address that the request comes from.", valueName: "ip"))
+    var from = "127.0.0.1"
+    @Option(help: ArgumentHelp("text or json.", valueName: "format"))
+    var output = OutputFormat.text
+    @OptionGroup(visibility: .hidden)
+    var flags: RunFlags
+
+    func run() async throws {
+        let (directory, request) = try operands()
+        guard let peer = IPAddress(from) else { throw ValidationError("--from \"\(from)\" is not an IP address") }
+        let head = try ExplainedRequest(request, headers: header, cookies: cookie).head
+        let explanation: RequestExplanation
+        if let admin {
+            explanation = try await ask(admin, head: head)
+        } else {
+            explanation = try await explain(directory, head: head, peer: peer)
+        }
+        switch output {
+        case .text: StandardOutput.line(explanation.text)
+        case .json:
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+            StandardOutput.line(String(decoding: try encoder.encode(explanation), as: UTF8.self))
+        }
+    }
+
+    private func operands() throws -> (directory: String, request: String) {
+        if admin != nil, arguments.count == 1 { return ("", arguments[0]) }
+        guard admin == nil, arguments.count == 2 else {
+            throw ValidationError("give a folder and a request, or --admin URL and a request")
+        }
+        return (arguments[0], arguments[1])
+    }
+
+    private func explain(_ directory: String, head: [UInt8], peer: IPAddress) async throws -> RequestExplanation {
+        let settings = try await Settings.resolve(flags)
+        var reader = FolderReader(root: directory)
+        let contents: FolderContents
+        do {
+            contents = try reader.load()
+        } catch {
+            throw ValidationError(error.problem)
+        }
+        let pipeline = Pipeline(options: .init(settings), loops: 1)
+        guard let configuration = await pipeline.prepare(contents).configuration else { return RequestExplanation() }
+        return configuration.explain(head: head, peer: peer, ProxyConfiguration(settings))
+    }
+
+    private func ask(_ admin: String, head: [UInt8]) async throws -> RequestExplanation {
+        guard let base = URL(string: admin), let url = URL(string: "/explain?from=\(from)", relativeTo: base) else {
+            throw ValidationError("--admin \"\(admin)\" is not a URL, such as http://127.0.0.1:9901")
+        }
+        var request = URLRequest(url: url)
+        request.httpMethod = "POST"
+        request.httpBody = Data(head)
+        let (data, response) = try await URLSession.shared.data(for: request)
+        guard (response as? HTTPURLResponse)?.statusCode == 200 else {
+            throw ValidationError("\(admin) answered: \(String(decoding: data.prefix(500), as: UTF8.self))")
+        }
+        return try JSONDecoder().decode(RequestExplanation.self, from: data)
+    }
+}
+
+/// A request as it is written on the command line: `GET https://shop.test/cart`.
+struct ExplainedRequest {
+    /// The head as a client would send it.
+    let head: [UInt8]
+
+    init(_ text: String, headers: [String], cookies: [String]) throws {
+        let words = text.split(separator: " ", maxSplits: 1).map(String.init)
+        let method = words.count == 2 ? words[0] : "GET"
+        guard let whole = words.last, let scheme = ["http://", "https://"].first(where: whole.hasPrefix) else {
+            throw ValidationError("\"\(text)\" is not a request, such as 'GET https://shop.test/cart'")
+        }
+        let rest = whole.dropFirst(scheme.count)
+        let end = rest.firstIndex { "/?#".contains($0) } ?? rest.endIndex
+        var target = String(rest[end...])
+        if let fragment = target.firstIndex(of: "#") { target = String(target[..<fragment]) }
+        if !target.hasPrefix("/") { target = "/" + target }
+        var lines = ["\(method) \(target) HTTP/1.1", "Host: \(rest[..<end])"]
+        for header in headers {
+            guard header.contains(":") else { throw ValidationError("-H \"\(header)\" is not \"name: value\"") }
+            lines.append(header)
+        }
+        if !cookies.isEmpty { lines.append("Cookie: \(cookies.joined(separator: "; "))") }
+        head = Array((lines.joined(separator: "\r\n") + "\r\n\r\n").utf8)
+    }
+}
+
+extension PreparedConfiguration {
+    /// Explains by the last of the middleware sets, which no loop uses.
+    func explain(head: [UInt8], peer: IPAddress, _ configuration: ProxyConfiguration) -> RequestExplanation {
+        RequestExplainer(
+            table: table, middlewares: middlewares.last ?? MiddlewareSet(), configuration: configuration,
+            addresses: addresses
+        ).explain(head: head, peer: peer)
+    }
+}
+
+extension RequestExplanation {
+    /// One decision a line, with what it rests on below it.
+    var text: String {
+        var lines: [String] = []
+        for step in steps {
+            lines.append(step.part.padding(toLength: 10, withPad: " ", startingAt: 0) + step.decision)
+            lines += step.details.map { String(repeating: " ", count: 12) + $0 }
+        }
+        if !tags.isEmpty {
+            lines.append("tags      " + tags.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " "))
+        }
+        if let upstream, status == nil {
+            lines.append("→         \(upstream)\(target.map { " gets \($0)" } ?? "")")
+        } else if let status {
+            lines.append("→         \(status)\(reason.map { " (\($0))" } ?? "")")
+        }
+        return lines.joined(separator: "\n")
+    }
+}
