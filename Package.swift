@@ -85,7 +85,16 @@ let package = Package(
             swiftSettings: rules),
         .target(
             name: "Admin",
-            dependencies: ["Model", "Telemetry", .product(name: "Hummingbird", package: "hummingbird")],
+            dependencies: [
+                "Model", "Telemetry",
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdCore", package: "hummingbird"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ],
             swiftSettings: rules),
 
         // The program.
@@ -126,6 +135,13 @@ let package = Package(
         .testTarget(name: "TelemetryTests", dependencies: ["Model", "Telemetry"], swiftSettings: rules),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor"], swiftSettings: rules),
         .testTarget(name: "ProxyTests", dependencies: ["HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "Telemetry", "Upstreams"], swiftSettings: rules),
+        .testTarget(
+            name: "AdminTests",
+            dependencies: [
+                "Admin", "Model", "Telemetry", .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: rules),
         .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: rules),
         .testTarget(
             name: "KubernetesClientTests",
