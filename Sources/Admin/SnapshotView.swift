@@ -1,0 +1,189 @@
+// The served snapshot as JSON for people and tools. Secrets are left out: certificates are named and not shown, the
+// source of a script is measured and not shown, and of a script's arguments those whose name speaks of a secret.
+internal import Foundation
+internal import Model
+
+struct SnapshotView: Encodable {
+    let generation: UInt64
+    let publishedAt: String
+    let hosts: [Host]
+    let upstreams: [UpstreamView]
+    let scripts: [Script]
+    let certificates: [Certificate]
+    let defaultRoute: RouteView?
+
+    struct Host: Encodable {
+        let pattern: String
+        let routes: [RouteView]
+    }
+
+    struct RouteView: Encodable {
+        let path: String
+        let pathType: String
+        let ingress: String
+        let rule: String
+        let upstream: String?
+        let policy: Policy?
+        let scripts: [Binding]?
+    }
+
+    struct Policy: Encodable {
+        let connectTimeoutMs: Int?
+        let responseHeadTimeoutMs: Int?
+        let streamIdleTimeoutMs: Int?
+        let totalTimeoutMs: Int?
+        let maxBodyBytes: Int?
+        let retries: Int?
+    }
+
+    struct Binding: Encodable {
+        let script: String?
+        let reference: String
+        let order: Int
+        let arguments: Argument
+        let onError: String?
+        let percent: Double
+        let mode: String
+    }
+
+    struct UpstreamView: Encodable {
+        let name: String
+        let balance: String
+        let appProtocol: String
+        let endpoints: [EndpointView]
+    }
+
+    struct EndpointView: Encodable {
+        let address: String
+        let zone: String?
+        let terminating: Bool?
+    }
+
+    struct Script: Encodable {
+        let name: String
+        let namespace: String
+        let bytes: Int
+        let modules: [String]
+    }
+
+    struct Certificate: Encodable {
+        let hosts: [String]
+        let secret: String
+        let ingress: String
+    }
+
+    /// A script's argument without what looks like a secret.
+    struct Argument: Encodable {
+        let value: ConfigValue
+
+        private struct Key: CodingKey {
+            let stringValue: String
+            var intValue: Int? { nil }
+            init(stringValue: String) { self.stringValue = stringValue }
+            init?(intValue: Int) { nil }
+        }
+
+        static let hidden = "(left out)"
+
+        static func isSecret(_ key: String) -> Bool {
+            let key = key.lowercased()
+            return ["secret", "password", "passwd", "token", "credential", "private", "apikey", "api_key", "api-key"]
+                .contains { key.contains($0) } || key == "key" || key.hasSuffix("_key") || key.hasSuffix("-key")
+        }
+
+        func encode(to encoder: any Encoder) throws {
+            switch value {
+            case .map(let entries):
+                var container = encoder.container(keyedBy: Key.self)
+                for entry in entries {
+                    let key = Key(stringValue: entry.key)
+                    if Self.isSecret(entry.key) {
+                        try container.encode(Self.hidden, forKey: key)
+                    } else {
+                        try container.encode(Argument(value: entry.value), forKey: key)
+                    }
+                }
+            case .list(let items):
+                var container = encoder.unkeyedContainer()
+                for item in items { try container.encode(Argument(value: item)) }
+            case .null:
+                var container = encoder.singleValueContainer()
+                try container.encodeNil()
+            case .bool(let bool):
+                var container = encoder.singleValueContainer()
+                try container.encode(bool)
+            case .integer(let integer):
+                var container = encoder.singleValueContainer()
+                try container.encode(integer)
+            case .number(let number):
+                var container = encoder.singleValueContainer()
+                // JSON has no word for what is not a number.
+                if number.isFinite { try container.encode(number) } else { try container.encodeNil() }
+            case .string(let string):
+                var container = encoder.singleValueContainer()
+                try container.encode(string)
+            }
+        }
+    }
+
+    init(_ served: ServedSnapshot) {
+        let snapshot = served.snapshot
+        generation = served.generation
+        publishedAt = Date(timeIntervalSince1970: served.publishedAt).formatted(.iso8601)
+        func item<T>(_ list: [T], _ index: Int?) -> T? {
+            index.flatMap { list.indices.contains($0) ? list[$0] : nil }
+        }
+        func view(_ route: Route) -> RouteView {
+            let policy = route.policy
+            let pathType =
+                switch route.path {
+                case .exact: "Exact"
+                case .prefix: "Prefix"
+                }
+            let bindings = route.scripts.map { binding in
+                Binding(
+                    script: item(snapshot.scripts, binding.script)?.name, reference: binding.reference,
+                    order: binding.order, arguments: Argument(value: binding.arguments),
+                    onError: binding.onError?.rawValue, percent: binding.percent, mode: binding.mode.rawValue)
+            }
+            return RouteView(
+                path: route.path.path, pathType: pathType, ingress: "\(route.ingress.namespace)/\(route.ingress.name)",
+                rule: route.rule, upstream: item(snapshot.upstreams, route.upstream)?.name,
+                policy: policy == RoutePolicy()
+                    ? nil
+                    : Policy(
+                        connectTimeoutMs: policy.connectTimeout, responseHeadTimeoutMs: policy.responseHeadTimeout,
+                        streamIdleTimeoutMs: policy.streamIdleTimeout, totalTimeoutMs: policy.totalTimeout,
+                        maxBodyBytes: policy.maxBodyBytes, retries: policy.retries),
+                scripts: bindings.isEmpty ? nil : bindings)
+        }
+        hosts = snapshot.hosts.map { host in
+            Host(
+                pattern: host.pattern.description, routes: host.routes.compactMap { item(snapshot.routes, $0).map(view) })
+        }
+        upstreams = snapshot.upstreams.map { upstream in
+            UpstreamView(
+                name: upstream.name, balance: upstream.balance.rawValue, appProtocol: upstream.appProtocol.rawValue,
+                endpoints: upstream.endpoints.map { endpoint in
+                    let address =
+                        switch endpoint.host {
+                        case .ip(let ip): SocketAddress(ip: ip, port: endpoint.port).description
+                        case .name(let name): "\(name):\(endpoint.port)"
+                        }
+                    return EndpointView(
+                        address: address, zone: endpoint.zone, terminating: endpoint.isTerminating ? true : nil)
+                })
+        }
+        scripts = snapshot.scripts.map { script in
+            Script(
+                name: script.name, namespace: script.namespace, bytes: script.main.utf8.count,
+                modules: script.modules.map(\.name))
+        }
+        certificates = snapshot.certificates.map { certificate in
+            Certificate(
+                hosts: certificate.hosts, secret: "\(certificate.secret.namespace)/\(certificate.secret.name)",
+                ingress: "\(certificate.ingress.namespace)/\(certificate.ingress.name)")
+        }
+        defaultRoute = item(snapshot.routes, snapshot.defaultRoute).map(view)
+    }
+}
