@@ -151,6 +151,7 @@ final class Flight {
     var phasesRan = false
     var responsePhasesRan = false
     var continueWasSent = false
+    var isTunnel = false
 
     // MARK: The request, on its way
     /// The encoded head, and as much of the body as is kept to be sent again.
@@ -203,6 +204,7 @@ final class Flight {
         phasesRan = false
         responsePhasesRan = false
         continueWasSent = false
+        isTunnel = false
         outgoingPending = false
         isReplayable = true
         attemptWasSent = false

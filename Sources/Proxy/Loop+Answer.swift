@@ -16,7 +16,8 @@ extension Loop {
             f.responsePhasesRan = true
             switch f.pin.middlewares.runResponsePhases(exchange) {
             case .next, .respond: break
-            case .refuse(_, let reason):
+            case .refuse(let status, let reason):
+                f.refusedStatus = status
                 exchange.reason = reason
                 makeErrorPage(f)
             case .suspended:

@@ -60,6 +60,7 @@ extension Loop {
             case .answerTimeout:
                 giveBack(&d.input)
                 d.parser = HeadParser(.request)
+                telemetry.began()
                 fail(d.flight ?? beginFlight(d), .headTimeout)
             case .closeWhenFlushed:
                 setDeadline(d, after: configuration.timeouts.linger)
@@ -89,7 +90,7 @@ extension Loop {
         guard let f = d.flight else { return false }
         if f.machine.passesRequest || f.machine.isTunnelling {
             guard let u = f.upstream else { return false }
-            return !u.flags.contains(.blocked) && !d.body.isComplete
+            return !u.flags.contains(.blocked) && (f.machine.isTunnelling || !d.body.isComplete)
         }
         return f.machine.dropsRequest && !d.body.isComplete
     }
@@ -141,7 +142,6 @@ extension Loop {
         case .bytes(let n):
             // A short read means dry, unless an end is waiting behind it.
             if n < room, !d.flags.contains(.ended) { d.flags.remove(.readable) }
-            telemetry.downstreamRead(n)
         case .wouldBlock:
             d.flags.remove(.readable)
         case .end:

@@ -35,6 +35,7 @@ extension Loop {
     private func finish(_ f: Flight) {
         f.exchange.finished = nowNanoseconds
         if f.phasesRan { f.pin.middlewares.runLog(f.exchange) }
+        if f.isTunnel { telemetry.tunnelClosed() }
         telemetry.finished(f.exchange, f.pin)
         release(f)
     }
@@ -115,6 +116,7 @@ extension Loop {
             let hasBody = !facts.body.isEmpty
             f.exchange.bytesIn = UInt64(f.exchange.request.bytes.count)
             perform(d, .headAdmitted(body: hasBody, persistent: facts.keepsAlive))
+            telemetry.began()
             perform(f, .headReceived(body: hasBody))
         }
     }
@@ -122,6 +124,7 @@ extension Loop {
     /// Answers a head that is no request.
     func refuse(_ f: Flight, _ refusal: Refusal) {
         f.refusedStatus = refusal.status
+        telemetry.began()
         fail(f, refusal.reason)
     }
 
@@ -137,7 +140,7 @@ extension Loop {
         let exchange = f.exchange
         identify(f)
         match(f)
-        if !f.pin.publication.hasScripts || exchange.route < 0 {
+        if !f.pin.middlewares.hasScripts(exchange) {
             route(f)
             return
         }
@@ -148,7 +151,8 @@ extension Loop {
             route(f)
         case .respond:
             perform(f, .answerDecided)
-        case .refuse(_, let reason):
+        case .refuse(let status, let reason):
+            f.refusedStatus = status
             exchange.reason = reason
             perform(f, .answerDecided)
         case .suspended:
@@ -238,7 +242,18 @@ extension Loop {
             return
         }
         f.isReplayable = false
-        if isChunked { beginChunk(bytes.byteCount, in: outputForBody(f, u)) }
+        if isChunked {
+            // The size goes behind the head; where that has no room left, the head goes first.
+            if f.outgoingPending, let outgoing = f.outgoing, outgoing.room >= ChunkEncoder.maxSizeLine {
+                beginChunk(bytes.byteCount, in: outgoing)
+            } else {
+                if f.outgoingPending, !writeUpstream(f, u, RawSpan()) {
+                    undeliverable(f, u)
+                    return
+                }
+                beginChunk(bytes.byteCount, in: reserve(&u.output, ChunkEncoder.maxSizeLine))
+            }
+        }
         send(f, u, bytes)
         if isChunked, f.upstream === u { reserve(&u.output, 2).append(ChunkEncoder.endOfData) }
     }
@@ -267,12 +282,6 @@ extension Loop {
                 return
             }
         }
-    }
-
-    /// Where framing bytes go so that they stay in order: behind the head while that is still to be written.
-    private func outputForBody(_ f: Flight, _ u: UpstreamConnection) -> Buffer {
-        if f.outgoingPending, let outgoing = f.outgoing, outgoing.room >= 32 { return outgoing }
-        return reserve(&u.output, 32)
     }
 
     private func send(_ f: Flight, _ u: UpstreamConnection, _ bytes: RawSpan) {
@@ -390,7 +399,8 @@ extension Loop {
             case .respond:
                 replaceResponse(f)
                 return
-            case .refuse(_, let reason):
+            case .refuse(let status, let reason):
+                f.refusedStatus = status
                 exchange.reason = reason
                 replaceResponse(f)
                 return
@@ -485,6 +495,8 @@ extension Loop {
     private func startTunnel(_ f: Flight) {
         guard let d = f.downstream, let u = f.upstream else { return }
         perform(d, .switched)
+        f.isTunnel = true
+        telemetry.tunnelOpened()
         f.ending = .none
         setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
         enqueue(d)

@@ -2,6 +2,7 @@
 internal import HTTPWire
 internal import Model
 internal import Reactor
+internal import Telemetry
 internal import Upstreams
 
 extension Loop {
@@ -28,20 +29,25 @@ extension Loop {
                 u.isCounted = true
                 u.flight = f
                 f.upstream = u
-                telemetry.upstreamReused()
+                telemetry.upstreamUnparked()
+                telemetry.upstream(.attempt, exchange, f.pin)
+                telemetry.upstream(.poolHit, exchange, f.pin)
                 perform(f, .connected)
                 return
             case .connect(let endpoint):
                 exchange.attempts &+= 1
                 exchange.endpoint = table.address(of: endpoint)
+                telemetry.upstream(.attempt, exchange, f.pin)
                 open(f, endpoint)
                 return
             case .queue, .shed(.overloaded):
+                telemetry.upstream(.shedOverloaded, exchange, f.pin)
                 if exchange.reason == .none { exchange.reason = .overloaded }
                 perform(f, .answerDecided)
                 return
             case .shed(.noEndpoint):
                 if fallsBack(f) { continue }
+                telemetry.upstream(.shedNoEndpoint, exchange, f.pin)
                 if exchange.reason == .none { exchange.reason = .noEndpoint }
                 perform(f, .answerDecided)
                 return
@@ -82,14 +88,16 @@ extension Loop {
             u.token = Token(kind: TokenKind.upstream, index: row.index, generation: row.generation)
             u.flight = f
             f.upstream = u
+            telemetry.upstreamOpened()
+            telemetry.upstream(.connect, f.exchange, f.pin)
             if !transport.register(socket, u.token) {
                 perform(u, .failed)
                 return
             }
-            telemetry.upstreamOpened()
             setDeadline(f, .connect, after: f.policy.connectTimeout)
         case .failed:
-            table.connectFailed(endpoint, now: nowNanoseconds)
+            telemetry.upstream(.connectFailed, f.exchange, f.pin)
+            if table.connectFailed(endpoint, now: nowNanoseconds) { telemetry.upstream(.ejection, f.exchange, f.pin) }
             f.tried.insert(endpoint)
             attemptFailed(f, connectFailed: true)
         }
@@ -98,11 +106,11 @@ extension Loop {
     /// The kernel has an answer to our connect.
     func connectSettled(_ u: UpstreamConnection, _ readiness: Readiness) {
         let code = transport.pendingError(u.socket)
-        if code != 0 || readiness.contains(.broken) {
+        if code != 0 || readiness.isBroken {
             perform(u, .failed)
-        } else if readiness.contains(.writable) {
-            if !readiness.isDisjoint(with: [.readable, .ended]) { u.flags.insert(.readable) }
-            if readiness.contains(.ended) { u.flags.insert(.ended) }
+        } else if readiness.isWritable {
+            if readiness.invitesReading { u.flags.insert(.readable) }
+            if readiness.isOver { u.flags.insert(.ended) }
             perform(u, .connected)
         }
     }
@@ -121,7 +129,7 @@ extension Loop {
         if mayRetry {
             f.exchange.reason = .none
             f.needsFresh = !connectFailed
-            telemetry.retried()
+            telemetry.upstream(.retry, f.exchange, f.pin)
         }
         perform(f, .attemptFailed(retry: mayRetry))
     }
@@ -135,7 +143,9 @@ extension Loop {
             guard wasReused, f.isReplayable else { return false }
             guard !f.attemptWasSent || f.exchange.request.method.isIdempotent else { return false }
         }
-        return table.mayRetry(f.pin.map[Int(f.exchange.upstream)], now: nowNanoseconds)
+        if table.mayRetry(f.pin.map[Int(f.exchange.upstream)], now: nowNanoseconds) { return true }
+        telemetry.upstream(.retryRefused, f.exchange, f.pin)
+        return false
     }
 
     // MARK: The machine
@@ -145,10 +155,14 @@ extension Loop {
         while let action = actions.next() {
             switch action {
             case .reportConnected:
-                table.connected(u.endpoint)
-                if let f = u.flight { perform(f, .connected) }
+                let isBack = table.connected(u.endpoint)
+                if let f = u.flight {
+                    if isBack { telemetry.upstream(.recovery, f.exchange, f.pin) }
+                    perform(f, .connected)
+                }
             case .reportFailed, .reportTimeout:
                 guard let f = u.flight else { continue }
+                telemetry.upstream(.connectFailed, f.exchange, f.pin)
                 if action == .reportTimeout { f.exchange.reason = .connectTimeout }
                 f.tried.insert(u.endpoint)
                 attemptFailed(f, connectFailed: true)
@@ -167,14 +181,21 @@ extension Loop {
                 {
                     u.isForgotten = true
                     perform(u, .discarded)
+                } else {
+                    telemetry.upstreamParked()
                 }
             case .unpool:
-                if !u.isForgotten { table.idleClosed(u.endpoint, connection: u.token.rawValue) }
+                if !u.isForgotten {
+                    table.idleClosed(u.endpoint, connection: u.token.rawValue)
+                    telemetry.upstreamUnparked()
+                }
             case .close:
                 if u.isCounted {
                     u.isCounted = false
                     if event == .failed || event == .ended || event == .timedOut {
-                        table.connectFailed(u.endpoint, now: nowNanoseconds)
+                        if table.connectFailed(u.endpoint, now: nowNanoseconds), let f = u.flight {
+                            telemetry.upstream(.ejection, f.exchange, f.pin)
+                        }
                     } else {
                         table.abandon(u.endpoint)
                     }
@@ -183,6 +204,7 @@ extension Loop {
                 giveBack(&u.output)
                 upstreamConnections.remove(index: u.token.index, generation: u.token.generation)
                 transport.close(u.socket)
+                telemetry.upstreamClosed()
             }
         }
     }
@@ -242,7 +264,6 @@ extension Loop {
         switch result {
         case .bytes(let n):
             if n < room, !u.flags.contains(.ended) { u.flags.remove(.readable) }
-            telemetry.upstreamRead(n)
         case .wouldBlock:
             u.flags.remove(.readable)
         case .end:

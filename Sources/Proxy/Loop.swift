@@ -171,14 +171,14 @@ final class Loop<T: Transport> {
         switch event.token.kind {
         case TokenKind.downstream:
             guard let d = downstreams[token: event.token] else { return }
-            if readiness.contains(.broken) {
+            if readiness.isBroken {
                 // What the peer sent before it went is worth nothing now: there is nobody to answer.
                 perform(d, .broken)
                 return
             }
-            if readiness.contains(.ended) { d.flags.insert(.ended) }
-            if readiness.contains(.readable) || readiness.contains(.ended) { d.flags.insert(.readable) }
-            if readiness.contains(.writable), d.flags.contains(.blocked) { writable(d) }
+            if readiness.isOver { d.flags.insert(.ended) }
+            if readiness.invitesReading { d.flags.insert(.readable) }
+            if readiness.isWritable, d.flags.contains(.blocked) { writable(d) }
             if d.flags.contains(.readable) { advance(d) }
         case TokenKind.upstream:
             guard let u = upstreamConnections[token: event.token] else { return }
@@ -186,9 +186,9 @@ final class Loop<T: Transport> {
                 connectSettled(u, readiness)
                 return
             }
-            if !readiness.isDisjoint(with: [.ended, .broken]) { u.flags.insert(.ended) }
-            if !readiness.isDisjoint(with: [.readable, .ended, .broken]) { u.flags.insert(.readable) }
-            if readiness.contains(.writable), u.flags.contains(.blocked) { writable(u) }
+            if readiness.isOver { u.flags.insert(.ended) }
+            if readiness.invitesReading { u.flags.insert(.readable) }
+            if readiness.isWritable, u.flags.contains(.blocked) { writable(u) }
             if u.flags.contains(.readable) { advance(u) }
         default:
             break

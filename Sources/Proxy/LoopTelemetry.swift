@@ -1,25 +1,62 @@
-// What a loop counts. Kept in the loop's own memory and read from outside through the room Telemetry.
+// What a loop counts and writes about its connections and exchanges: one place, so that the path says what happened
+// and not how it is told.
 internal import Model
+internal import Reactor
+internal import Telemetry
 
+/// Belongs to its loop.
 final class LoopTelemetry {
-    var accepted: UInt64 = 0
-    var refused: UInt64 = 0
-    var open: Int64 = 0
-    var upstreamMade: UInt64 = 0
-    var upstreamLeased: UInt64 = 0
-    var retries: UInt64 = 0
-    var requests: UInt64 = 0
+    let metrics: LoopMetrics
+    private let log: AccessLog?
+    private(set) var connections: Int = 0
+
+    init(metrics: LoopMetrics, log: AccessLog?) {
+        self.metrics = metrics
+        self.log = log
+    }
 
     func connectionOpened() {
-        accepted &+= 1
-        open += 1
+        connections += 1
+        metrics.count(.connectionAccepted)
+        metrics.adjust(.connections, by: 1)
     }
-    func connectionRefused() { refused &+= 1 }
-    func connectionClosed() { open -= 1 }
-    func upstreamOpened() { upstreamMade &+= 1 }
-    func upstreamReused() { upstreamLeased &+= 1 }
-    func retried() { retries &+= 1 }
-    func downstreamRead(_ count: Int) {}
-    func upstreamRead(_ count: Int) {}
-    func finished(_ exchange: Exchange, _ pin: Pin) { requests &+= 1 }
+
+    func connectionRefused() { metrics.count(.connectionRefused) }
+
+    func connectionClosed() {
+        connections -= 1
+        metrics.adjust(.connections, by: -1)
+    }
+
+    func upstreamOpened() { metrics.adjust(.upstreamConnections, by: 1) }
+    func upstreamClosed() { metrics.adjust(.upstreamConnections, by: -1) }
+    func upstreamParked() { metrics.adjust(.idleUpstreamConnections, by: 1) }
+    func upstreamUnparked() { metrics.adjust(.idleUpstreamConnections, by: -1) }
+
+    @inline(__always)
+    func upstream(_ event: UpstreamEvent, _ exchange: Exchange, _ pin: Pin) {
+        metrics.count(event, upstream: exchange.upstream, labels: pin.publication.labels)
+    }
+
+    func tunnelOpened() {
+        metrics.count(.tunnelOpened)
+        metrics.adjust(.tunnels, by: 1)
+    }
+
+    func tunnelClosed() { metrics.adjust(.tunnels, by: -1) }
+
+    /// An impossible state was met: it has been survived, and is told.
+    func bug() { metrics.count(.bug) }
+
+    func began() { metrics.adjust(.requests, by: 1) }
+
+    func finished(_ exchange: Exchange, _ pin: Pin) {
+        metrics.adjust(.requests, by: -1)
+        let labels = pin.publication.labels
+        metrics.finished(exchange, labels: labels)
+        log?.append(exchange, labels: labels, wall: WallClock.nanoseconds())
+    }
+
+    /// Hands over the lines that wait.
+    func flush() { log?.flush() }
 }

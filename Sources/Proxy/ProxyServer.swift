@@ -4,6 +4,7 @@ package import Model
 internal import Reactor
 package import Routing
 internal import Synchronization
+package import Telemetry
 
 /// Serves HTTP on its own threads, one event loop each. All methods may be called from any thread.
 package final class ProxyServer: Sendable {
@@ -31,10 +32,18 @@ package final class ProxyServer: Sendable {
     /// One a loop; `MiddlewareCompiler` must be made for as many.
     package let loops: Int
     private let workers: [Worker]
+    private let metrics: MetricsHub
     private let state: Mutex<State>
 
     /// Binds the listeners; nothing is accepted before `start`, so that the first snapshot can be published first.
-    package init(configuration: ProxyConfiguration) throws(StartError) {
+    ///
+    /// - Parameters:
+    ///   - metrics: where the loops report to.
+    ///   - accessLog: how and where the lines of the access log are written; nil writes none.
+    package init(
+        configuration: ProxyConfiguration, metrics: MetricsHub = MetricsHub(version: ""),
+        accessLog: (format: AccessLogFormat, writer: LogWriter)? = nil
+    ) throws(StartError) {
         var configuration = configuration
         configuration.loops = configuration.loops > 0 ? configuration.loops : LoopThread.availableCPUs
         self.configuration = configuration
@@ -61,10 +70,14 @@ package final class ProxyServer: Sendable {
         var workers: [Worker] = []
         do {
             for loop in 0..<configuration.loops {
+                let mailbox = try Mailbox<WorkerMessage>()
+                let telemetry = LoopTelemetry(
+                    metrics: metrics.makeLoop { mailbox.post(.report) },
+                    log: accessLog.map { AccessLog(format: $0.format, writer: $0.writer) })
                 workers.append(
                     try Worker(
-                        number: loop, configuration: configuration, listeners: listeners[loop],
-                        publication: publication, telemetry: LoopTelemetry()))
+                        number: loop, configuration: configuration, listeners: listeners[loop], mailbox: mailbox,
+                        publication: publication, telemetry: telemetry, metrics: metrics))
             }
         } catch {
             for listener in listeners.joined() { listener.close() }
@@ -72,6 +85,7 @@ package final class ProxyServer: Sendable {
         }
         self.addresses = addresses
         self.workers = workers
+        self.metrics = metrics
         state = Mutex(State(publication: publication))
     }
 
@@ -102,8 +116,11 @@ package final class ProxyServer: Sendable {
         _ table: RouteTable, middlewares: [MiddlewareSet] = [], names: [String: [IPAddress]] = [:]
     ) {
         state.withLock { state in
+            let labels = metrics.registry.labels(
+                for: table.snapshot, scripts: middlewares.first?.scriptNames, previous: state.publication.labels,
+                now: Int64(MonotonicClock.milliseconds() / 1_000))
             let next = Publication(
-                table: table, sets: middlewares, configuration: configuration, names: names,
+                table: table, sets: middlewares, configuration: configuration, names: names, labels: labels,
                 previous: state.publication)
             state.publication = next
             // Under the lock, so that two publications reach every loop in the same order.

@@ -3,6 +3,7 @@
 internal import Middlewares
 internal import Model
 internal import Routing
+internal import Telemetry
 internal import Upstreams
 
 /// One snapshot as the loops use it: flat, immutable, shared by all of them (but for the scripts: one set a loop).
@@ -17,17 +18,18 @@ final class Publication: Sendable {
     let defaultPolicy: ResolvedPolicy
     /// The upstreams with their names looked up, compared with the publication before.
     let plan: UpstreamPlan
+    let labels: TelemetryLabels
     private let sets: [MiddlewareSet]
-    let hasScripts: Bool
 
     init(
         table: RouteTable, sets: [MiddlewareSet], configuration: ProxyConfiguration, names: [String: [IPAddress]] = [:],
-        previous: Publication? = nil
+        labels: TelemetryLabels = .none, previous: Publication? = nil
     ) {
         self.table = table
         snapshot = table.snapshot
         generation = table.generation
         self.sets = sets
+        self.labels = labels
         let defaults = ResolvedPolicy(configuration)
         defaultPolicy = defaults
         policies = table.snapshot.routes.map { ResolvedPolicy($0.policy, over: defaults) }
@@ -37,7 +39,6 @@ final class Publication: Sendable {
         }
         plan = UpstreamPlan(
             table.snapshot.upstreams, generation: table.generation, names: names, previous: previous?.plan)
-        hasScripts = table.snapshot.routes.contains { !$0.scripts.isEmpty }
     }
 
     @inline(__always)

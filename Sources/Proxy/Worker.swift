@@ -2,7 +2,7 @@
 internal import HTTPWire
 internal import Model
 internal import Reactor
-internal import Synchronization
+internal import Telemetry
 
 /// What other threads tell a worker.
 enum WorkerMessage: Sendable {
@@ -10,8 +10,8 @@ enum WorkerMessage: Sendable {
     case drain(delay: UInt64, timeout: UInt64)
     /// Everything is closed, finished or not.
     case stop
-    /// Runs on the loop's thread between two passes: how counters are read without a lock on the path.
-    case run(@Sendable (borrowing LoopTelemetry) -> Void)
+    /// Hand the counters in: how they are read without a lock on the path.
+    case report
 }
 
 /// Owned by its thread from `run` on.
@@ -22,6 +22,7 @@ final class Worker: @unchecked Sendable {
     let mailbox: Mailbox<WorkerMessage>
     private let poller: Poller
     private let loop: Loop<KernelTransport>
+    private let metrics: MetricsHub
     private var listeners: [Listener]
     /// Listeners with connections that could not be taken for lack of descriptors.
     private var starving: [Int] = []
@@ -30,11 +31,12 @@ final class Worker: @unchecked Sendable {
     private var isRunning = true
 
     init(
-        number: Int, configuration: ProxyConfiguration, listeners: [Listener], publication: Publication,
-        telemetry: LoopTelemetry
+        number: Int, configuration: ProxyConfiguration, listeners: [Listener], mailbox: Mailbox<WorkerMessage>,
+        publication: Publication, telemetry: LoopTelemetry, metrics: MetricsHub
     ) throws(SystemError) {
         poller = try Poller()
-        mailbox = try Mailbox()
+        self.mailbox = mailbox
+        self.metrics = metrics
         self.listeners = listeners
         let now = MonotonicClock.nanoseconds()
         loop = Loop(
@@ -71,6 +73,7 @@ final class Worker: @unchecked Sendable {
             if loop.now >= nextTick {
                 nextTick = loop.now + TimerWheel.tickMilliseconds
                 loop.tick()
+                loop.telemetry.flush()
                 if !starving.isEmpty, loop.now >= starvesUntil { acceptStarved() }
                 perform(drain.handle(.ticked(now: loop.now)))
             }
@@ -79,6 +82,8 @@ final class Worker: @unchecked Sendable {
         loop.closeAll()
         for listener in listeners { listener.close() }
         listeners = []
+        loop.telemetry.flush()
+        metrics.loopEnded(loop.telemetry.metrics)
     }
 
     private var nextTick: UInt64 = 0
@@ -130,7 +135,7 @@ final class Worker: @unchecked Sendable {
                 perform(drain.handle(.drainRequested(now: loop.now, delay: delay, timeout: timeout)))
             case .stop:
                 isRunning = false
-            case .run(let body): body(loop.telemetry)
+            case .report: loop.telemetry.metrics.publish()
             }
         }
     }

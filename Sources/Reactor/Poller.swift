@@ -15,6 +15,16 @@ package struct Readiness: OptionSet, Sendable {
     @inlinable package static var ended: Readiness { Readiness(rawValue: 4) }
     /// The connection is broken, in both directions.
     @inlinable package static var broken: Readiness { Readiness(rawValue: 8) }
+
+    // Asked by bits: the general operations of option sets are not specialised across modules, and cost an array each.
+
+    /// There is something to be read: bytes, an end or an error.
+    @inlinable package var invitesReading: Bool { rawValue & 13 != 0 }
+    /// The peer's side is over, well or badly.
+    @inlinable package var isOver: Bool { rawValue & 12 != 0 }
+    @inlinable package var isReadable: Bool { rawValue & 1 != 0 }
+    @inlinable package var isWritable: Bool { rawValue & 2 != 0 }
+    @inlinable package var isBroken: Bool { rawValue & 8 != 0 }
 }
 
 package struct Event: Sendable {
@@ -84,11 +94,12 @@ package struct Event: Sendable {
         guard index >= 0, index < count else { return Event(token: Token(rawValue: .max), readiness: []) }
         let event = unsafe events[index]
         let bits = unsafe event.events
-        var readiness: Readiness = []
-        if bits & EPOLLIN.rawValue != 0 { readiness.insert(.readable) }
-        if bits & EPOLLOUT.rawValue != 0 { readiness.insert(.writable) }
-        if bits & EPOLLRDHUP.rawValue != 0 { readiness.insert(.ended) }
-        if bits & (EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 { readiness.insert(.broken) }
-        return unsafe Event(token: Token(rawValue: event.data.u64), readiness: readiness)
+        var readiness: UInt8 = 0
+        if bits & EPOLLIN.rawValue != 0 { readiness |= Readiness.readable.rawValue }
+        if bits & EPOLLOUT.rawValue != 0 { readiness |= Readiness.writable.rawValue }
+        // A hang-up without an error is both sides having ended in order: what the peer sent is still to be read.
+        if bits & (EPOLLRDHUP.rawValue | EPOLLHUP.rawValue) != 0 { readiness |= Readiness.ended.rawValue }
+        if bits & EPOLLERR.rawValue != 0 { readiness |= Readiness.broken.rawValue }
+        return unsafe Event(token: Token(rawValue: event.data.u64), readiness: Readiness(rawValue: readiness))
     }
 }
