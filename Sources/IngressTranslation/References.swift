@@ -1,0 +1,63 @@
+// Which Secrets and ConfigMaps an Ingress refers to: in a cluster, these are watched and no others.
+
+package import KubernetesAPI
+internal import Model
+
+package struct ObjectReferences: Sendable, Hashable {
+    package var secrets: Set<ObjectName> = []
+    package var configMaps: Set<ObjectName> = []
+
+    package init() {}
+
+    package mutating func formUnion(_ other: ObjectReferences) {
+        secrets.formUnion(other.secrets)
+        configMaps.formUnion(other.configMaps)
+    }
+
+    /// Those of one Ingress. Annotations that can't be read refer to nothing: what was last good is kept by its source.
+    package init(of ingress: Ingress) {
+        let namespace = ingress.metadata.namespace
+        for tls in ingress.spec.tls {
+            if let secret = tls.secretName, !secret.isEmpty {
+                secrets.insert(ObjectName(namespace: namespace, name: secret))
+            }
+        }
+        let texts = ScriptAnnotations.texts(of: ingress)
+        guard !texts.isEmpty else { return }
+        let items: [ScriptItem]
+        do throws(ScriptProblem) {
+            items = try ScriptAnnotations.read(texts, namespace: namespace) { _, _ in 1 }
+        } catch {
+            return
+        }
+        for item in items {
+            add(item.reference)
+            if let shadow = item.shadow, let reference = try? ScriptReference(shadow, namespace: namespace) {
+                add(reference)
+            }
+            addSecrets(in: item.arguments, namespace: namespace)
+        }
+    }
+
+    private mutating func add(_ reference: ScriptReference) {
+        if case .configMap(let name, _) = reference { configMaps.insert(name) }
+    }
+
+    /// `{secret: keys/jwks.json}`, at any depth: a Secret of the Ingress's own namespace, and a key in it.
+    private mutating func addSecrets(in value: ConfigValue, namespace: String) {
+        switch value {
+        case .null, .bool, .integer, .number, .string: return
+        case .list(let items): for item in items { addSecrets(in: item, namespace: namespace) }
+        case .map(let entries):
+            for entry in entries {
+                if entry.key == "secret", case .string(let text) = entry.value,
+                    let name = text.split(separator: "/").first, !name.isEmpty
+                {
+                    secrets.insert(ObjectName(namespace: namespace, name: String(name)))
+                } else {
+                    addSecrets(in: entry.value, namespace: namespace)
+                }
+            }
+        }
+    }
+}
