@@ -145,11 +145,12 @@ package struct StoreChanges: Sendable, Equatable {
     package var meaning = false
     /// Services whose endpoints may be others.
     package var endpoints: Set<ObjectName> = []
-    package var status = false
+    /// Ingresses of which anything is another, be it their status or their version.
+    package var ingresses: Set<ObjectName> = []
 
     package init() {}
 
-    package var isEmpty: Bool { !meaning && endpoints.isEmpty && !status }
+    package var isEmpty: Bool { !meaning && endpoints.isEmpty && ingresses.isEmpty }
 }
 
 /// One kind in one scope: what a reflector follows.
@@ -183,12 +184,14 @@ package struct StoreState: Sendable {
     package var sources: [StoreSource: SourceState] = [:]
     /// Objects that can't be read, with what is wrong; their last good versions stand in `objects`.
     package var unreadable: [StoreSource: [ObjectName: UnreadableObject]] = [:]
+    /// The slices of each Service, so that its endpoints are found without a search.
+    package var slicesOfService: [ObjectName: Set<ObjectName>] = [:]
 
     package init() {}
 }
 
 package final class ClusterStore: Sendable {
-    package let board = Watched(StoreState())
+    package let watched = Watched(StoreState())
     private let clock: any ControlClock
 
     package init(clock: any ControlClock) { self.clock = clock }
@@ -198,14 +201,14 @@ package final class ClusterStore: Sendable {
         for type: Object.Type, in scope: WatchScope
     ) -> @Sendable (ReflectorNews<Object>) -> Void {
         let source = StoreSource(kind: Object.kind, scope: scope)
-        board.update { state in state.sources[source] = SourceState() }
+        watched.update { state in state.sources[source] = SourceState() }
         return { [self] news in hear(news, from: source) }
     }
 
     /// A source that is no longer followed; its objects go with it.
     package func drop<Object: StoredResource>(_ type: Object.Type, in scope: WatchScope) {
         let source = StoreSource(kind: Object.kind, scope: scope)
-        board.update { state in
+        watched.update { state in
             state.sources[source] = nil
             state.unreadable[source] = nil
             for name in Object.names(in: state.objects).filter(scope.covers) { Self.remove(Object.self, name, &state) }
@@ -214,7 +217,7 @@ package final class ClusterStore: Sendable {
 
     /// Takes the work that has gathered.
     package func takeChanges() -> StoreChanges {
-        board.update { state in
+        watched.update { state in
             let changes = state.changes
             state.changes = StoreChanges()
             state.changes.count = changes.count
@@ -222,18 +225,28 @@ package final class ClusterStore: Sendable {
         }
     }
 
-    /// Only the Services whose endpoints changed; everything else stays for later.
-    package func takeEndpointChanges() -> Set<ObjectName> {
-        board.update { state in
-            let services = state.changes.endpoints
-            state.changes.endpoints = []
-            return services
+    /// Takes only what does not ask for a translation; the rest goes on gathering.
+    package func takeLightChanges() -> (endpoints: Set<ObjectName>, ingresses: Set<ObjectName>) {
+        watched.update { state in
+            defer {
+                state.changes.endpoints = []
+                state.changes.ingresses = []
+            }
+            return (state.changes.endpoints, state.changes.ingresses)
+        }
+    }
+
+    /// Something outside the store is different, and what is served may be so too.
+    package func noticeMeaning() {
+        watched.update { state in
+            state.changes.meaning = true
+            state.changes.count += 1
         }
     }
 
     private func hear<Object: StoredResource>(_ news: ReflectorNews<Object>, from source: StoreSource) {
         let now = clock.now()
-        board.update { state in
+        watched.update { state in
             // A reflector that was stopped may still finish its sentence.
             guard state.sources[source] != nil else { return }
             switch news {
@@ -260,9 +273,11 @@ package final class ClusterStore: Sendable {
                 state.sources[source]?.troubledSince = nil
                 state.sources[source]?.message = nil
             case .trouble(let error):
-                if state.sources[source]?.trouble == nil {
-                    state.sources[source]?.troubledSince = now
+                if state.sources[source]?.trouble == nil { state.sources[source]?.troubledSince = now }
+                if state.sources[source]?.trouble != error.code, error.code == .forbidden {
+                    // What is not allowed is said beside what is served.
                     state.changes.count += 1
+                    state.changes.meaning = true
                 }
                 state.sources[source]?.trouble = error.code
                 state.sources[source]?.message = error.message
@@ -294,22 +309,35 @@ package final class ClusterStore: Sendable {
     private static func put<Object: StoredResource>(_ object: Object, _ state: inout StoreState) {
         let old = Object.put(object, into: &state.objects)
         let weight = old.map { object.weight(ofChangeFrom: $0) } ?? Object.weightOfPresence
-        note(weight, old, object, &state.changes)
+        index(old, object, &state)
+        note(weight, object.metadata.objectName, old, object, &state.changes)
     }
 
     private static func remove<Object: StoredResource>(
         _ type: Object.Type, _ name: ObjectName, _ state: inout StoreState
     ) {
         guard let old = Object.take(name, from: &state.objects) else { return }
-        note(Object.weightOfPresence, old, nil, &state.changes)
+        index(old, nil, &state)
+        note(Object.weightOfPresence, name, old, nil, &state.changes)
+    }
+
+    private static func index<Object: StoredResource>(_ old: Object?, _ new: Object?, _ state: inout StoreState) {
+        if let slice = old as? EndpointSlice, let service = slice.service {
+            state.slicesOfService[service]?.remove(slice.metadata.objectName)
+            if state.slicesOfService[service]?.isEmpty == true { state.slicesOfService[service] = nil }
+        }
+        if let slice = new as? EndpointSlice, let service = slice.service {
+            state.slicesOfService[service, default: []].insert(slice.metadata.objectName)
+        }
     }
 
     private static func note<Object: StoredResource>(
-        _ weight: ChangeWeight, _ old: Object?, _ new: Object?, _ changes: inout StoreChanges
+        _ weight: ChangeWeight, _ name: ObjectName, _ old: Object?, _ new: Object?, _ changes: inout StoreChanges
     ) {
+        if weight != .none, Object.self == Ingress.self { changes.ingresses.insert(name) }
         switch weight {
         case .none: return
-        case .status: changes.status = true
+        case .status: break
         case .meaning: changes.meaning = true
         case .endpoints:
             for slice in [old as? EndpointSlice, new as? EndpointSlice] {

@@ -133,7 +133,7 @@ package struct Reflector<Object: APIResource>: Sendable {
 
     private func healthy(_ progress: inout Progress) {
         if progress.lastTrouble != nil {
-            log.notice("The API server answers again")
+            log.info("The watch goes on")
             progress.lastTrouble = nil
         }
         listener(.healthy)
@@ -171,7 +171,7 @@ package struct Reflector<Object: APIResource>: Sendable {
             .alreadyExists:
             progress.lastTrouble = error.code
             if isNew {
-                log.warning("The API server is in trouble; what is known stays", metadata: ["error": "\(error)"])
+                log.info("A watch is in trouble; what is known stays", metadata: ["error": "\(error)"])
             }
             listener(.trouble(error))
         }
