@@ -19,9 +19,16 @@ struct ConsoleCommand {
 enum ConsoleBlock {
     static func parse(_ lines: [ScenarioLine]) -> [ConsoleCommand] {
         var commands: [ConsoleCommand] = []
+        var hereDocument: String?
         for line in lines {
-            if line.text.hasPrefix("$ ") {
+            if let end = hereDocument, let last = commands.indices.last {
+                commands[last].command += "\n" + line.text
+                if line.text == end { hereDocument = nil }
+            } else if line.text.hasPrefix("$ ") {
                 commands.append(ConsoleCommand(command: String(line.text.dropFirst(2)), line: line.number))
+                if let start = line.text.range(of: "<<'") {
+                    hereDocument = String(line.text[start.upperBound...].prefix { $0 != "'" })
+                }
             } else if let last = commands.indices.last {
                 if commands[last].command.hasSuffix("\\") && commands[last].output.isEmpty {
                     commands[last].command = String(commands[last].command.dropLast()) + line.text.trimmingSpaces
@@ -38,14 +45,17 @@ enum ConsoleBlock {
         return commands
     }
 
-    /// The fenced blocks of a document that are marked ```console.
-    static func blocks(of document: String) -> [[ScenarioLine]] {
+    /// The fenced blocks of a document that are marked ```console; only those under these headings, if any are given.
+    static func blocks(of document: String, under headings: [String] = []) -> [[ScenarioLine]] {
         var blocks: [[ScenarioLine]] = []
         var inside = false
+        var heading = ""
         for (index, line) in document.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
             if line.hasPrefix("```") {
-                if line == "```console" { blocks.append([]) }
-                inside = line == "```console"
+                inside = line == "```console" && (headings.isEmpty || headings.contains(heading))
+                if inside { blocks.append([]) }
+            } else if !inside && line.hasPrefix("## ") {
+                heading = line.dropFirst(3).replacing(" ", with: "-")
             } else if inside {
                 blocks[blocks.count - 1].append(ScenarioLine(number: index + 1, text: String(line)))
             }
@@ -98,6 +108,11 @@ extension ScenarioRun {
     func runCommands(_ commands: [ConsoleCommand], directory: String?) throws(ScenarioFailure) {
         let place = directory.map { environment.root + "/" + $0 } ?? folder
         for command in commands {
+            if command.command.hasSuffix(" &") {
+                try startServer(command, in: place)
+                continue
+            }
+            if directory == nil { try refreshExamples() }
             let text = substituted(command.command)
             let shell = try ChildProcess(
                 name: "shell", arguments: ["/bin/bash", "-c", "set -o pipefail; " + text],
@@ -125,9 +140,49 @@ extension ScenarioRun {
         }
     }
 
+    /// A command of a document that goes on in the background: one of ours, whose documented addresses are replaced by
+    /// free ones from here on.
+    private func startServer(_ command: ConsoleCommand, in place: String) throws(ScenarioFailure) {
+        var words = command.command.split(separator: " ").dropLast().map(String.init)
+        guard words.first == "moongate" else {
+            throw ScenarioFailure("only moongate may run in the background", line: command.line)
+        }
+        let documented = words.filter { SocketAddress($0) != nil }
+        words = words.map { SocketAddress($0) == nil ? $0 : "127.0.0.1:0" }
+        let serves = words.count > 1 && words[1] == "run"
+        if serves { words += ["--admin", "127.0.0.1:0"] }
+        let process = try ChildProcess(
+            name: words.prefix(2).joined(separator: " "), arguments: [environment.binary] + words.dropFirst(),
+            environment: processEnvironment(), directory: place, transcript: transcript)
+        background.append(process)
+        let address = try listening(process, key: serves ? "http" : "echo", line: command.line)
+        for text in documented {
+            substitutions.append((from: text, to: address.description))
+            if let port = SocketAddress(text)?.port {
+                substitutions.append((from: "port: \(port),", to: "port: \(address.port),"))
+            }
+        }
+        if serves {
+            let admin = try listening(process, key: "admin", line: command.line)
+            substitutions.append((from: "127.0.0.1:9901", to: admin.description))
+        }
+    }
+
+    /// A document's commands run beside a copy of the examples in which the addresses are the real ones.
+    private func refreshExamples() throws(ScenarioFailure) {
+        guard !background.isEmpty else { return }
+        let source = environment.root + "/examples"
+        let names = FileManager.default.enumerator(atPath: source)?.allObjects as? [String] ?? []
+        for name in names where ["yaml", "lua"].contains((name as NSString).pathExtension) {
+            guard let text = try? String(contentsOfFile: source + "/" + name, encoding: .utf8) else { continue }
+            try write(substituted(text), to: "../examples/" + name)
+        }
+    }
+
     /// `-- document examples/quickstart/README.md --`: runs what the document shows. `127.0.0.1:8080` and
     /// `127.0.0.1:9901` in it become the program's real addresses; commands given in the section as `skip TEXT`
-    /// (they start servers, or build) are left out, and a `skip` that matches nothing is an error.
+    /// (they start servers, or build) are left out, and a `skip` that matches nothing is an error. `under=A-heading`
+    /// takes only what stands under these headings.
     func runDocument(_ section: ScenarioSection) throws(ScenarioFailure) {
         guard let name = section.arguments.first(where: { $0 != "offline" }),
             let text = try? String(contentsOfFile: environment.root + "/" + name, encoding: .utf8)
@@ -136,7 +191,8 @@ extension ScenarioRun {
         if let admin { substitutions.append((from: "127.0.0.1:9901", to: admin.description)) }
         var skips = Set(section.commands.compactMap { $0.text.hasPrefix("skip ") ? String($0.text.dropFirst(5)) : nil })
         var ran = 0
-        for block in ConsoleBlock.blocks(of: text) {
+        let headings = section.options["under"]?.split(separator: ",").map(String.init) ?? []
+        for block in ConsoleBlock.blocks(of: text, under: headings) {
             var commands: [ConsoleCommand] = []
             for command in ConsoleBlock.parse(block) {
                 if let skip = skips.first(where: { command.command.hasPrefix($0) }) {

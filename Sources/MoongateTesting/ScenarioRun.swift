@@ -32,6 +32,8 @@ package final class ScenarioRun {
     /// Text replaced in copied manifests and documents: the ports that an example documents, by the real ones.
     var substitutions: [(from: String, to: String)] = []
     var variables: [String: String] = [:]
+    /// Servers that a document started.
+    var background: [ChildProcess] = []
     var options: [String] = []
     var command: [String]?
     var program: ChildProcess?
@@ -75,6 +77,7 @@ package final class ScenarioRun {
         for load in loads.values { load.stop() }
         clients.removeAll()
         program?.stop(within: .seconds(3))
+        for process in background.reversed() { process.stop(within: .seconds(3)) }
         for echo in echoes.values { echo.process.stop(within: .seconds(1)) }
         for upstream in upstreams.values { upstream.stop() }
         if ProcessInfo.processInfo.environment["MOONGATE_KEEP"] == nil {
