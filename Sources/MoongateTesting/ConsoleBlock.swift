@@ -55,7 +55,7 @@ enum ConsoleBlock {
                 inside = line == "```console" && (headings.isEmpty || headings.contains(heading))
                 if inside { blocks.append([]) }
             } else if !inside && line.hasPrefix("## ") {
-                heading = line.dropFirst(3).replacing(" ", with: "-")
+                heading = String(line.dropFirst(3)).replacing(" ", with: "-")
             } else if inside {
                 blocks[blocks.count - 1].append(ScenarioLine(number: index + 1, text: String(line)))
             }

@@ -246,7 +246,11 @@ extension ScenarioRun {
             client.response = response
             client.bodyRead = true
         }
-        try client.reader.body(of: &response, by: deadline)
+        do {
+            try client.reader.body(of: &response, by: deadline)
+        } catch SocketError.reset {
+            // However rude, it is an end: `complete` stays false.
+        }
     }
 
     /// The head of the next response. Reads the body of the one before, if nobody did.
