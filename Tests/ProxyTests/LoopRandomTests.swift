@@ -16,7 +16,7 @@ import Testing
 
         init(_ random: inout Seeded, kinds: [String]) {
             kind = kinds.randomElement(using: &random) ?? "len"
-            count = [0, 1, 17, 900, 5_000, 30_000, 140_000].randomElement(using: &random) ?? 0
+            count = [0, 1, 17, 900, 5_000, 30_000, 90_000].randomElement(using: &random) ?? 0
             seed = Int.random(in: 1...5_000, using: &random)
             isHead = Int.random(in: 0..<8, using: &random) == 0
             var head = "\(isHead ? "HEAD" : "PUT") /\(kind)/\(count)/\(seed) HTTP/1.1\r\nHost: shop.test\r\n"
@@ -117,8 +117,9 @@ import Testing
             }
         }
 
-        for _ in 0..<1_500 { try step() }
+        for _ in 0..<1_000 { try step() }
         // Then everything is let through.
+        scene.network.widen()
         for _ in 0..<5_000 {
             for client in clients {
                 scene.network.send(client.descriptor, client.unsent)
@@ -154,12 +155,12 @@ import Testing
         }
     }
 
-    @Test(arguments: 1...60)
+    @Test(arguments: 1...40)
     func piecesMakeNoDifference(seed: Int) throws {
         try run(seed: UInt64(seed), isRough: false)
     }
 
-    @Test(arguments: 1_000...1_120)
+    @Test(arguments: 1_000...1_059)
     func breaksDoNoHarm(seed: Int) throws {
         try run(seed: UInt64(seed), isRough: true)
     }

@@ -98,7 +98,8 @@ final class SimulatedNetwork: Transport {
         buffer.append(first)
         buffer.append(second)
         buffer.truncate(to: n)
-        for i in 0..<n { wire.outbound.bytes.append(buffer.span[i]) }
+        // SAFETY: the pointer is read within the call only.
+        unsafe buffer.span.withUnsafeBufferPointer { unsafe wire.outbound.bytes.append(contentsOf: $0) }
         wire.outbound.arrived += n
         return .bytes(n)
     }
@@ -154,6 +155,12 @@ final class SimulatedNetwork: Transport {
         return descriptor
     }
 
+    /// From now on every buffer is as large as usual.
+    func widen() {
+        outboundCapacity = 65_536
+        for wire in wires.values { wire.outbound.capacity = 65_536 }
+    }
+
     func isConnecting(_ descriptor: Int32) -> Bool { wires[descriptor]?.isConnecting ?? false }
 
     /// The kernel settles a connect.
@@ -182,7 +189,7 @@ final class SimulatedNetwork: Transport {
 
     /// How much is still to arrive.
     func travelling(_ descriptor: Int32) -> Int {
-        guard let wire = wires[descriptor] else { return 0 }
+        guard let wire = wires[descriptor], !wire.isReset, !wire.isClosed else { return 0 }
         return wire.inbound.count - wire.inbound.readable
     }
 
