@@ -165,7 +165,7 @@ package struct AddressBlock: Sendable, Hashable, CustomStringConvertible {
 
 /// The value of one hexadecimal digit; nil for any other byte.
 @inlinable
-package func hexDigit(_ byte: UInt8) -> UInt8? {
+public func hexDigit(_ byte: UInt8) -> UInt8? {
     switch byte {
     case 48...57: byte - 48
     case 65...70: byte - 55

@@ -1,22 +1,22 @@
 // Host and port as a client names them (RFC 9110 §4.2, §7.2). The router matches the host alone: in lower case, without
 // port and trailing dot, so that all spellings of a host get one decision.
 
-package struct Authority: Sendable, Hashable {
+public struct Authority: Sendable, Hashable {
     /// The host is the first `hostCount` bytes (an IPv6 address with its brackets), without a trailing dot.
-    package var hostCount: Int
-    package var port: UInt16?
+    public var hostCount: Int
+    public var port: UInt16?
     /// The host holds no upper-case letter.
-    package var isLowercase: Bool
+    public var isLowercase: Bool
 
     /// Longest host (RFC 1035 §2.3.4), and a dot.
-    package static let maxHostCount = 254
+    public static let maxHostCount = 254
 
     /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`.
     ///
     /// Refuses what DNS names and addresses never hold: user information, escapes, empty labels, spaces, a port that is
     /// empty, zero or above 65535.
     @inlinable
-    package init?(_ bytes: Span<UInt8>) {
+    public init?(_ bytes: Span<UInt8>) {
         let count = bytes.count
         guard count > 0 else { return nil }
         var i = 0

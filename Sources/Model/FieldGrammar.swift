@@ -1,32 +1,32 @@
 // What a header field may look like (RFC 9110 §5), and which fields a script may set. The head parser, the script API
 // and the outbound validator each ask on their own: no layer relies on another.
 
-package enum FieldGrammar {
+public enum FieldGrammar {
     /// Longest field name that a script may set; the parser has its own limit.
-    package static let maxNameCount = 256
+    public static let maxNameCount = 256
     /// Longest value that a script may set.
-    package static let maxValueCount = 65535
+    public static let maxValueCount = 65535
 
     /// RFC 9110 §5.6.2: one or more tchar.
     @inlinable
-    package static func isToken(_ bytes: Span<UInt8>) -> Bool {
+    public static func isToken(_ bytes: Span<UInt8>) -> Bool {
         for i in 0..<bytes.count where !ByteSet.token.contains(bytes[i]) { return false }
         return !bytes.isEmpty
     }
 
     /// RFC 9110 §5.5: visible bytes, obs-text, space and tab. Refuses every other control byte, so also CR, LF, NUL.
     @inlinable
-    package static func isValue(_ bytes: Span<UInt8>) -> Bool {
+    public static func isValue(_ bytes: Span<UInt8>) -> Bool {
         for i in 0..<bytes.count where isControl(bytes[i]) { return false }
         return true
     }
 
     /// A byte that no field value may hold.
     @inlinable
-    package static func isControl(_ byte: UInt8) -> Bool { byte < 0x20 && byte != 0x09 || byte == 0x7f }
+    public static func isControl(_ byte: UInt8) -> Bool { byte < 0x20 && byte != 0x09 || byte == 0x7f }
 
     /// Why `name` is no field name, as a message to the author of a script; nil if it is one.
-    package static func problem(name: Span<UInt8>) -> String? {
+    public static func problem(name: Span<UInt8>) -> String? {
         if name.isEmpty { return "a header name is empty" }
         if name.count > maxNameCount { return "a header name is longer than \(maxNameCount) bytes" }
         for i in 0..<name.count where !ByteSet.token.contains(name[i]) {
@@ -37,7 +37,7 @@ package enum FieldGrammar {
     }
 
     /// Why `value` is no field value, as a message to the author of a script; nil if it is one.
-    package static func problem(value: Span<UInt8>) -> String? {
+    public static func problem(value: Span<UInt8>) -> String? {
         if value.count > maxValueCount { return "a header value is longer than \(maxValueCount) bytes" }
         for i in 0..<value.count where isControl(value[i]) {
             return "a header value holds \(describe(value[i])) at byte \(i + 1); it may not hold control bytes"
@@ -46,7 +46,7 @@ package enum FieldGrammar {
     }
 
     /// Why a script may not set or remove the field `name` (SCRIPTING.md §11); nil if it may. Checks the grammar too.
-    package static func problem(setting name: Span<UInt8>) -> String? {
+    public static func problem(setting name: Span<UInt8>) -> String? {
         if let problem = problem(name: name) { return problem }
         let known = FieldName(name)
         if known == .host { return "\"host\" cannot be set as a header; assign req.host" }
@@ -56,7 +56,7 @@ package enum FieldGrammar {
     }
 
     /// A byte as a message shows it.
-    package static func describe(_ byte: UInt8) -> String {
+    public static func describe(_ byte: UInt8) -> String {
         switch byte {
         case 0x00: return "NUL"
         case 0x09: return "a tab"
@@ -74,7 +74,7 @@ package enum FieldGrammar {
 extension FieldName {
     /// The fields that say where a body ends or how the message is taken apart: the proxy writes them itself.
     @inlinable
-    package var isFraming: Bool {
+    public var isFraming: Bool {
         switch self {
         case .contentLength, .transferEncoding, .trailer: true
         default: false
@@ -83,7 +83,7 @@ extension FieldName {
 
     /// RFC 9110 §7.6.1, with the older names that mean the same: never forwarded as they came.
     @inlinable
-    package var isHopByHop: Bool {
+    public var isHopByHop: Bool {
         switch self {
         case .connection, .http2Settings, .keepAlive, .proxyAuthenticate, .proxyAuthorization, .proxyConnection, .te,
             .transferEncoding, .upgrade:
@@ -94,7 +94,7 @@ extension FieldName {
 
     /// The fields that tell an upstream who asks, by which way: a stranger's are not believed.
     @inlinable
-    package var isForwarding: Bool {
+    public var isForwarding: Bool {
         switch self {
         case .forwarded, .xForwardedFor, .xForwardedHost, .xForwardedPort, .xForwardedPrefix, .xForwardedProto, .xRealIP:
             true
@@ -103,7 +103,7 @@ extension FieldName {
     }
 
     /// The name in lower case; empty for `.other`.
-    package var text: StaticString {
+    public var text: StaticString {
         switch self {
         case .other: ""
         case .accept: "accept"
@@ -141,7 +141,7 @@ extension FieldName {
 
     /// The known name that equals `name`, letters compared without case; `.other` if none does.
     @inlinable
-    package init(_ name: Span<UInt8>) {
+    public init(_ name: Span<UInt8>) {
         let count = name.count
         guard count >= 2, count <= 20 else {
             self = .other

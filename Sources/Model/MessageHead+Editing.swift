@@ -45,14 +45,14 @@ extension MessageHead {
 
     /// The value of the first live line of that name.
     @inlinable
-    package func value(named name: Span<UInt8>) -> ByteRange? {
+    public func value(named name: Span<UInt8>) -> ByteRange? {
         guard let index = firstIndex(named: name) else { return nil }
         return ByteRange(offset: Int(fields[index].valueOffset), count: Int(fields[index].valueCount))
     }
 
     /// The value of the first live line of that known name.
     @inlinable
-    package func value(of name: FieldName) -> ByteRange? {
+    public func value(of name: FieldName) -> ByteRange? {
         guard let index = firstIndex(of: name) else { return nil }
         return ByteRange(offset: Int(fields[index].valueOffset), count: Int(fields[index].valueCount))
     }
@@ -91,7 +91,7 @@ extension MessageHead {
 
     /// Sets `hostRange` from `authorityRange`: in place where it is in lower case already.
     @inlinable
-    package mutating func setHostRange(from authority: Authority) {
+    public mutating func setHostRange(from authority: Authority) {
         let offset = Int(authorityRange.offset)
         guard !authority.isLowercase else {
             hostRange = ByteRange(offset: offset, count: authority.hostCount)
@@ -104,7 +104,7 @@ extension MessageHead {
     /// Without the spaces and tabs around it (RFC 9110 §5.5).
     @inlinable
     @_lifetime(copy value)
-    package static func trimmed(_ value: Span<UInt8>) -> Span<UInt8> {
+    public static func trimmed(_ value: Span<UInt8>) -> Span<UInt8> {
         var start = 0
         var end = value.count
         while start < end, value[start] == 0x20 || value[start] == 0x09 { start += 1 }

@@ -2,23 +2,23 @@
 // A head costs no allocation once its arrays have grown: an exchange is pooled by its loop, `removeAll` keeps capacity.
 
 /// A run of bytes in a head's arena.
-package struct ByteRange: Sendable, Hashable {
-    package var offset: UInt32
-    package var count: UInt32
+public struct ByteRange: Sendable, Hashable {
+    public var offset: UInt32
+    public var count: UInt32
 
     @inlinable
-    package init(offset: Int, count: Int) {
+    public init(offset: Int, count: Int) {
         self.offset = UInt32(truncatingIfNeeded: offset)
         self.count = UInt32(truncatingIfNeeded: count)
     }
 
-    @inlinable package static var empty: ByteRange { ByteRange(offset: 0, count: 0) }
-    @inlinable package var isEmpty: Bool { count == 0 }
-    @inlinable package var range: Range<Int> { Int(offset)..<Int(offset) + Int(count) }
+    @inlinable public static var empty: ByteRange { ByteRange(offset: 0, count: 0) }
+    @inlinable public var isEmpty: Bool { count == 0 }
+    @inlinable public var range: Range<Int> { Int(offset)..<Int(offset) + Int(count) }
 }
 
 /// The field names that the proxy itself acts on. Everything else is `.other` and compared by bytes.
-package enum FieldName: UInt8, Sendable, Hashable, CaseIterable {
+public enum FieldName: UInt8, Sendable, Hashable, CaseIterable {
     case other = 0
     case accept
     case authorization
@@ -53,29 +53,29 @@ package enum FieldName: UInt8, Sendable, Hashable, CaseIterable {
 }
 
 /// One field line: where its name and value lie in the arena.
-package struct FieldRecord: Sendable, Hashable {
-    package var nameOffset: UInt32
-    package var valueOffset: UInt32
-    package var valueCount: UInt32
-    package var nameCount: UInt16
-    package var name: FieldName
-    package var flags: Flags
+public struct FieldRecord: Sendable, Hashable {
+    public var nameOffset: UInt32
+    public var valueOffset: UInt32
+    public var valueCount: UInt32
+    public var nameCount: UInt16
+    public var name: FieldName
+    public var flags: Flags
 
-    package struct Flags: OptionSet, Sendable, Hashable {
-        package let rawValue: UInt8
-        @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
+    public struct Flags: OptionSet, Sendable, Hashable {
+        public let rawValue: UInt8
+        @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
         /// Taken out; kept in place so that indices stay valid while somebody walks the list.
-        @inlinable package static var removed: Flags { Flags(rawValue: 1) }
+        @inlinable public static var removed: Flags { Flags(rawValue: 1) }
         /// Set or appended by the proxy or a script: a client's `Connection` can not remove it.
-        @inlinable package static var ours: Flags { Flags(rawValue: 2) }
+        @inlinable public static var ours: Flags { Flags(rawValue: 2) }
         /// Hop-by-hop (RFC 9110 §7.6.1): never forwarded as it came.
-        @inlinable package static var hopByHop: Flags { Flags(rawValue: 4) }
+        @inlinable public static var hopByHop: Flags { Flags(rawValue: 4) }
         /// The name holds `_`: a CGI upstream cannot tell it from the same name with `-`.
-        @inlinable package static var hasUnderscore: Flags { Flags(rawValue: 8) }
+        @inlinable public static var hasUnderscore: Flags { Flags(rawValue: 8) }
     }
 
     @inlinable
-    package init(name: FieldName, nameRange: ByteRange, valueRange: ByteRange, flags: Flags = []) {
+    public init(name: FieldName, nameRange: ByteRange, valueRange: ByteRange, flags: Flags = []) {
         nameOffset = nameRange.offset
         nameCount = UInt16(truncatingIfNeeded: nameRange.count)
         valueOffset = valueRange.offset
@@ -84,18 +84,18 @@ package struct FieldRecord: Sendable, Hashable {
         self.flags = flags
     }
 
-    @inlinable package var nameRange: Range<Int> { Int(nameOffset)..<Int(nameOffset) + Int(nameCount) }
-    @inlinable package var valueRange: Range<Int> { Int(valueOffset)..<Int(valueOffset) + Int(valueCount) }
-    @inlinable package var isRemoved: Bool { flags.contains(.removed) }
+    @inlinable public var nameRange: Range<Int> { Int(nameOffset)..<Int(nameOffset) + Int(nameCount) }
+    @inlinable public var valueRange: Range<Int> { Int(valueOffset)..<Int(valueOffset) + Int(valueCount) }
+    @inlinable public var isRemoved: Bool { flags.contains(.removed) }
 }
 
-package enum HTTPVersion: UInt8, Sendable, Hashable {
+public enum HTTPVersion: UInt8, Sendable, Hashable {
     case http10
     case http11
     case http2
 }
 
-package enum Method: UInt8, Sendable, Hashable {
+public enum Method: UInt8, Sendable, Hashable {
     case other = 0
     case get
     case head
@@ -109,7 +109,7 @@ package enum Method: UInt8, Sendable, Hashable {
 
     /// RFC 9110 §9.2.2: sending it twice means the same as sending it once.
     @inlinable
-    package var isIdempotent: Bool {
+    public var isIdempotent: Bool {
         switch self {
         case .get, .head, .put, .delete, .options, .trace: true
         case .other, .post, .connect, .patch: false
@@ -122,35 +122,35 @@ package enum Method: UInt8, Sendable, Hashable {
 /// All ranges point into `bytes`. The arena only grows while a message is alive: an edit appends the new bytes and
 /// changes the record, so a saved copy of `fields` and of the ranges still reads what it read before (this is how a
 /// failed script leaves no trace).
-package struct MessageHead: Sendable {
-    package var bytes: [UInt8] = []
-    package var fields: [FieldRecord] = []
-    package var version: HTTPVersion = .http11
+public struct MessageHead: Sendable {
+    public var bytes: [UInt8] = []
+    public var fields: [FieldRecord] = []
+    public var version: HTTPVersion = .http11
 
     // Requests.
-    package var method: Method = .other
-    package var methodRange: ByteRange = .empty
+    public var method: Method = .other
+    public var methodRange: ByteRange = .empty
     /// The request target as it was sent.
-    package var targetRange: ByteRange = .empty
+    public var targetRange: ByteRange = .empty
     /// The canonical path, without the query: the one path that router, scripts, log and upstream see.
-    package var pathRange: ByteRange = .empty
+    public var pathRange: ByteRange = .empty
     /// The query without its `?`; `hasQuery` tells an empty one from none.
-    package var queryRange: ByteRange = .empty
-    package var hasQuery = false
+    public var queryRange: ByteRange = .empty
+    public var hasQuery = false
     /// Host as sent (with its port), from the target or from `Host`.
-    package var authorityRange: ByteRange = .empty
+    public var authorityRange: ByteRange = .empty
     /// Host in lower case without port and trailing dot: what the router matches.
-    package var hostRange: ByteRange = .empty
+    public var hostRange: ByteRange = .empty
 
     // Responses.
-    package var status: UInt16 = 0
-    package var reasonRange: ByteRange = .empty
+    public var status: UInt16 = 0
+    public var reasonRange: ByteRange = .empty
 
-    @inlinable package init() {}
+    @inlinable public init() {}
 
     /// Empties the head and keeps its memory.
     @inlinable
-    package mutating func removeAll() {
+    public mutating func removeAll() {
         bytes.removeAll(keepingCapacity: true)
         fields.removeAll(keepingCapacity: true)
         version = .http11
@@ -168,7 +168,7 @@ package struct MessageHead: Sendable {
 
     /// Appends bytes to the arena and says where they lie.
     @inlinable
-    package mutating func store(_ source: Span<UInt8>) -> ByteRange {
+    public mutating func store(_ source: Span<UInt8>) -> ByteRange {
         let offset = bytes.count
         // Proof: the buffer is read only inside the closure, while the span that lends it is alive.
         unsafe source.withUnsafeBufferPointer { unsafe bytes.append(contentsOf: $0) }
@@ -176,23 +176,23 @@ package struct MessageHead: Sendable {
     }
 
     @inlinable
-    package mutating func store(_ source: some Collection<UInt8>) -> ByteRange {
+    public mutating func store(_ source: some Collection<UInt8>) -> ByteRange {
         let offset = bytes.count
         bytes.append(contentsOf: source)
         return ByteRange(offset: offset, count: bytes.count - offset)
     }
 
     /// A copy of a run, for logs, tests and slow paths.
-    package func text(_ range: Range<Int>) -> String {
+    public func text(_ range: Range<Int>) -> String {
         range.upperBound <= bytes.count ? String(decoding: bytes[range], as: UTF8.self) : ""
     }
-    package func text(_ range: ByteRange) -> String { text(range.range) }
+    public func text(_ range: ByteRange) -> String { text(range.range) }
 
     // MARK: Fields
 
     /// The first live field of that known name, as an index into `fields`; nil if none.
     @inlinable
-    package func firstIndex(of name: FieldName, from start: Int = 0) -> Int? {
+    public func firstIndex(of name: FieldName, from start: Int = 0) -> Int? {
         var i = start
         while i < fields.count {
             if fields[i].name == name, !fields[i].isRemoved { return i }
@@ -203,7 +203,7 @@ package struct MessageHead: Sendable {
 
     /// The first live field whose name equals `name`, letters compared without case (RFC 9110 §5.1).
     @inlinable
-    package func firstIndex(named name: Span<UInt8>, from start: Int = 0) -> Int? {
+    public func firstIndex(named name: Span<UInt8>, from start: Int = 0) -> Int? {
         var i = start
         while i < fields.count {
             let field = fields[i]
@@ -214,7 +214,7 @@ package struct MessageHead: Sendable {
     }
 
     @inlinable
-    package func isName(of field: FieldRecord, _ name: Span<UInt8>) -> Bool {
+    public func isName(of field: FieldRecord, _ name: Span<UInt8>) -> Bool {
         guard Int(field.nameCount) == name.count else { return false }
         let base = Int(field.nameOffset)
         for i in 0..<name.count where Self.lower(bytes[base + i]) != Self.lower(name[i]) { return false }
@@ -223,13 +223,13 @@ package struct MessageHead: Sendable {
 
     /// ASCII letters to lower case, every other byte as it is.
     @inlinable
-    package static func lower(_ byte: UInt8) -> UInt8 {
+    public static func lower(_ byte: UInt8) -> UInt8 {
         byte &- 65 < 26 ? byte | 0x20 : byte
     }
 
     /// Appends a field. The caller has checked name and value against the grammar (RFC 9110 §5).
     @inlinable
-    package mutating func append(
+    public mutating func append(
         _ known: FieldName, name: Span<UInt8>, value: Span<UInt8>, flags: FieldRecord.Flags = .ours
     ) {
         let nameRange = store(name)
@@ -238,7 +238,7 @@ package struct MessageHead: Sendable {
     }
 
     @inlinable
-    package mutating func remove(at index: Int) {
+    public mutating func remove(at index: Int) {
         fields[index].flags.insert(.removed)
     }
 }

@@ -5,15 +5,15 @@
 /// All raw memory of the data plane is in here. Everything outside sees checked spans: a read past the end or an
 /// append without room cannot reach other memory. Appending answers what fitted instead of growing, because nothing
 /// on the path may grow without bound.
-@safe package final class Buffer {
+@safe public final class Buffer {
     // SAFETY (of every use below): `base` is `capacity` bytes, allocated in `init` and freed in `deinit` only;
     // 0 ≤ start ≤ end ≤ capacity holds after every method, and every access is within start..<end or end..<capacity.
     @usableFromInline let base: UnsafeMutableRawPointer
-    package let capacity: Int
+    public let capacity: Int
     @usableFromInline var start = 0
     @usableFromInline var end = 0
 
-    package init(capacity: Int) {
+    public init(capacity: Int) {
         self.capacity = max(capacity, 1)
         unsafe base = UnsafeMutableRawPointer.allocate(byteCount: self.capacity, alignment: 64)
     }
@@ -22,15 +22,15 @@
         unsafe base.deallocate()
     }
 
-    @inlinable package var count: Int { end &- start }
-    @inlinable package var isEmpty: Bool { start == end }
+    @inlinable public var count: Int { end &- start }
+    @inlinable public var isEmpty: Bool { start == end }
     /// How much can be appended without moving what is there.
-    @inlinable package var room: Int { capacity &- end }
+    @inlinable public var room: Int { capacity &- end }
     /// How much can be appended after `compact()`.
-    @inlinable package var roomAfterCompacting: Int { capacity &- count }
+    @inlinable public var roomAfterCompacting: Int { capacity &- count }
 
     /// What is in the buffer.
-    @inlinable package var bytes: RawSpan {
+    @inlinable public var bytes: RawSpan {
         @_lifetime(borrow self)
         get {
             let span = unsafe RawSpan(_unsafeStart: UnsafeRawPointer(base + start), byteCount: end &- start)
@@ -39,7 +39,7 @@
     }
 
     /// The same as bytes one by one.
-    @inlinable package var span: Span<UInt8> {
+    @inlinable public var span: Span<UInt8> {
         @_lifetime(borrow self)
         get {
             let bytes = unsafe UnsafeBufferPointer(
@@ -49,13 +49,13 @@
         }
     }
 
-    @inlinable package func removeAll() {
+    @inlinable public func removeAll() {
         start = 0
         end = 0
     }
 
     /// Takes `n` bytes (at most all) from the front.
-    @inlinable package func consume(_ n: Int) {
+    @inlinable public func consume(_ n: Int) {
         start &+= min(max(n, 0), end &- start)
         if start == end {
             start = 0
@@ -64,12 +64,12 @@
     }
 
     /// Takes bytes from the back, down to `n`.
-    @inlinable package func truncate(to n: Int) {
+    @inlinable public func truncate(to n: Int) {
         if n < count { end = start &+ max(n, 0) }
     }
 
     /// Moves what is there to the beginning, so that all free room is at the back.
-    package func compact() {
+    public func compact() {
         guard start > 0 else { return }
         unsafe base.copyMemory(from: base + start, byteCount: end - start)
         end -= start
@@ -78,7 +78,7 @@
 
     /// Appends what fits and says how much that was.
     @inlinable @discardableResult
-    package func append(_ span: borrowing RawSpan) -> Int {
+    public func append(_ span: borrowing RawSpan) -> Int {
         let n = min(span.byteCount, room)
         guard n > 0 else { return 0 }
         unsafe span.withUnsafeBytes { source in
@@ -88,20 +88,20 @@
         return n
     }
 
-    @inlinable package func append(_ byte: UInt8) {
+    @inlinable public func append(_ byte: UInt8) {
         guard room > 0 else { return }
         unsafe base.storeBytes(of: byte, toByteOffset: end, as: UInt8.self)
         end &+= 1
     }
 
-    @inlinable package func append(_ text: StaticString) {
+    @inlinable public func append(_ text: StaticString) {
         let n = min(text.utf8CodeUnitCount, room)
         guard n > 0 else { return }
         unsafe (base + end).copyMemory(from: text.utf8Start, byteCount: n)
         end &+= n
     }
 
-    @inlinable package func append(_ bytes: [UInt8]) {
+    @inlinable public func append(_ bytes: [UInt8]) {
         let n = min(bytes.count, room)
         guard n > 0 else { return }
         unsafe bytes.withUnsafeBytes { source in
@@ -111,7 +111,7 @@
     }
 
     /// Lets `body` write into the free room at the back; what it wrote is then in the buffer.
-    @inlinable package func write<E: Error>(_ body: (inout OutputRawSpan) throws(E) -> Void) throws(E) {
+    @inlinable public func write<E: Error>(_ body: (inout OutputRawSpan) throws(E) -> Void) throws(E) {
         let free = unsafe UnsafeMutableRawBufferPointer(start: base + end, count: room)
         var span = unsafe OutputRawSpan(buffer: free, initializedCount: 0)
         do {
@@ -126,19 +126,19 @@
 
 /// Lends buffers and takes them back. One per loop, never shared: a connection holds a buffer only while it has
 /// something in it, so that an idle connection costs none.
-package final class BufferPool {
-    package static let smallCapacity = 16 * 1024
+public final class BufferPool {
+    public static let smallCapacity = 16 * 1024
     /// One full read with the framing around it fits.
-    package static let largeCapacity = 80 * 1024
+    public static let largeCapacity = 80 * 1024
 
     private var small: [Buffer] = []
     private var large: [Buffer] = []
     private let spareSmall: Int
     private let spareLarge: Int
     /// How many buffers are out on loan.
-    package private(set) var lent = 0
+    public private(set) var lent = 0
 
-    package init(spareSmall: Int = 256, spareLarge: Int = 32) {
+    public init(spareSmall: Int = 256, spareLarge: Int = 32) {
         self.spareSmall = spareSmall
         self.spareLarge = spareLarge
         small.reserveCapacity(spareSmall)
@@ -147,14 +147,14 @@ package final class BufferPool {
 
     /// An empty buffer with room for at least `room` bytes. The buffer given back last comes first: its memory is
     /// the warmest.
-    package func lend(room: Int = 0) -> Buffer {
+    public func lend(room: Int = 0) -> Buffer {
         lent += 1
         if room <= Self.smallCapacity { return small.popLast() ?? Buffer(capacity: Self.smallCapacity) }
         if room <= Self.largeCapacity { return large.popLast() ?? Buffer(capacity: Self.largeCapacity) }
         return Buffer(capacity: room)
     }
 
-    package func giveBack(_ buffer: Buffer) {
+    public func giveBack(_ buffer: Buffer) {
         lent -= 1
         buffer.removeAll()
         if buffer.capacity == Self.smallCapacity {

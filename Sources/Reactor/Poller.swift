@@ -3,35 +3,35 @@ internal import CLinux
 internal import Glibc
 
 /// What the kernel said about one token.
-package struct Readiness: OptionSet, Sendable {
-    package let rawValue: UInt8
-    @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
+public struct Readiness: OptionSet, Sendable {
+    public let rawValue: UInt8
+    @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
 
     /// Bytes (or an end, or an error) can be read.
-    @inlinable package static var readable: Readiness { Readiness(rawValue: 1) }
+    @inlinable public static var readable: Readiness { Readiness(rawValue: 1) }
     /// Bytes can be written, or a connect has ended.
-    @inlinable package static var writable: Readiness { Readiness(rawValue: 2) }
+    @inlinable public static var writable: Readiness { Readiness(rawValue: 2) }
     /// The peer has ended its side: a short read is then not the last word, the end is still to be read.
-    @inlinable package static var ended: Readiness { Readiness(rawValue: 4) }
+    @inlinable public static var ended: Readiness { Readiness(rawValue: 4) }
     /// The connection is broken, in both directions.
-    @inlinable package static var broken: Readiness { Readiness(rawValue: 8) }
+    @inlinable public static var broken: Readiness { Readiness(rawValue: 8) }
 
     // Asked by bits: the general operations of option sets are not specialised across modules, and cost an array each.
 
     /// There is something to be read: bytes, an end or an error.
-    @inlinable package var invitesReading: Bool { rawValue & 13 != 0 }
+    @inlinable public var invitesReading: Bool { rawValue & 13 != 0 }
     /// The peer's side is over, well or badly.
-    @inlinable package var isOver: Bool { rawValue & 12 != 0 }
-    @inlinable package var isReadable: Bool { rawValue & 1 != 0 }
-    @inlinable package var isWritable: Bool { rawValue & 2 != 0 }
-    @inlinable package var isBroken: Bool { rawValue & 8 != 0 }
+    @inlinable public var isOver: Bool { rawValue & 12 != 0 }
+    @inlinable public var isReadable: Bool { rawValue & 1 != 0 }
+    @inlinable public var isWritable: Bool { rawValue & 2 != 0 }
+    @inlinable public var isBroken: Bool { rawValue & 8 != 0 }
 }
 
-package struct Event: Sendable {
-    package let token: Token
-    package let readiness: Readiness
+public struct Event: Sendable {
+    public let token: Token
+    public let readiness: Readiness
 
-    @inlinable package init(token: Token, readiness: Readiness) {
+    @inlinable public init(token: Token, readiness: Readiness) {
         self.token = token
         self.readiness = readiness
     }

@@ -4,7 +4,7 @@
 ///
 /// Looking up with a generation of an earlier life answers nil: an event, a deadline or a message that was on its way
 /// to a connection that has since been closed finds nobody.
-package struct Slab<Element> {
+public struct Slab<Element> {
     @usableFromInline struct Row {
         @usableFromInline var element: Element?
         @usableFromInline var generation: UInt32
@@ -16,11 +16,11 @@ package struct Slab<Element> {
 
     @usableFromInline var rows: [Row] = []
     @usableFromInline var free: [UInt32] = []
-    package private(set) var count = 0
+    public private(set) var count = 0
 
-    package init() {}
+    public init() {}
 
-    package mutating func insert(_ element: Element) -> (index: UInt32, generation: UInt32) {
+    public mutating func insert(_ element: Element) -> (index: UInt32, generation: UInt32) {
         count += 1
         if let index = free.popLast() {
             rows[Int(index)].element = element
@@ -30,18 +30,18 @@ package struct Slab<Element> {
         return (UInt32(rows.count - 1), 1)
     }
 
-    @inlinable package subscript(index index: UInt32, generation generation: UInt32) -> Element? {
+    @inlinable public subscript(index index: UInt32, generation generation: UInt32) -> Element? {
         guard Int(index) < rows.count, rows[Int(index)].generation == generation else { return nil }
         return rows[Int(index)].element
     }
 
-    @inlinable package subscript(token token: Token) -> Element? {
+    @inlinable public subscript(token token: Token) -> Element? {
         self[index: token.index, generation: token.generation]
     }
 
     /// Ends this life of the row and answers what was in it.
     @discardableResult
-    package mutating func remove(index: UInt32, generation: UInt32) -> Element? {
+    public mutating func remove(index: UInt32, generation: UInt32) -> Element? {
         guard Int(index) < rows.count, rows[Int(index)].generation == generation, let element = rows[Int(index)].element
         else { return nil }
         rows[Int(index)].element = nil
@@ -54,7 +54,7 @@ package struct Slab<Element> {
     }
 
     /// Calls `body` with every living element.
-    package func forEach(_ body: (Element) -> Void) {
+    public func forEach(_ body: (Element) -> Void) {
         for row in rows {
             if let element = row.element { body(element) }
         }

@@ -4,19 +4,19 @@
 ///
 /// A slot that was closed and taken again has another generation, so an event that was already waiting for the old
 /// life is recognised and dropped. The kind is the caller's: a small number to switch over.
-package struct Token: Equatable, Hashable, Sendable {
-    package let rawValue: UInt64
+public struct Token: Equatable, Hashable, Sendable {
+    public let rawValue: UInt64
 
-    @inlinable package init(rawValue: UInt64) {
+    @inlinable public init(rawValue: UInt64) {
         self.rawValue = rawValue
     }
 
     /// The generation is cut to 24 bits: sixteen million lives of one slot between two polls cannot happen.
-    @inlinable package init(kind: UInt8, index: UInt32, generation: UInt32) {
+    @inlinable public init(kind: UInt8, index: UInt32, generation: UInt32) {
         rawValue = UInt64(kind) << 56 | UInt64(generation & 0xff_ffff) << 32 | UInt64(index)
     }
 
-    @inlinable package var kind: UInt8 { UInt8(truncatingIfNeeded: rawValue >> 56) }
-    @inlinable package var generation: UInt32 { UInt32(truncatingIfNeeded: rawValue >> 32) & 0xff_ffff }
-    @inlinable package var index: UInt32 { UInt32(truncatingIfNeeded: rawValue) }
+    @inlinable public var kind: UInt8 { UInt8(truncatingIfNeeded: rawValue >> 56) }
+    @inlinable public var generation: UInt32 { UInt32(truncatingIfNeeded: rawValue >> 32) & 0xff_ffff }
+    @inlinable public var index: UInt32 { UInt32(truncatingIfNeeded: rawValue) }
 }
