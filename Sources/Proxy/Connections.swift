@@ -188,6 +188,8 @@ final class Flight {
     var deadlineKind = DeadlineKind.none
     var totalDeadline = never
     var lookedAt = never
+    /// Until when the client's body may take as a whole: each byte that comes adds to it.
+    var bodyAllowance: UInt64 = 0
 
     init(index: UInt32, pin: Pin, policy: ResolvedPolicy) {
         self.index = index
@@ -224,6 +226,7 @@ final class Flight {
         deadline = never
         deadlineKind = .none
         totalDeadline = never
+        bodyAllowance = 0
     }
 }
 

@@ -26,9 +26,6 @@ extension Loop {
         }
         // The first head is waited for as long as a head may take: a connection that says nothing is no keep-alive.
         setDeadline(d, after: configuration.timeouts.requestHead)
-        // The first bytes are often there already; if so, this saves waiting for the edge.
-        d.flags.insert(.readable)
-        enqueue(d)
     }
 
     private func close(_ d: Downstream, abort: Bool) {
@@ -273,7 +270,7 @@ extension Loop {
             if d.body.isComplete {
                 endRequest(d, f, u)
             } else {
-                setDeadline(f, .requestBody, after: f.policy.streamIdleTimeout)
+                awaitRequestBody(f, received: range.count)
             }
             return true
         case .end:

@@ -218,7 +218,7 @@ extension Loop {
             setDeadline(f, .responseHead, after: responseTimeout(of: f))
             if let u = f.upstream { flush(u) }
         } else {
-            setDeadline(f, .requestBody, after: f.policy.streamIdleTimeout)
+            awaitRequestBody(f, received: 0)
             // The body that is there already goes out together with the head: the downstream's pass flushes both. If
             // the connection came later, by an event of its own, the downstream is taken up again.
             if let d = f.downstream { enqueue(d) }

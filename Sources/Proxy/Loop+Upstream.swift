@@ -406,7 +406,11 @@ extension Loop {
         }
         if u.flags.contains(.blocked) { return }
         if f.upstreamWritesEnd, f.machine.isTunnelling { transport.shutdownWrites(u.socket) }
-        if f.deadlineKind == .requestBody { setDeadline(f, .requestBody, after: f.policy.streamIdleTimeout) }
+        if f.deadlineKind == .requestBody {
+            // The client had to wait: that time is not its own.
+            f.bodyAllowance = max(f.bodyAllowance, now &+ f.policy.streamIdleTimeout)
+            awaitRequestBody(f, received: 0)
+        }
         if let d = f.downstream { enqueue(d) }
     }
 }

@@ -119,8 +119,22 @@ final class Loop<T: Transport> {
         case TokenKind.downstream:
             guard let d = downstreams[token: token] else { return }
             if d.deadline <= now {
-                d.deadline = never
                 d.lookedAt = never
+                // A request that came just now wins over the keep-alive time that is over.
+                if d.machine.isIdle {
+                    d.flags.insert(.readable)
+                    advance(d)
+                    guard !d.machine.isClosed else { return }
+                    if d.deadline > now {
+                        if d.deadline != never, d.lookedAt == never { d.lookedAt = wheel.schedule(token, at: d.deadline) }
+                        return
+                    }
+                    guard d.machine.isIdle else {
+                        d.deadline = never
+                        return
+                    }
+                }
+                d.deadline = never
                 perform(d, .timedOut)
             } else if d.lookedAt <= now {
                 d.lookedAt = never
@@ -154,6 +168,19 @@ final class Loop<T: Transport> {
         f.deadlineKind = kind
         f.deadline = milliseconds == 0 ? never : now &+ milliseconds
         scheduleFlight(f)
+    }
+
+    /// The client's body is waited for: not longer than the stream may be idle, and not longer than its rate allows.
+    func awaitRequestBody(_ f: Flight, received: Int) {
+        setDeadline(f, .requestBody, after: f.policy.streamIdleTimeout)
+        let rate = configuration.limits.bodyRate
+        guard rate > 0, f.policy.streamIdleTimeout > 0 else { return }
+        if f.bodyAllowance == 0 { f.bodyAllowance = now &+ f.policy.streamIdleTimeout }
+        f.bodyAllowance &+= UInt64(received) &* 1_000 / rate
+        if f.bodyAllowance < f.deadline {
+            f.deadline = f.bodyAllowance
+            scheduleFlight(f)
+        }
     }
 
     @inline(__always)
@@ -267,7 +294,14 @@ final class Loop<T: Transport> {
         announcesClose = true
         var all: [Downstream] = []
         downstreams.forEach { all.append($0) }
-        for d in all { perform(d, .drainBegan) }
+        for d in all {
+            // A request may have come whose edge has not been told yet: it is served.
+            if d.machine.isIdle {
+                d.flags.insert(.readable)
+                advance(d)
+            }
+            perform(d, .drainBegan)
+        }
         finishPass()
     }
 

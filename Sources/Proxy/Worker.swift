@@ -149,6 +149,7 @@ final class Worker: @unchecked Sendable {
             case .stopAccepting:
                 // Who stands in the queue has been told that somebody listens: they are served first.
                 for i in listeners.indices { accept(i) }
+                loop.finishPass()
                 for listener in listeners { listener.close() }
                 listeners = []
                 starving = []

@@ -393,6 +393,23 @@ import Testing
         scene.checkQuiet()
     }
 
+    @Test func aBodyThatDripsIs408() throws {
+        let scene = Scene()
+        let client = scene.client()
+        try scene.send(client, "POST /len/1/1 HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 90000\r\n\r\n")
+        // A byte each ten seconds never lets the stream idle, and is far below any rate.
+        for _ in 0..<5 {
+            scene.advance(milliseconds: 10_000)
+            try scene.send(client, "x")
+            #expect(scene.network.available(client) == 0)
+        }
+        scene.advance(milliseconds: 11_000)
+        #expect(try scene.responses(client).map(\.status) == [408])
+        scene.advance(milliseconds: 6_000)
+        #expect(scene.network.isClosed(client))
+        scene.checkQuiet()
+    }
+
     @Test func aResponseThatStopsIsCut() throws {
         let scene = Scene()
         scene.answersRequests = false
@@ -634,6 +651,23 @@ import Testing
         #expect(response.value("connection") == "close")
         #expect(scene.network.isClosed(busy))
         #expect(scene.loop.upstreamConnections.count == 0)
+        scene.checkQuiet()
+    }
+
+    @Test func aRequestThatCrossesTheDrainIsServed() throws {
+        let scene = Scene()
+        let client = scene.client()
+        try scene.send(client, "GET /len/1/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+        _ = try scene.responses(client)
+        scene.network.send(client, Array("GET /len/2/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n".utf8))
+        scene.network.deliver(client, .max)
+        // The bytes are in the socket; no edge has been handled.
+        scene.loop.drain()
+        try scene.settle()
+        let responses = try scene.responses(client)
+        #expect(responses.map(\.body.count) == [2])
+        #expect(responses.first?.value("connection") == "close")
+        #expect(scene.network.isClosed(client))
         scene.checkQuiet()
     }
 
