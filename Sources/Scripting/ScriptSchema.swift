@@ -18,7 +18,8 @@ package struct ScriptSchema: Sendable, Hashable {
         package var least: Double?
         package var most: Double?
         package var doc: String?
-        package var values: [String] = []
+        /// Of an `enum`, or of a `string`: all that may stand there.
+        package var values: [ConfigValue] = []
 
         package init(_ name: String, _ shape: Shape) {
             self.name = name
@@ -229,10 +230,13 @@ extension ScriptSchema {
                 throw ScriptFinding("\(path).values is not a list", path: path, mend: "write values = { \"a\", \"b\" }")
             }
             for item in items {
-                guard let text = item.text else {
-                    throw ScriptFinding("\(path).values holds something that is no string", path: path, mend: "write values = { \"a\", \"b\" }")
+                switch item {
+                case .bytes, .integer, .number, .bool: if let value = ConfigValue(item) { field.values.append(value) }
+                case .nil, .null, .list, .map, .handle, .opaque:
+                    throw ScriptFinding(
+                        "\(path).values holds something that is neither text, number nor boolean", path: path,
+                        mend: "write values = { \"a\", \"b\" }")
                 }
-                field.values.append(text)
             }
         }
         if case .enumeration = field.shape, field.values.isEmpty {
@@ -463,7 +467,7 @@ extension ScriptSchema.Field {
         case .regex: "\"^/v[0-9]+\""
         case .cidr: "10.0.0.0/8"
         case .range: "0-999"
-        case .enumeration: values.first ?? "\"\""
+        case .enumeration: values.first?.shown ?? "\"\""
         case .list: "[…]"
         case .map, .record: "{…}"
         case .backend: "service:80"
@@ -475,13 +479,18 @@ extension ScriptSchema.Field {
         switch shape {
         case .string:
             guard case .string(let text) = value else { throw refuse(value, path, "a string", "put it in quotes") }
-            if !values.isEmpty { try check(text, path) }
+            if !values.isEmpty { try check(value, path) }
             try bounds(Double(text.utf8.count), path, "bytes long")
             return .string(text)
         case .enumeration:
-            guard case .string(let text) = value else { throw refuse(value, path, "a string", "write \(example)") }
-            try check(text, path)
-            return .string(text)
+            try check(value, path)
+            switch value {
+            case .string(let text): return .string(text)
+            case .integer(let number): return .integer(number)
+            case .number(let number): return .number(number)
+            case .bool(let flag): return .boolean(flag)
+            case .null, .list, .map: throw refuse(value, path, "one of its values", "write \(example)")
+            }
         case .boolean:
             guard case .bool(let flag) = value else { throw refuse(value, path, "a boolean", "write true or false") }
             return .boolean(flag)
@@ -605,12 +614,15 @@ extension ScriptSchema.Field {
         Judgement(findings: [ScriptFinding("\(path) is \(value.shown), not \(expected)", path: path, mend: mend)])
     }
 
-    private func check(_ text: String, _ path: String) throws(Judgement) {
-        guard !values.contains(text) else { return }
+    private func check(_ value: ConfigValue, _ path: String) throws(Judgement) {
+        guard !values.contains(value) else { return }
+        let texts = values.map { if case .string(let text) = $0 { text } else { $0.shown } }
+        var near: String?
+        if case .string(let text) = value { near = ScriptSchema.didYouMean(text, texts) }
         throw Judgement(findings: [
             ScriptFinding(
-                "\(path) is \"\(text)\", which is none of its values", path: path,
-                mend: ScriptSchema.didYouMean(text, values) ?? "write one of \(values.joined(separator: ", "))")
+                "\(path) is \(value.shown), which is none of its values", path: path,
+                mend: near ?? "write one of \(texts.joined(separator: ", "))")
         ])
     }
 

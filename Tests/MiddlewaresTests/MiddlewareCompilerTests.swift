@@ -1,0 +1,197 @@
+import Middlewares
+import Model
+import Scripting
+import Testing
+
+@Suite struct MiddlewareCompilerTests {
+    static let good = "return { config = { n = { type = 'integer', default = 1 } }, route = function(req, ctx) ctx:tag('n', ctx.config.n) end }"
+
+    /// Serves one request on the first loop and gives its tags and verdict.
+    func serve(_ world: World, _ preparation: MiddlewareCompiler.Preparation) throws -> World.Outcome {
+        try world.serve(try #require(preparation.sets.first))
+    }
+
+    struct Broken: Sendable, CustomTestStringConvertible {
+        var script: String
+        var arguments: ConfigValue = .map([])
+        var code: String
+        var says: [String]
+        var testDescription: String { "\(code) \(says)" }
+    }
+
+    static let broken = [
+        Broken(script: "return {", code: "MG333", says: ["failed in load", "s0:1"]),
+        Broken(script: "local x = nil\nlocal y = x.z\nreturn {}", code: "MG333", says: ["s0:2", "local y = x.z"]),
+        Broken(script: "while true do end", code: "MG333", says: ["failed in load"]),
+        Broken(script: "return 1", code: "MG333", says: ["failed in load"]),
+        Broken(
+            script: "local function f() error('not today') end\nreturn { init = function()\n f() end }", code: "MG333",
+            says: ["failed in init", "not today", "s0:3"]),
+        Broken(script: "return { config = { a = { type = 'strnig' } } }", code: "MG334", says: ["did you mean \"string\""]),
+        Broken(script: "return { on_error = 'sometimes' }", code: "MG334", says: ["on_error"]),
+        Broken(
+            script: good, arguments: .map([.init("m", .integer(1))]), code: "MG335",
+            says: ["args.m", "did you mean \"n\""]),
+        Broken(
+            script: good, arguments: .map([.init("n", .string("x"))]), code: "MG335", says: ["args.n is \"x\", not an integer"]),
+    ]
+
+    @Test(arguments: broken)
+    func aBrokenScriptIsToldAndTheLastGoodOneServes(_ broken: Broken) throws {
+        var world = World(Self.good)
+        let first = world.compiler.prepare(world.snapshot)
+        #expect(first.diagnostics.isEmpty)
+        #expect(try serve(world, first).tags == ["n=1"])
+        world.snapshot.scripts[0].main = broken.script
+        world.snapshot.routes[0].scripts[0].arguments = broken.arguments
+        for _ in 0..<2 {
+            let second = world.compiler.prepare(world.snapshot)
+            let found = try #require(second.diagnostics.first)
+            #expect(found.code == broken.code)
+            #expect(found.place == World.binding(0).place)
+            for text in broken.says {
+                #expect("\(found.problem) \(found.mend)".contains(text), "\(found)")
+            }
+            #expect(found.mend.contains("keeps serving"))
+            #expect(try serve(world, second).tags == ["n=1"])
+        }
+        // Mended: the same version as before, on the same machine.
+        world.snapshot.scripts[0].main = Self.good
+        world.snapshot.routes[0].scripts[0].arguments = .map([])
+        let third = world.compiler.prepare(world.snapshot)
+        #expect(third.diagnostics.isEmpty)
+        #expect(try serve(world, third).tags == ["n=1"])
+        #expect(world.compiler.statistics.first?.runCount == 4)
+    }
+
+    @Test func aNewRuleWithoutAGoodVersion() throws {
+        let guarding = World("return { access = function() error( end }")
+        let first = guarding.compiler.prepare(guarding.snapshot)
+        #expect(first.diagnostics.first?.mend.contains("503") == true)
+        #expect(try serve(guarding, first).request == .refuse(status: 503, reason: .scriptFailed))
+        let open = World("return { access = function() error( end }", onError: .open)
+        #expect(try serve(open, open.compiler.prepare(open.snapshot)).request == .next)
+        let passing = World("return { route = function() error( end }")
+        let second = passing.compiler.prepare(passing.snapshot)
+        #expect(second.diagnostics.first?.mend.contains("without the script") == true)
+        #expect(try serve(passing, second).request == .next)
+        // Loaded, but with bad arguments: its phases are known.
+        let known = World("return { config = { a = { type = 'string', required = true } }, route = function() end }")
+        #expect(try serve(known, known.compiler.prepare(known.snapshot)).request == .next)
+    }
+
+    @Test func anUnknownScriptGuards() throws {
+        var world = World()
+        world.route("/", [World.binding(nil, reference: "plugin/jwt-auth")])
+        #expect(try serve(world, world.compiler.prepare(world.snapshot)).request == .refuse(status: 503, reason: .scriptFailed))
+        var known = World(Self.good)
+        _ = known.compiler.prepare(known.snapshot)
+        known.snapshot.scripts = []
+        known.snapshot.routes[0].scripts[0].script = nil
+        let outcome = try serve(known, known.compiler.prepare(known.snapshot))
+        #expect(outcome.tags == ["n=1"])
+    }
+
+    @Test func unchangedVersionsKeepTheirMachine() throws {
+        var world = World("local n = 0\nlocal t = { n = 0 }\nreturn { route = function(req, ctx) t.n = t.n + 1 ctx:tag('n', t.n) end }")
+        #expect(try serve(world, world.compiler.prepare(world.snapshot)).tags == ["n=1"])
+        world.snapshot.upstreams.append(Upstream(namespace: "shop", service: "new", port: "80"))
+        #expect(try serve(world, world.compiler.prepare(world.snapshot)).tags == ["n=2"])
+        world.snapshot.scripts[0].main += " "
+        #expect(try serve(world, world.compiler.prepare(world.snapshot)).tags == ["n=1"])
+    }
+
+    @Test func aRequestInFlightFinishesOnItsOwnVersion() throws {
+        var world = World("return { route = function() end, header_filter = function(req, res, ctx) ctx:tag('v', 1) end }")
+        let old = try #require(world.compiler.prepare(world.snapshot).sets.first)
+        let exchange = try world.exchange()
+        _ = old.runRequestPhases(exchange) { _ in }
+        world.snapshot.scripts[0].main = "return { route = function() end, header_filter = function(req, res, ctx) ctx:tag('v', 2) end }"
+        let new = world.compiler.prepare(world.snapshot)
+        #expect(try serve(world, new).tags == ["v=2"])
+        exchange.response.status = 200
+        _ = old.runResponsePhases(exchange)
+        #expect(exchange.tags.first.map { exchange.tagBytes[$0.value.range] } == Array("1".utf8)[...])
+        old.runLog(exchange)
+    }
+
+    @Test func loopsHaveMachinesOfTheirOwn() throws {
+        var world = World(loops: 3)
+        let script = world.add(script: "local t = { n = 0 }\nreturn { route = function(req, ctx) t.n = t.n + 1 ctx:tag('n', t.n) end }")
+        world.route("/", [World.binding(script)])
+        let preparation = world.compiler.prepare(world.snapshot)
+        #expect(preparation.sets.count == 3)
+        for set in preparation.sets { #expect(try world.serve(set).tags == ["n=1"]) }
+        #expect(world.compiler.statistics.count == 3)
+    }
+
+    @Test func namespacesShareNothing() throws {
+        var world = World()
+        let source = "local t = { n = 0 }\nreturn { route = function(req, ctx) t.n = t.n + 1 ctx:tag('n', t.n) end }"
+        let a = world.add(script: source, name: "same")
+        world.snapshot.scripts.append(ScriptSource(name: "same", namespace: "other", main: source))
+        world.route("/", [World.binding(a)])
+        world.route("/other", [World.binding(1)])
+        let set = try world.prepare()
+        #expect(try world.serve(set).tags == ["n=1"])
+        #expect(try world.serve(set, "GET http://shop.test/other").tags == ["n=1"])
+    }
+
+    @Test func backendsAreResolvedAnew() throws {
+        let script = "return { config = { to = { type = 'backend' } }, route = function(req, ctx) ctx.upstream:use(ctx.config.to) end }"
+        var world = World(script, arguments: .map([.init("to", .string("canary:80"))]))
+        #expect(try serve(world, world.compiler.prepare(world.snapshot)).exchange.upstream == 1)
+        world.snapshot.upstreams.insert(Upstream(namespace: "aaa", service: "first", port: "80"), at: 0)
+        #expect(try serve(world, world.compiler.prepare(world.snapshot)).exchange.upstream == 2)
+        world.snapshot.upstreams.removeAll { $0.service == "canary" }
+        world.snapshot.upstreams.append(Upstream(namespace: "shop", service: "canray", port: "80"))
+        let gone = world.compiler.prepare(world.snapshot)
+        #expect(gone.diagnostics.map(\.code) == ["MG330"])
+        #expect(gone.diagnostics.first?.mend.contains("did you mean \"shop/canray:80\"") == true)
+        let outcome = try serve(world, gone)
+        #expect(outcome.request == .next && !outcome.exchange.isUpstreamChosen)
+    }
+
+    @Test func modulesOfTheConfigMap() throws {
+        var world = World("local lib = require('lib')\nreturn { route = function(req, ctx) ctx:tag('v', lib.value()) end }")
+        world.snapshot.scripts[0].modules = [.init(name: "lib", source: "return { value = function() return 42 end }")]
+        #expect(try serve(world, world.compiler.prepare(world.snapshot)).tags == ["v=42"])
+        world.snapshot.scripts[0].modules = []
+        let missing = world.compiler.prepare(world.snapshot)
+        #expect(missing.diagnostics.first?.code == "MG333")
+        #expect(try serve(world, missing).tags == ["v=42"])
+    }
+
+    @Test func modes() throws {
+        var world = World()
+        let script = world.add(script: "return { access = function() return moongate.respond(403) end }")
+        world.route("/", [World.binding(script, mode: .off)])
+        let off = world.compiler.prepare(world.snapshot)
+        #expect(off.diagnostics.isEmpty)
+        #expect(try serve(world, off).request == .next)
+        world.snapshot.routes[0].scripts = [World.binding(script, mode: .shadow)]
+        let shadow = world.compiler.prepare(world.snapshot)
+        #expect(shadow.diagnostics.map(\.code) == ["MG331"])
+        #expect(try serve(world, shadow).request == .next)
+    }
+
+    @Test func whatIsNotThereYetIsToldAtCheckTime() throws {
+        let world = World(
+            """
+            -- moongate.kv in a comment is nothing
+            local text = "moongate.sleep"
+            return {
+              route = function(req, ctx)
+                moongate.http.fetch(nil)
+              end,
+              body_filter = function() end,
+            }
+            """)
+        let preparation = world.compiler.prepare(world.snapshot)
+        #expect(preparation.diagnostics.map(\.code) == ["MG332", "MG332"])
+        #expect(preparation.diagnostics.map(\.severity) == [.warning, .warning])
+        #expect(preparation.diagnostics.first?.problem.contains("moongate.http.fetch in line 5") == true)
+        _ = try serve(world, preparation)
+        #expect(world.log.drain().first?.message.contains("moongate.http.fetch is not available") == true)
+    }
+}

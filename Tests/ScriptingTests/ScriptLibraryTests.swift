@@ -1,0 +1,253 @@
+import Model
+import Testing
+
+@testable import Scripting
+
+/// The modules as a script sees them. Each case is a Lua expression and what it must equal.
+@Suite struct ScriptLibraryTests {
+    static func machine(_ source: String, log: ScriptLog = ScriptLog(), metrics: ScriptMetrics = ScriptMetrics(), clock: ScriptClock = clock)
+        throws -> (version: ScriptVersion, machine: ScriptVersion.Machine)
+    {
+        do throws(ScriptVersion.Refusal) {
+            return try ScriptVersion.build(
+                ScriptSource(name: "test", namespace: "t", main: source), .map([]), limits: ScriptLimits(),
+                surroundings: ScriptSurroundings(log: log, metrics: metrics, clock: clock, randomSeed: 42))
+        } catch {
+            Issue.record("\(error)")
+            throw error
+        }
+    }
+
+    static let clock = ScriptClock(wall: { 1_795_542_151_250 }, monotonic: { 5_123_456_789 })
+
+    @Test(arguments: [
+        ("moongate.hash.sha256_hex('abc')", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        ("#moongate.hash.sha256('abc') .. ' ' .. #moongate.hash.sha512('') .. ' ' .. #moongate.hash.sha1('')", "32 64 20"),
+        ("moongate.hash.md5_hex('abc')", "900150983cd24fb0d6963f7d28e17f72"),
+        ("moongate.hash.xxh64_hex('abc')", "44bc2cf5ad770999"),
+        ("('%016x'):format(moongate.hash.xxh64('abc'))", "44bc2cf5ad770999"),
+        ("moongate.base64.encode('foob')", "Zm9vYg=="), ("moongate.base64.decode('Zm9vYg==')", "foob"),
+        ("select(2, moongate.base64.decode('?')).code", "invalid"),
+        ("moongate.base64url.encode('\\255\\254')", "__4"), ("moongate.base64url.decode('__4') == '\\255\\254'", "true"),
+        ("moongate.hex.encode('az')", "617a"), ("moongate.hex.decode('617A')", "az"),
+        ("moongate.url.escape('a b/')", "a%20b%2F"), ("moongate.url.decode('a%20b')", "a b"),
+        ("tostring(moongate.url.decode('%'))", "nil"),
+        ("moongate.url.parse('https://h:8443/p?q#f').port", "8443"), ("moongate.url.parse('https://h/p?q').query", "q"),
+        ("select(2, moongate.url.parse('a b')).code", "invalid"),
+        ("#moongate.uuid.v4() .. moongate.uuid.v4():sub(15, 15)", "364"), ("moongate.uuid.v7():sub(1, 14)", "01a20ea6-f052-"),
+        ("moongate.random.int(3, 3)", "3"), ("#moongate.random.bytes(7)", "7"),
+        ("moongate.time.now()", "1795542151.25"), ("moongate.time.monotonic()", "5.123"),
+        ("moongate.time.format(0)", "1970-01-01T00:00:00Z"), ("moongate.time.format(784111777, 'http')", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("moongate.time.format(0.5, '%H:%M:%S.%L')", "00:00:00.500"), ("moongate.time.parse('1970-01-02T00:00:00Z')", "86400"),
+        ("select(2, moongate.time.parse('x')).code", "invalid"),
+        ("moongate.time.parse_http('Sun, 06 Nov 1994 08:49:37 GMT')", "784111777"),
+        ("moongate.ip.parse('::FFFF:1.2.3.4').text", "1.2.3.4"), ("moongate.ip.parse('::1').version", "6"),
+        ("select(2, moongate.ip.parse('x')).code", "invalid"),
+        ("moongate.ip.cidr{'10.0.0.0/8', '::1'}:contains('10.9.9.9')", "true"),
+        ("moongate.ip.cidr{'10.0.0.0/8'}:contains('11.0.0.1')", "false"),
+        ("tostring(moongate.ip.cidr{'10.0.0.0/8', '::1'})", "10.0.0.0/8,::1/128"),
+        ("select(2, moongate.ip.cidr{'x'}).code", "invalid"),
+        ("moongate.regex.compile('^a(?<n>[0-9]+)$'):match('a12').n", "12"),
+        ("moongate.regex.compile('^a(?<n>[0-9]+)$'):match('a12')[0]", "a12"),
+        ("tostring(moongate.regex.compile('b'):match('a'))", "nil"), ("tostring(moongate.regex.compile('b'):match(nil))", "nil"),
+        ("moongate.regex.compile('b'):test('abc')", "true"), ("moongate.regex.compile('b'):test(nil)", "false"),
+        ("table.concat({moongate.regex.compile('(b)'):gsub('abcb', '[$1]')}, ' ')", "a[b]c[b] 2"),
+        ("table.concat({moongate.regex.compile('b'):gsub('bbb', 'x', 2)}, ' ')", "xxb 2"),
+        ("tostring(moongate.regex.compile('^a+$'))", "^a+$"),
+        ("select(2, moongate.regex.compile('(')).code", "syntax"),
+        ("select(2, moongate.regex.compile('^(a+)+$'):test(('a'):rep(40) .. '!')).code", "budget"),
+        ("moongate.split{name='e', unit='u', variants={a=1}}.variant", "a"),
+        ("moongate.split{name='e', unit='u', variants={a=1}, slots='0-0'}.included", "false"),
+        ("tostring(moongate.split{name='e', unit='u', variants={a=1}, slots='0-0'}.variant)", "nil"),
+        ("moongate.split{name='e', unit='u1', variants={a=1}, layer='pricing'}.bucket", "974"),
+        ("moongate.split{name='checkout', unit='u0', variants={a=50, b=25, c=25}}.variant", "a"),
+    ])
+    func values(_ expression: String, _ expected: String) throws {
+        let built = try Self.machine("return { on_error = 'open', value = tostring((\(expression))) }")
+        #expect(try built.machine.vm.describe("value").text == expected)
+    }
+
+    /// Mistakes of the script are errors at its line, of class `api`.
+    @Test(arguments: [
+        ("moongate.hash.sha256(nil)", "takes a string"), ("moongate.random.int(2, 1)", "two integers"),
+        ("moongate.time.format('x')", "seconds"), ("moongate.time.format(0, '%Q')", "layout"),
+        ("moongate.split{name='e', unit='u', varaints={a=1}}", "did you mean \"variants\""),
+        ("moongate.split{name='e', unit='u', variants={a=0}}", "weight above 0"),
+        ("moongate.split{name='e', unit='u', variants={a=-1}}", "not negative"),
+        ("moongate.split{name='e', variants={a=1}}", "needs a unit"),
+        ("moongate.split{unit='e', variants={a=1}}", "needs a name"),
+        ("moongate.split{name='e', unit='u', variants={a=1}, slots='0-1000'}", "slots"),
+        ("moongate.metrics.counter('1x')", "name"), ("moongate.metrics.counter('runs_total')", "Moongate itself"),
+        ("moongate.metrics.counter('a'):inc(-1)", "not negative"), ("moongate.metrics.counter('a', { le = '1' })", "le"),
+        ("moongate.metrics.counter('b'); moongate.metrics.gauge('b')", "is a counter already"),
+        ("moongate.kv('x')", "not available"), ("moongate.jwt.verify('x', {})", "not available"),
+        ("moongate.sleep(1)", "not available"), ("moongate.hmac.sha256('a', 'b')", "not available"),
+        ("moongate.regex.compile('a'):gsub('a', '$9')", "no group"),
+    ])
+    func mistakes(_ code: String, _ says: String) throws {
+        do throws(ScriptVersion.Refusal) {
+            _ = try ScriptVersion.build(
+                ScriptSource(name: "test", namespace: "t", main: "\n\(code)\nreturn {}"), .map([]), limits: ScriptLimits(),
+                surroundings: ScriptSurroundings())
+            Issue.record("no error")
+        } catch {
+            guard case .failed(.load, let failure) = error.cause else {
+                Issue.record("\(error)")
+                return
+            }
+            #expect(failure.kind == .api)
+            #expect(failure.message.contains(says), "\(failure)")
+            #expect(failure.line == 2)
+        }
+    }
+
+    @Test func logIsLimitedAndCounted() throws {
+        let log = ScriptLog()
+        _ = try Self.machine(
+            "for i = 1, 1000 do moongate.log.warn('line ' .. i, { n = i, t = {}, long = ('x'):rep(1000) }) end return {}", log: log)
+        let lines = log.drain()
+        #expect(lines.count == 100)
+        #expect(lines.first?.level == .warn && lines.first?.message == "line 1" && lines.first?.script == "test")
+        #expect(lines.first?.fields.map(\.key) == ["long", "n", "t"])
+        #expect(lines.first?.fields.first?.value.utf8.count ?? 0 < 300)
+        #expect(log.lost.suppressed == 900)
+        #expect(log.drain().isEmpty)
+    }
+
+    @Test func theQueueIsBounded() {
+        let log = ScriptLog()
+        for _ in 0..<ScriptLog.capacity + 5 {
+            log.append(
+                ScriptLogLine(level: .info, script: "", version: "", message: "", fields: [], suppressed: 0, requestID: ""))
+        }
+        #expect(log.lost.dropped == 5)
+        #expect(log.drain().count == ScriptLog.capacity)
+    }
+
+    @Test func aBucketFillsAgain() {
+        var bucket = TokenBucket(burst: 2, perSecond: 1)
+        let times: [UInt64] = [1_000_000_000, 1_000_000_000, 1_000_000_000, 1_500_000_000, 2_100_000_000, 2_100_000_000]
+        let taken = times.map { bucket.take(now: $0) }
+        #expect(taken == [true, true, false, false, true, false])
+    }
+
+    @Test func metricsAreCapped() throws {
+        let metrics = ScriptMetrics()
+        _ = try Self.machine(
+            """
+            for i = 1, 1000 do moongate.metrics.counter("hits_total", { user = "u" .. i }):inc() end
+            moongate.metrics.gauge("level"):set(2.5)
+            moongate.metrics.gauge("level"):dec()
+            local h = moongate.metrics.histogram("took", { kind = "a\\"b" })
+            h:observe(0.02) h:observe(3)
+            return {}
+            """, metrics: metrics)
+        var text = ""
+        metrics.write(to: &text)
+        let lines = text.split(separator: "\n").map(String.init)
+        #expect(lines.filter { $0.hasPrefix("moongate_script_hits_total{") }.count == 65)
+        #expect(lines.contains("moongate_script_hits_total{script=\"test\",user=\"other\"} 936"))
+        #expect(lines.contains("moongate_script_hits_total{script=\"test\",user=\"u1\"} 1"))
+        #expect(lines.contains("moongate_script_labels_folded_total{script=\"test\"} 936"))
+        #expect(lines.contains("moongate_script_level{script=\"test\"} 1.5"))
+        #expect(lines.contains("moongate_script_took_bucket{kind=\"a\\\"b\",script=\"test\",le=\"0.025\"} 1"))
+        #expect(lines.contains("moongate_script_took_bucket{kind=\"a\\\"b\",script=\"test\",le=\"+Inf\"} 2"))
+        #expect(lines.contains("moongate_script_took_count{kind=\"a\\\"b\",script=\"test\"} 2"))
+    }
+
+    @Test func patternsAreLetGo() throws {
+        let built = try Self.machine(
+            """
+            local kept, refused = {}, 0
+            for i = 1, 5000 do moongate.regex.compile("a" .. i) end
+            for i = 1, 2000 do
+              local p, err = moongate.regex.compile("a" .. i)
+              if p then kept[#kept + 1] = p else refused = refused + 1 assert(err.code == "budget") end
+            end
+            return { value = #kept .. " " .. tostring(refused > 0) }
+            """)
+        let text = try #require(try built.machine.vm.describe("value").text)
+        #expect(text.hasSuffix("true"))
+        #expect((Int(text.prefix { $0 != " " }) ?? 9999) <= ScriptLibrary.maxObjects)
+    }
+
+    @Test func configObjects() throws {
+        let source = """
+            return {
+              config = { p = { type = "regex" }, c = { type = "cidr" }, b = { type = "backend" }, d = { type = "duration" } },
+              init = function(conf)
+                assert(conf.p:test("a1") and not conf.p:test("b"))
+                assert(conf.c:contains("10.1.1.1"))
+                assert(tostring(conf.b) == "web:80")
+                assert(conf.d == 0.15)
+                assert(not pcall(function() conf.d = 1 end))
+              end,
+            }
+            """
+        let arguments = ConfigValue.map([
+            .init("p", .string("^a")), .init("c", .string("10.0.0.0/8")), .init("b", .string("web:80")),
+            .init("d", .string("150ms")),
+        ])
+        _ = try ScriptVersion.build(
+            ScriptSource(name: "test", namespace: "t", main: source), arguments, limits: ScriptLimits(),
+            surroundings: ScriptSurroundings())
+    }
+}
+
+@Suite struct ScriptBreakerTests {
+    @Test func opensByRateOnly() {
+        var breaker = ScriptBreaker()
+        // 49 errors within the window never open it, however long they go on.
+        var now: UInt64 = 0
+        for _ in 0..<500 {
+            now += ScriptBreaker.window / 49 + 1
+            breaker.failed(now: now)
+            #expect(breaker.state == .closed)
+        }
+        for _ in 0..<50 { breaker.failed(now: now) }
+        #expect(breaker.state == .open)
+    }
+
+    @Test func halfOpen() {
+        var breaker = ScriptBreaker()
+        func admits(_ now: UInt64) -> Bool { breaker.admits(now: now) }
+        for _ in 0..<50 { breaker.failed(now: 1) }
+        #expect(breaker.state == .open)
+        #expect(!admits(ScriptBreaker.pause))
+        let later = ScriptBreaker.pause + 2
+        #expect(admits(later))
+        #expect(breaker.state == .halfOpen)
+        // One trial at a time.
+        #expect(!admits(later))
+        breaker.failed(now: later)
+        #expect(breaker.state == .open)
+        #expect(!admits(later + 1))
+        #expect(admits(later + ScriptBreaker.pause + 1))
+        breaker.succeeded()
+        #expect(breaker.state == .closed)
+        #expect(admits(later))
+        breaker.failed(now: later)
+        #expect(breaker.state == .closed)
+    }
+}
+
+@Suite struct ScriptScanTests {
+    @Test func words() {
+        let scan = ScriptScan(
+            """
+            --[[ moongate.kv ]] --[==[
+            moongate.kv ]==]
+            local s = 'moongate.sleep\\' moongate.kv' .. [=[moongate.jwt]=]
+            return { ["access"] = 1, access = function() moongate.hmac.verify() moongate . kv('x') end }
+            """)
+        #expect(scan.unavailable == [.init(name: "moongate.hmac.verify", line: 4), .init(name: "moongate.kv", line: 4)])
+        #expect(scan.mentionsAccess)
+        #expect(!ScriptScan("return { route = function() local x = access end }").mentionsAccess)
+        #expect(ScriptScan("local M = {}\nfunction M.access() end\nreturn M").mentionsAccess)
+    }
+
+    @Test(arguments: ["\"", "[[", "--[[", "[==", "'\\", "moongate.", "moongate", ""])
+    func unfinished(_ source: String) {
+        #expect(ScriptScan(source).unavailable.isEmpty)
+    }
+}
