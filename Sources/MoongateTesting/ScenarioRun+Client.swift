@@ -144,7 +144,7 @@ extension ScenarioRun {
             }
         }
         try open(name, to: to, from: source)
-        if narrow { clients[name]?.socket.limitReceiveBuffer(to: 4096) }
+        if narrow { clients[name]?.socket.limitReceiveBuffer(to: 1 << 18) }
     }
 
     private func open(_ name: String, to target: String = "", from source: String? = nil) throws {

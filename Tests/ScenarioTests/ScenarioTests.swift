@@ -5,7 +5,8 @@ import Testing
 
 /// What is beside the test bundle, and where the sources are.
 enum Place {
-    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    static let root = URL(fileURLWithPath: #filePath).resolvingSymlinksInPath().deletingLastPathComponent()
+        .deletingLastPathComponent()
         .deletingLastPathComponent().path
 
     static let environment: ScenarioEnvironment = {

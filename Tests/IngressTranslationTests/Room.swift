@@ -1,0 +1,1 @@
+// Tests of the room IngressTranslation: one file per source file.
