@@ -70,7 +70,7 @@ typedef struct mg_function {
 } mg_function;
 
 typedef struct mg_key {
-    const char *text; // the interned string: equal pointers are equal keys
+    const void *text; // the interned string: equal pointers are equal keys
     uint8_t id;
 } mg_key;
 
@@ -110,7 +110,7 @@ struct mg_vm {
     struct mg_slab *slabs;
     char *slab_next;
     size_t slab_left;
-    uint32_t long_strings[64]; // alive, by the logarithm of their size
+    uint32_t long_string_count, long_strings[64]; // alive, by the logarithm of their size
     uint64_t allocations, fail_at;
 
     // What was loaded.

@@ -73,10 +73,16 @@ static void mg_small_give(mg_vm *vm, void *block, size_t size) {
 
 static int mg_size_log(size_t size) { return 63 - __builtin_clzll((unsigned long long)size); }
 
+static void mg_forget_string(mg_vm *vm, size_t size) {
+    vm->long_strings[mg_size_log(size)]--;
+    vm->long_string_count--;
+}
+
 // One instruction is not a unit of time: comparing two long strings takes as long as a million additions. So the
 // longer the longest living string, the fewer instructions pass between two looks at the clock.
 int mg_interval(const mg_vm *vm) {
     if (vm->killed != MG_ERROR_NONE || vm->refusals != vm->refusals_seen) return 1;
+    if (vm->long_string_count == 0) return MG_HOOK_INTERVAL;
     for (int log = mg_size_log(vm->string_cap) + 1; log >= 12; log--) {
         if (log < 64 && vm->long_strings[log] > 0) {
             int interval = MG_HOOK_INTERVAL >> (log - 10);
@@ -112,7 +118,7 @@ static void *mg_allocate(void *context, void *pointer, size_t old_size, size_t n
             mg_small_give(vm, pointer, old_size);
         } else {
             mg_header *header = (mg_header *)pointer - 1;
-            if (header->is_string) vm->long_strings[mg_size_log(header->size)]--;
+            if (header->is_string) mg_forget_string(vm, header->size);
             free(header);
         }
         return NULL;
@@ -152,7 +158,7 @@ static void *mg_allocate(void *context, void *pointer, size_t old_size, size_t n
             header = (mg_header *)pointer - 1;
         }
         if (header->is_string) {
-            vm->long_strings[mg_size_log(header->size)]--;
+            mg_forget_string(vm, header->size);
             header->is_string = 0;
         }
         header->size = new_size;
@@ -166,6 +172,7 @@ static void *mg_allocate(void *context, void *pointer, size_t old_size, size_t n
         block = header + 1;
         if (is_string) {
             vm->long_strings[mg_size_log(new_size)]++;
+            vm->long_string_count++;
             mg_tighten(vm);
         }
     }
@@ -175,7 +182,7 @@ static void *mg_allocate(void *context, void *pointer, size_t old_size, size_t n
             mg_small_give(vm, pointer, old_size);
         } else {
             mg_header *header = (mg_header *)pointer - 1;
-            if (header->is_string) vm->long_strings[mg_size_log(header->size)]--;
+            if (header->is_string) mg_forget_string(vm, header->size);
             free(header);
         }
     }
@@ -655,6 +662,8 @@ static lua_State *mg_pool_take(mg_vm *vm) {
 }
 
 static void mg_pool_give(mg_vm *vm, lua_State *co) {
+    // Pooled coroutines have the ordinary interval, so that most runs need not set it.
+    if (vm->interval != MG_HOOK_INTERVAL) lua_sethook(co, mg_hook, LUA_MASKCOUNT, MG_HOOK_INTERVAL);
     if (vm->pool_count < (int)(sizeof vm->pool / sizeof vm->pool[0])) {
         vm->pool[vm->pool_count++] = co;
         return;
@@ -751,7 +760,7 @@ static void mg_prepare(mg_vm *vm, lua_State *co, void *run, mg_phase phase, uint
     vm->interval = mg_interval(vm);
     vm->error.kind = MG_ERROR_NONE;
     vm->error.frame_count = 0;
-    mg_sync_hook(co, vm);
+    if (vm->interval != MG_HOOK_INTERVAL) mg_sync_hook(co, vm);
 }
 
 // --------------------------------------------------------------------------------------------------------- responses

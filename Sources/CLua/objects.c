@@ -69,7 +69,7 @@ static _Noreturn void mg_wrong_self(lua_State *L, const char *method) {
 
 // The handle that a method was called on, of one of the kinds from `first` to `last`.
 static inline uint64_t mg_self(lua_State *L, mg_vm *vm, mg_kind first, mg_kind last, const char *method) {
-    if (!lua_islightuserdata(L, 1)) mg_wrong_self(L, method);
+    // Anything else has kind 0: nil for what is no userdata, an address without its highest byte for a full one.
     uint64_t handle = mg_to_handle(L, 1);
     mg_kind kind = mg_handle_kind(handle);
     if (kind < first || kind > last) mg_wrong_self(L, method);
@@ -482,13 +482,13 @@ static const mg_member mg_members[MG_KIND_COUNT][MG_KEY_COUNT] = {
         },
 };
 
-static inline size_t mg_key_slot(const char *text) {
+static inline size_t mg_key_slot(const void *text) {
     uintptr_t bits = (uintptr_t)text;
     return (size_t)((bits >> 4) ^ (bits >> 11)) & (MG_KEY_SLOTS - 1);
 }
 
-// Short strings are interned: the pointer is the name.
-static inline uint8_t mg_find_key(const mg_vm *vm, const char *text) {
+// Short strings are interned: the pointer is the name, and no other object has it.
+static inline uint8_t mg_find_key(const mg_vm *vm, const void *text) {
     for (size_t slot = mg_key_slot(text);; slot = (slot + 1) & (MG_KEY_SLOTS - 1)) {
         if (vm->keys[slot].text == text) return vm->keys[slot].id;
         if (vm->keys[slot].text == NULL) return MG_KEY_none;
@@ -508,15 +508,11 @@ static int mg_object_index(lua_State *L) {
     mg_vm *vm = mg_of(L);
     uint64_t handle = mg_to_handle(L, 1);
     mg_kind kind = mg_handle_kind(handle);
-    if (lua_type(L, 2) != LUA_TSTRING || kind >= MG_KIND_COUNT) {
-        lua_pushnil(L);
-        return 1;
-    }
-    if (kind == MG_KIND_SHARED) {
+    if (kind == MG_KIND_SHARED && lua_type(L, 2) == LUA_TSTRING) {
         mg_check_live(L, vm, handle);
         return mg_shared_get(L, vm);
     }
-    const mg_member *member = &mg_members[kind][mg_find_key(vm, lua_tostring(L, 2))];
+    const mg_member *member = &mg_members[kind < MG_KIND_COUNT ? kind : 0][mg_find_key(vm, lua_topointer(L, 2))];
     switch ((mg_member_type)member->type) {
     case MG_MEMBER_METHOD:
         lua_pushcfunction(L, member->method);
@@ -557,7 +553,7 @@ static int mg_object_write(lua_State *L) {
         if (vm->host.shared_set(vm->run, key, length, &value, &vm->out) != MG_HOST_OK) mg_host_error(L, vm);
         return 0;
     }
-    uint8_t id = mg_find_key(vm, key);
+    uint8_t id = mg_find_key(vm, lua_topointer(L, 2));
     mg_field field = MG_FIELD_COUNT;
     if (kind == MG_KIND_REQ && id == MG_KEY_path) field = MG_REQ_PATH;
     if (kind == MG_KIND_REQ && id == MG_KEY_method) field = MG_REQ_METHOD;
@@ -609,7 +605,8 @@ static int mg_object_pairs(lua_State *L) {
 void mg_open_objects(lua_State *L, mg_vm *vm) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, MG_REF_KEYS);
     for (int id = 1; id < MG_KEY_COUNT; id++) {
-        const char *text = lua_pushstring(L, mg_key_names[id]);
+        lua_pushstring(L, mg_key_names[id]);
+        const void *text = lua_topointer(L, -1);
         lua_rawseti(L, -2, id); // keeps it, and with it the pointer
         size_t slot = mg_key_slot(text);
         while (vm->keys[slot].text != NULL) slot = (slot + 1) & (MG_KEY_SLOTS - 1);

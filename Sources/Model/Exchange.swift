@@ -222,7 +222,7 @@ package final class Exchange {
 
     private static func store(_ source: Span<UInt8>, in bytes: inout [UInt8]) -> ByteRange {
         let offset = bytes.count
-        for i in 0..<source.count { bytes.append(source[i]) }
+        bytes.append(source)
         return ByteRange(offset: offset, count: source.count)
     }
 }

@@ -69,11 +69,14 @@ package struct ScriptResponse: Sendable, Hashable {
 }
 
 /// One run of one phase.
+@safe
 package final class BorderRun {
-    /// Strong, so that a run that waits keeps its exchange.
-    private var current: Exchange?
-    private var scene: ScriptScene?
-    private var shared: ScriptShared?
+    /// Unretained while the phase runs, for it is the hottest path of a script: `ScriptVM.run` and `resume` hold all three
+    /// until the run is over or suspended, and `hold` keeps those of a run that waits.
+    private var current: Unmanaged<Exchange>?
+    private var scene: Unmanaged<ScriptScene>?
+    private var shared: Unmanaged<ScriptShared>?
+    private var held: (Exchange, ScriptScene, ScriptShared?)?
     private var wallDeadline: UInt64 = 0
     private var discardsEdits = false
     fileprivate(set) var response = ScriptResponse()
@@ -81,28 +84,52 @@ package final class BorderRun {
 
     init() {}
 
-    /// The request that the script works on.
-    package var exchange: Exchange? { current }
+    /// The request that the script works on; nil when its phase is over.
+    package var exchange: Exchange? { unsafe current?.takeUnretainedValue() }
 
+    @inline(__always)
     func begin(
         _ exchange: Exchange, _ scene: ScriptScene, shared: ScriptShared?, wallDeadline: UInt64, discardsEdits: Bool
     ) {
-        current = exchange
-        self.scene = scene
-        self.shared = shared
+        unsafe current = Unmanaged.passUnretained(exchange)
+        unsafe self.scene = Unmanaged.passUnretained(scene)
+        unsafe self.shared = shared.map { unsafe Unmanaged.passUnretained($0) }
         self.wallDeadline = wallDeadline
         self.discardsEdits = discardsEdits
     }
 
+    /// The phase waits: what it works on is kept alive.
+    func hold() {
+        guard let exchange, let scene = unsafe scene else { return }
+        held = unsafe (exchange, scene.takeUnretainedValue(), shared?.takeUnretainedValue())
+    }
+
+    @inline(__always)
     func end(keep: Bool) {
-        if !undo.dirty.isEmpty, let exchange = current {
-            if !keep || discardsEdits { undo.restore(exchange, shared) }
-            undo.dirty = []
-        }
-        if response.status != 0 { response = ScriptResponse() }
-        current = nil
-        scene = nil
-        shared = nil
+        if !undo.dirty.isEmpty { settle(keep: keep) }
+        unsafe current = nil
+        unsafe scene = nil
+        unsafe shared = nil
+        if held != nil { held = nil }
+    }
+
+    private func settle(keep: Bool) {
+        if !keep || discardsEdits, let exchange { unsafe undo.restore(exchange, shared?.takeUnretainedValue()) }
+        undo.dirty = []
+    }
+
+    /// What the phase returned; forgotten here.
+    func takeResponse() -> ScriptResponse {
+        let made = response
+        response = ScriptResponse()
+        return made
+    }
+
+    /// Lends the exchange without counting a reference.
+    @inline(__always)
+    func withExchange<R>(else missing: R, _ body: (Exchange) -> R) -> R {
+        guard let current = unsafe current else { return missing }
+        return unsafe current._withUnsafeGuaranteedRef(body)
     }
 }
 
@@ -237,13 +264,16 @@ private struct Undo {
 
 extension BorderRun {
     func field(_ field: mg_field, _ out: ValueWriter) -> Bool {
-        guard let exchange = current else { return false }
+        withExchange(else: false) { self.field(field, of: $0, out) }
+    }
+
+    private func field(_ field: mg_field, of exchange: Exchange, _ out: ValueWriter) -> Bool {
         switch field {
-        case MG_REQ_ID: return append(exchange.idRange, of: exchange.request, out)
-        case MG_REQ_METHOD: return append(exchange.request.methodRange, of: exchange.request, out)
+        case MG_REQ_ID: exchange.request.give(exchange.idRange, to: out)
+        case MG_REQ_METHOD: exchange.request.giveMethod(to: out)
         case MG_REQ_SCHEME: out.append(exchange.client.isSecure ? "https" as StaticString : "http")
-        case MG_REQ_HOST: return append(exchange.request.hostRange, of: exchange.request, out)
-        case MG_REQ_PATH: return append(exchange.request.pathRange, of: exchange.request, out)
+        case MG_REQ_HOST: exchange.request.giveHost(to: out)
+        case MG_REQ_PATH: exchange.request.givePath(to: out)
         case MG_REQ_RAW_PATH: exchange.request.giveRawPath(to: out)
         case MG_REQ_HTTP_VERSION:
             let text: StaticString =
@@ -254,7 +284,7 @@ extension BorderRun {
                 }
             out.append(text)
         case MG_REQ_BEARER: return exchange.request.giveBearer(to: out)
-        case MG_QUERY_STRING: return append(exchange.request.queryRange, of: exchange.request, out)
+        case MG_QUERY_STRING: exchange.request.giveQueryString(to: out)
         case MG_CLIENT_IP: out.append(exchange.client.address.ip.description)
         case MG_CLIENT_PORT: out.append(Int64(exchange.client.address.port))
         case MG_CLIENT_TRUSTED_PROXY: out.append(exchange.client.isTrustedProxy)
@@ -269,9 +299,9 @@ extension BorderRun {
                 }
             out.append(text)
         case MG_RES_UPSTREAM: return upstreamFacts(exchange, out)
-        case MG_INGRESS_NAMESPACE: return append(scene?.ingressNamespace, out)
-        case MG_INGRESS_NAME: return append(scene?.ingressName, out)
-        case MG_INGRESS_RULE: return append(scene?.rule, out)
+        case MG_INGRESS_NAMESPACE: return append(surroundings?.ingressNamespace, out)
+        case MG_INGRESS_NAME: return append(surroundings?.ingressName, out)
+        case MG_INGRESS_RULE: return append(surroundings?.rule, out)
         case MG_CTX_DEADLINE:
             guard wallDeadline != 0 else { return false }
             let now = mg_clock_ns()
@@ -281,10 +311,8 @@ extension BorderRun {
         return true
     }
 
-    private func append(_ range: ByteRange, of head: borrowing MessageHead, _ out: ValueWriter) -> Bool {
-        out.append(head.bytes.span.extracting(range.range))
-        return true
-    }
+    private var surroundings: ScriptScene? { unsafe scene?.takeUnretainedValue() }
+    private var values: ScriptShared? { unsafe shared?.takeUnretainedValue() }
 
     private func append(_ bytes: [UInt8]?, _ out: ValueWriter) -> Bool {
         guard let bytes, !bytes.isEmpty else { return false }
@@ -295,7 +323,7 @@ extension BorderRun {
     private func upstreamFacts(_ exchange: Exchange, _ out: ValueWriter) -> Bool {
         guard exchange.origin == .upstream || exchange.attempts > 0 else { return false }
         var entries: [(String, LuaValue)] = [("attempts", .integer(Int64(exchange.attempts)))]
-        if let names = scene?.upstreamNames, names.indices.contains(Int(exchange.upstream)) {
+        if let names = surroundings?.upstreamNames, names.indices.contains(Int(exchange.upstream)) {
             entries.append(("backend", .string(names[Int(exchange.upstream)])))
         }
         if let endpoint = exchange.endpoint { entries.append(("address", .string(endpoint.description))) }
@@ -309,7 +337,7 @@ extension BorderRun {
 
     /// Returns why the value was refused; nil when it was set.
     func setField(_ field: mg_field, _ value: ValueReader) -> String? {
-        guard let exchange = current else { return "no request is running" }
+        guard let exchange else { return "no request is running" }
         switch field {
         case MG_REQ_PATH:
             return value.withBytes(at: 0) { path -> String? in
@@ -356,7 +384,13 @@ extension BorderRun {
 
 extension BorderRun {
     func mapValue(_ map: mg_map, _ name: Span<UInt8>, _ nth: UInt32, _ out: ValueWriter) -> Bool {
-        guard let exchange = current else { return false }
+        withExchange(else: false) { Self.mapValue(map, of: $0, name, nth, out) }
+    }
+
+    @inline(__always)
+    private static func mapValue(
+        _ map: mg_map, of exchange: Exchange, _ name: Span<UInt8>, _ nth: UInt32, _ out: ValueWriter
+    ) -> Bool {
         switch map {
         case MG_REQ_HEADERS: return exchange.request.giveField(name, nth, to: out)
         case MG_RES_HEADERS: return exchange.response.giveField(name, nth, to: out)
@@ -367,7 +401,7 @@ extension BorderRun {
     }
 
     func mapEntry(_ map: mg_map, _ position: UInt32, _ out: ValueWriter) -> Bool {
-        guard let exchange = current else { return false }
+        guard let exchange else { return false }
         switch map {
         case MG_REQ_HEADERS: return exchange.request.giveField(at: position, to: out)
         case MG_RES_HEADERS: return exchange.response.giveField(at: position, to: out)
@@ -379,7 +413,7 @@ extension BorderRun {
 
     /// Returns why the edit was refused; nil when it was made.
     func edit(_ map: mg_map, _ edit: mg_edit, _ name: Span<UInt8>, _ value: Span<UInt8>) -> String? {
-        guard let exchange = current else { return "no request is running" }
+        guard let exchange else { return "no request is running" }
         switch map {
         case MG_REQ_HEADERS:
             if let problem = Self.problem(edit, name, value) { return problem }
@@ -420,15 +454,23 @@ extension BorderRun {
 
 // ------------------------------------------------------------------------------------------------- reading a head
 
+// Nothing is changed here. The functions are `mutating` because a head in a class is then lent by its address; otherwise
+// it is copied for the call, which counts four references.
+
 extension MessageHead {
-    fileprivate func giveRawPath(to out: ValueWriter) {
+    fileprivate mutating func giveMethod(to out: ValueWriter) { give(methodRange, to: out) }
+    fileprivate mutating func giveHost(to out: ValueWriter) { give(hostRange, to: out) }
+    fileprivate mutating func givePath(to out: ValueWriter) { give(pathRange, to: out) }
+    fileprivate mutating func giveQueryString(to out: ValueWriter) { give(queryRange, to: out) }
+
+    fileprivate mutating func giveRawPath(to out: ValueWriter) {
         let target = bytes.span.extracting(targetRange.range)
         var end = 0
         while end < target.count, target[end] != 0x3f { end += 1 }
         out.append(target.extracting(0..<end))
     }
 
-    fileprivate func giveBearer(to out: ValueWriter) -> Bool {
+    fileprivate mutating func giveBearer(to out: ValueWriter) -> Bool {
         guard let range = value(of: .authorization) else { return false }
         let value = bytes.span.extracting(range.range)
         // RFC 6750 §2.1; the scheme is compared without case (RFC 9110 §11.1).
@@ -441,11 +483,11 @@ extension MessageHead {
         return true
     }
 
-    fileprivate func give(_ range: ByteRange, to out: ValueWriter) {
+    fileprivate mutating func give(_ range: ByteRange, to out: ValueWriter) {
         out.append(bytes.span.extracting(range.range))
     }
 
-    fileprivate func giveField(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
+    fileprivate mutating func giveField(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
         var left = nth
         var index = firstIndex(named: name)
         while let found = index {
@@ -459,7 +501,7 @@ extension MessageHead {
         return false
     }
 
-    fileprivate func giveField(at position: UInt32, to out: ValueWriter) -> Bool {
+    fileprivate mutating func giveField(at position: UInt32, to out: ValueWriter) -> Bool {
         var left = position
         for i in 0..<fields.count where !fields[i].isRemoved {
             if left == 0 {
@@ -472,21 +514,42 @@ extension MessageHead {
         return false
     }
 
-    fileprivate func giveCookie(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
+    /// In one pass over the `Cookie` lines; the same pairs as `nextCookie` finds.
+    fileprivate mutating func giveCookie(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
+        guard !name.isEmpty else { return false }
         var left = nth
-        var cursor = CookieCursor()
-        while let cookie = nextCookie(&cursor) {
-            guard isEqual(cookie.name, name) else { continue }
-            if left == 0 {
-                give(cookie.value, to: out)
-                return true
+        var index = firstIndex(of: .cookie)
+        while let found = index {
+            let line = bytes.span.extracting(fields[found].valueRange)
+            var at = 0
+            while at < line.count {
+                while at < line.count, line[at] == 0x20 || line[at] == 0x09 { at += 1 }
+                var matched = 0
+                while matched < name.count, at < line.count, line[at] == name[matched] {
+                    at += 1
+                    matched += 1
+                }
+                if matched == name.count {
+                    while at < line.count, line[at] == 0x20 || line[at] == 0x09 { at += 1 }
+                    if at < line.count, line[at] == 0x3d {
+                        let start = at + 1
+                        while at < line.count, line[at] != 0x3b { at += 1 }
+                        if left == 0 {
+                            out.append(MessageHead.trimmed(line.extracting(start..<at)))
+                            return true
+                        }
+                        left -= 1
+                    }
+                }
+                while at < line.count, line[at] != 0x3b { at += 1 }
+                at += 1
             }
-            left -= 1
+            index = firstIndex(of: .cookie, from: found + 1)
         }
         return false
     }
 
-    fileprivate func giveCookie(at position: UInt32, to out: ValueWriter) -> Bool {
+    fileprivate mutating func giveCookie(at position: UInt32, to out: ValueWriter) -> Bool {
         var left = position
         var cursor = CookieCursor()
         while let cookie = nextCookie(&cursor) {
@@ -514,7 +577,7 @@ extension MessageHead {
         )
     }
 
-    fileprivate func giveSetCookie(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
+    fileprivate mutating func giveSetCookie(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
         var left = nth
         var index = firstIndex(of: .setCookie)
         while let found = index {
@@ -531,7 +594,7 @@ extension MessageHead {
         return false
     }
 
-    fileprivate func giveSetCookie(at position: UInt32, to out: ValueWriter) -> Bool {
+    fileprivate mutating func giveSetCookie(at position: UInt32, to out: ValueWriter) -> Bool {
         var left = position
         var index = firstIndex(of: .setCookie)
         while let found = index {
@@ -555,7 +618,7 @@ extension MessageHead {
         }
     }
 
-    fileprivate func giveQuery(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
+    fileprivate mutating func giveQuery(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
         let query = bytes.span.extracting(queryRange.range)
         var left = nth
         var cursor = 0
@@ -570,7 +633,7 @@ extension MessageHead {
         return false
     }
 
-    fileprivate func giveQuery(at position: UInt32, to out: ValueWriter) -> Bool {
+    fileprivate mutating func giveQuery(at position: UInt32, to out: ValueWriter) -> Bool {
         let query = bytes.span.extracting(queryRange.range)
         var left = position
         var cursor = 0
@@ -603,7 +666,7 @@ extension MessageHead {
 extension BorderRun {
     /// `res.cookies:set` and, without a value, `res.cookies:remove`.
     func setCookie(_ name: Span<UInt8>, _ value: Span<UInt8>?, _ attributes: LuaValue) -> String? {
-        guard let exchange = current else { return "no request is running" }
+        guard let exchange else { return "no request is running" }
         let nameBytes = Self.array(name)
         var cookie: SetCookie
         if let value {
@@ -677,7 +740,7 @@ extension BorderRun {
 extension BorderRun {
     /// One source of `req:unit{…}`.
     func unit(_ source: Span<UInt8>, _ out: ValueWriter) -> String? {
-        guard current != nil else { return "no request is running" }
+        guard exchange != nil else { return "no request is running" }
         if source.equals("ip") {
             _ = field(MG_CLIENT_IP, out)
             return nil
@@ -707,7 +770,7 @@ extension BorderRun {
     }
 
     func tag(_ key: Span<UInt8>, _ value: ValueReader) -> String? {
-        guard let exchange = current else { return "no request is running" }
+        guard let exchange else { return "no request is running" }
         if key.isEmpty || key.count > 64 { return "a tag's name has 1 to 64 bytes" }
         if exchange.tags.count >= 64 { return "a request has at most 64 tags" }
         if let problem = value.withBytes(at: 0, { text -> String? in
@@ -731,7 +794,7 @@ extension BorderRun {
     }
 
     func upstream(_ operation: mg_upstream_op, _ arguments: ValueReader) -> String? {
-        guard let exchange = current, let scene else { return "no request is running" }
+        guard let exchange, let scene = surroundings else { return "no request is running" }
         switch operation {
         case MG_UPSTREAM_USE:
             guard let (type, id) = arguments.handle(at: 0), type == scene.backendClass else {
@@ -741,7 +804,7 @@ extension BorderRun {
                 return "this backend is not known"
             }
             var isStrict = false
-            if case .map(let options) = arguments.value(at: 1) {
+            if arguments.count > 1, case .map(let options) = arguments.value(at: 1) {
                 for option in options {
                     guard option.key.text == "strict", case .bool(let flag) = option.value else {
                         return "the options of ctx.upstream:use are {strict = true}"
@@ -789,13 +852,13 @@ extension BorderRun {
     }
 
     func sharedValue(_ key: Span<UInt8>, _ out: ValueWriter) -> Bool {
-        guard let shared, !shared.values.isEmpty, let value = shared.values[Self.array(key)] else { return false }
+        guard let shared = values, !shared.values.isEmpty, let value = shared.values[Self.array(key)] else { return false }
         out.append(value)
         return true
     }
 
     func setShared(_ key: Span<UInt8>, _ value: LuaValue) -> String? {
-        guard let shared else { return "ctx.shared is not available" }
+        guard let shared = values else { return "ctx.shared is not available" }
         if key.count > 256 { return "a key of ctx.shared is longer than 256 bytes" }
         if case .bytes(let text) = value, text.count > 65536 { return "a value of ctx.shared is longer than 64 KiB" }
         if case .handle = value { return "an object of one script cannot be given to another" }

@@ -69,7 +69,7 @@ package struct HandleClass: Sendable, Hashable {
 @safe
 struct ValueReader {
     private let values: UnsafePointer<mg_value>?
-    private let count: Int
+    let count: Int
     private(set) var at = 0
 
     init(_ values: UnsafePointer<mg_value>?, count: Int) {

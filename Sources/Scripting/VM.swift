@@ -111,6 +111,8 @@ package final class ScriptVM {
     private let vm: OpaquePointer
     private let link: HostLink
     private var sources: [String: [UInt8]] = [:]
+    /// The run of the phase at hand; one that waits is moved to `waiting` and another takes its place.
+    private var current = BorderRun()
     private var idleRuns: [BorderRun] = []
     private var waiting: [mg_request: BorderRun] = [:]
 
@@ -229,7 +231,7 @@ package final class ScriptVM {
     /// Every handle of the request becomes stale; a run that waits is closed first, and its edits undone.
     package func end(_ request: VMRequest) {
         unsafe mg_request_end(vm, request.number)
-        if let run = waiting.removeValue(forKey: request.number) { finish(run, keep: false) }
+        if !waiting.isEmpty, let run = waiting.removeValue(forKey: request.number) { finish(run, keep: false) }
     }
 
     /// Runs a phase. `wallDeadline` is on the monotonic clock, in nanoseconds; 0 is none. With `discardsEdits` nothing
@@ -239,11 +241,17 @@ package final class ScriptVM {
         shared: ScriptShared? = nil, wallDeadline: UInt64 = 0, discardsEdits: Bool = false
     ) -> PhaseOutcome {
         guard phases.contains(PhaseSet(phase)) else { return .next }
-        let run = idleRuns.popLast() ?? BorderRun()
+        let run = current
         run.begin(exchange, scene, shared: shared, wallDeadline: wallDeadline, discardsEdits: discardsEdits)
-        // Proof: `run` is held by this frame, or by `waiting` while the phase is suspended.
+        // Proof: `run` is held by this frame, and by `waiting` while the phase is suspended; so are the three that it
+        // borrows: by the caller, then by `hold`.
         let outcome = unsafe mg_run(
             vm, request.number, mg_phase(UInt32(phase.rawValue)), Unmanaged.passUnretained(run).toOpaque(), wallDeadline)
+        if outcome == MG_NEXT {
+            run.end(keep: true)
+            return .next
+        }
+        if outcome == MG_SUSPENDED { current = idleRuns.popLast() ?? BorderRun() }
         return conclude(outcome, request, run)
     }
 
@@ -280,10 +288,11 @@ package final class ScriptVM {
             finish(run, keep: true)
             return .next
         case MG_RESPONDED:
-            let response = run.response
+            let response = run.takeResponse()
             finish(run, keep: true)
             return .responded(response)
         case MG_SUSPENDED:
+            run.hold()
             waiting[request.number] = run
             return .suspended
         default:
@@ -295,7 +304,7 @@ package final class ScriptVM {
 
     private func finish(_ run: BorderRun, keep: Bool) {
         run.end(keep: keep)
-        idleRuns.append(run)
+        if run !== current { idleRuns.append(run) }
     }
 
     // MARK: Seeing
