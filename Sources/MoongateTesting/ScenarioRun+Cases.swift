@@ -22,8 +22,8 @@ extension ScenarioRun {
 
     /// Rows `"title" STATUS[|STATUS] [alone] "bytes"`, where lines that begin with a quote go on with the bytes of the
     /// row above. Each row is sent on a fresh connection and after a good request, with a good request behind it
-    /// unless it is `alone`. A status from 400 on must end the connection; any other must leave the next request
-    /// untouched.
+    /// unless it is `alone`. A status from 400 on, but for 404, must end the connection; any other must leave the
+    /// next request untouched.
     func runCases(_ section: ScenarioSection) throws(ScenarioFailure) {
         guard let name = section.arguments.first, let upstream = upstreams[name] else {
             throw ScenarioFailure("cases need the upstream that counts", line: section.line)
@@ -42,7 +42,7 @@ extension ScenarioRun {
                     let outcome = try play(
                         row.bytes + (row.alone ? [] : sentinel), after: afterGood ? good : nil, until: row.alone ? 1 : 2
                     )
-                    let refused = row.statuses.allSatisfy { $0 >= 400 }
+                    let refused = row.statuses.allSatisfy { Self.isRefusal($0) }
                     let answers = outcome.responses.dropFirst(afterGood ? 1 : 0)
                     let statuses = answers.map { $0.status ?? 0 }
                     if !row.statuses.contains(statuses.first ?? 0) {
@@ -134,6 +134,9 @@ extension ScenarioRun {
         return outcome
     }
 
+    /// A request that was not understood: what follows it cannot be told from its body. A 404 is an answer.
+    private static func isRefusal(_ status: Int) -> Bool { status >= 400 && status != 404 }
+
     private static func collect(
         _ count: Int, from reader: inout MessageReader, answering first: String, into outcome: inout Outcome,
         by deadline: Deadline
@@ -151,7 +154,7 @@ extension ScenarioRun {
             outcome.responses.append(response)
             wanted -= 1
             // Nothing but the close may follow a refusal.
-            if status >= 400 { wanted = Int.max }
+            if isRefusal(status) { wanted = Int.max }
         }
     }
 
