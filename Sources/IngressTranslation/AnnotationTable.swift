@@ -111,7 +111,8 @@ package enum AnnotationTable {
             doc: "A script's source itself. An operator can forbid it.",
             effect: .scripts),
         AnnotationSpec(
-            key: allowNamespaces, kinds: [ConfigMap.kind, Service.kind], syntax: "namespaces, separated by commas, or *",
+            key: allowNamespaces, kinds: [ConfigMap.kind, Service.kind],
+            syntax: "namespaces, separated by commas, or *",
             risk: .medium,
             doc: "Who else may use this script (ConfigMap) or send requests here from a script (Service).",
             effect: .grant),
@@ -144,7 +145,9 @@ package enum AnnotationTable {
 enum Grant {
     /// The namespaces listed by `moongate.dev/allow-namespaces`; `*` stands for all.
     static func namespaces(_ metadata: ObjectMeta) -> [String] {
-        guard let text = metadata.annotations[AnnotationTable.prefix + AnnotationTable.allowNamespaces] else { return [] }
+        guard let text = metadata.annotations[AnnotationTable.prefix + AnnotationTable.allowNamespaces] else {
+            return []
+        }
         return text.split { $0 == "," || $0.isWhitespace }.map(String.init)
     }
 

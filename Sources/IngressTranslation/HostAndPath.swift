@@ -22,7 +22,8 @@ enum HostSyntax {
         let host = try name(text[...])
         if IPAddress(host) != nil {
             throw FieldProblem(
-                problem: "an address is no host name (Kubernetes refuses it too)", mend: "leave the host out, or name a DNS name")
+                problem: "an address is no host name (Kubernetes refuses it too)",
+                mend: "leave the host out, or name a DNS name")
         }
         return .exact(host)
     }
@@ -107,7 +108,8 @@ enum PathSyntax {
         for index in bytes.indices where bytes[index] == UInt8(ascii: "%") {
             guard index + 2 < bytes.count, let high = hexDigit(bytes[index + 1]), let low = hexDigit(bytes[index + 2])
             else {
-                return FieldProblem(problem: "\"%\" is not followed by two hexadecimal digits", mend: "write %25 for \"%\"")
+                return FieldProblem(
+                    problem: "\"%\" is not followed by two hexadecimal digits", mend: "write %25 for \"%\"")
             }
             switch high << 4 | low {
             case 0x00, UInt8(ascii: "/"), UInt8(ascii: "\\"):

@@ -15,7 +15,8 @@ enum ScriptReference: Hashable {
     /// Reads `NAME`, `NAME:KEY.lua`, `NS/NAME`, `NS/NAME:KEY.lua`, `plugin/NAME`, `./PATH.lua`.
     init(_ text: String, namespace: String) throws(ValueProblem) {
         let problem = ValueProblem(
-            wanted: "a script is NAME, NAME:KEY.lua, NS/NAME, plugin/NAME or ./PATH.lua", example: "plugin/header-canary")
+            wanted: "a script is NAME, NAME:KEY.lua, NS/NAME, plugin/NAME or ./PATH.lua",
+            example: "plugin/header-canary")
         if text.hasPrefix("./") || text.hasPrefix("../") {
             guard text.hasSuffix(".lua"), text.utf8.count <= 1_024,
                 text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7f && $0 != UInt8(ascii: "\\") })
@@ -178,7 +179,8 @@ struct ScriptAnnotations {
     private func readArguments(_ text: String, firstLine: Int) throws(ScriptProblem) -> ConfigValue {
         guard let value = try parse(text, firstLine: firstLine), value.entries != nil else {
             throw problem(
-                "the arguments are no map", field: "", line: firstLine, mend: "write for example {\"header\": \"x-canary\"}")
+                "the arguments are no map", field: "", line: firstLine,
+                mend: "write for example {\"header\": \"x-canary\"}")
         }
         return ConfigValue(value)
     }
@@ -244,8 +246,10 @@ struct ScriptAnnotations {
                 }
                 item.order = order
             case "paths": item.paths = try readPaths(value, field: field)
-            case "on-error": item.onError = try word(value, field: field, ScriptBinding.FailurePolicy.init, ["open", "closed"])
-            case "mode": item.mode = try word(value, field: field, ScriptBinding.Mode.init, ["enforce", "shadow", "off"])
+            case "on-error":
+                item.onError = try word(value, field: field, ScriptBinding.FailurePolicy.init, ["open", "closed"])
+            case "mode":
+                item.mode = try word(value, field: field, ScriptBinding.Mode.init, ["enforce", "shadow", "off"])
             case "percent":
                 item.percent = try quantity(value, field: field, Quantities.percent)
             case "budget": item.budget = try readBudget(value, field: field)
@@ -268,7 +272,9 @@ struct ScriptAnnotations {
         guard let list = value.items, !list.isEmpty else { throw expected("a list of paths", value, field: field) }
         var paths: [String] = []
         for item in list {
-            guard let path = item.string, path.hasPrefix("/") else { throw expected("a path such as /cart", item, field: field) }
+            guard let path = item.string, path.hasPrefix("/") else {
+                throw expected("a path such as /cart", item, field: field)
+            }
             paths.append(path)
         }
         return paths

@@ -102,7 +102,8 @@ struct ScriptResolver {
         }
         guard let resolved = Self.resolve(path, from: origin.file) else {
             throw .refused(
-                .unknownScript, "\(quoted(path)) leads out of the manifest folder", mend: "put the script into the folder")
+                .unknownScript, "\(quoted(path)) leads out of the manifest folder",
+                mend: "put the script into the folder")
         }
         switch objects.scriptFiles[resolved] {
         case .source(let text):

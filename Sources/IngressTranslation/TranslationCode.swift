@@ -100,7 +100,8 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .targetPort: "A backend names a Service's target port instead of its port; it is served all the same."
         case .badEndpoint: "An endpoint's address or port cannot be used."
         case .badExternalName: "An ExternalName cannot be used; its paths answer 503."
-        case .balanceConflict: "Two Ingresses ask for different load balancing of one Service port; the older one has it."
+        case .balanceConflict:
+            "Two Ingresses ask for different load balancing of one Service port; the older one has it."
         case .unknownAnnotation: "An annotation under moongate.dev/ that does not exist."
         case .badAnnotation: "An annotation's value cannot be read; the default applies."
         case .foreignAnnotations: "Annotations of ingress-nginx that are not acted on."

@@ -452,13 +452,15 @@ private struct Work {
         let place = places.place(Ingress.kind, item.name, rulePath + "host")
         if options.hostsAreExclusive {
             report(
-                .hostTaken, "the host \(quoted(pattern.description)) belongs to the namespace \(host.owner.namespace), "
+                .hostTaken,
+                "the host \(quoted(pattern.description)) belongs to the namespace \(host.owner.namespace), "
                     + "whose Ingress \(host.owner) is older",
                 at: place, mend: "take another host; until then the rule is not served")
             return false
         }
         report(
-            .sharedHost, "the host \(quoted(pattern.description)) is also served by the Ingress \(host.owner) "
+            .sharedHost,
+            "the host \(quoted(pattern.description)) is also served by the Ingress \(host.owner) "
                 + "of another namespace",
             at: place, mend: "make sure that both are meant; where they name the same path, the older one has it")
         return true
@@ -491,7 +493,9 @@ private struct Work {
     private mutating func addFallback(of pattern: HostPattern) {
         guard let host = hosts[pattern], let fallback = host.fallback, host.byPath[.prefix("/")] == nil else { return }
         // An Ingress with rules does not take over unknown hosts by its default backend (as in ingress-nginx).
-        guard pattern != .any || accepted[fallback.ingress].ingress.spec.rules.contains(where: { ($0.host ?? "").isEmpty })
+        guard
+            pattern != .any
+                || accepted[fallback.ingress].ingress.spec.rules.contains(where: { ($0.host ?? "").isEmpty })
         else { return }
         add(
             path: .prefix("/"), host: pattern, upstream: fallback.upstream, rule: "defaultBackend",
@@ -687,9 +691,11 @@ private struct Work {
         result.snapshot.upstreams = order.map { made[$0] }
         result.snapshot.routes = routes
         result.snapshot.scripts = scripts.sources
-        result.snapshot.hosts = hosts.map { (key: $0.key.description, host: VirtualHost(pattern: $0.key, routes: $0.value.routes)) }
-            .sorted { $0.key < $1.key }
-            .map(\.host)
+        result.snapshot.hosts = hosts.map {
+            (key: $0.key.description, host: VirtualHost(pattern: $0.key, routes: $0.value.routes))
+        }
+        .sorted { $0.key < $1.key }
+        .map(\.host)
     }
 
     private mutating func addStatuses() {
@@ -712,7 +718,8 @@ private struct Work {
             case "ExternalName":
                 found = service.spec.externalName.map { [LoadBalancerIngress(hostname: $0)] } ?? []
             case "NodePort":
-                found = addresses(service.spec.externalIPs.isEmpty ? clusterIP.map { [$0] } ?? [] : service.spec.externalIPs)
+                found = addresses(
+                    service.spec.externalIPs.isEmpty ? clusterIP.map { [$0] } ?? [] : service.spec.externalIPs)
             default:
                 found = addresses(clusterIP.map { [$0] } ?? [])
             }

@@ -112,7 +112,8 @@ package enum YAMLReader {
         func placed(_ mark: Mark, _ problem: String, _ context: YamlError.Context? = nil) -> FieldFault {
             let around = context.map { "\(problem) \($0.text) that began on line \($0.mark.line + firstLine - 1)" }
             return FieldFault(
-                position: TextPosition(line: mark.line + firstLine - 1, column: mark.column), problem: around ?? problem)
+                position: TextPosition(line: mark.line + firstLine - 1, column: mark.column), problem: around ?? problem
+            )
         }
         switch error {
         case .scanner(let context, let problem, let mark, _), .parser(let context, let problem, let mark, _),
@@ -126,7 +127,8 @@ package enum YAMLReader {
             return FieldFault(position: TextPosition(line: firstLine + before, column: 1), problem: problem)
         case .no, .memory, .writer, .emitter, .representer, .dataCouldNotBeDecoded:
             return FieldFault(
-                position: TextPosition(line: firstLine, column: 1), problem: "nested too deep, or cannot be read as YAML")
+                position: TextPosition(line: firstLine, column: 1),
+                problem: "nested too deep, or cannot be read as YAML")
         }
     }
 }

@@ -63,7 +63,8 @@ package struct FolderMemory: Sendable {
                 contents.objects.insert(item.object, origin: item.origin)
             }
             let names = kept.map { Self.reference($0.object).description }.sorted()
-            let shown = names.prefix(5).joined(separator: ", ") + (names.count > 5 ? " and \(names.count - 5) more" : "")
+            let shown =
+                names.prefix(5).joined(separator: ", ") + (names.count > 5 ? " and \(names.count - 5) more" : "")
             contents.diagnostics.append(
                 ManifestCode.keptLastGood.diagnostic(
                     "the file is faulty; of what it held before, \(shown) is served as it last was",

@@ -72,10 +72,12 @@ package final class FolderSource: Sendable {
 
     /// Begins to watch. A second call does nothing.
     package func start() {
-        guard let state = first.withLock({ state in
-            defer { state = nil }
-            return state
-        }) else { return }
+        guard
+            let state = first.withLock({ state in
+                defer { state = nil }
+                return state
+            })
+        else { return }
         isRunning.store(true, ordering: .sequentiallyConsistent)
         let thread = Thread { [self] in
             run(state)

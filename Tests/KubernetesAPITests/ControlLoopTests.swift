@@ -29,7 +29,8 @@ struct ControlLoopTests {
     }
 
     @Test func listsInPages() throws {
-        let text = #"{"metadata":{"resourceVersion":"3","continue":"t","remainingItemCount":2},"items":[{"metadata":{"name":"a"}}]}"#
+        let text =
+            #"{"metadata":{"resourceVersion":"3","continue":"t","remainingItemCount":2},"items":[{"metadata":{"name":"a"}}]}"#
         let list = try JSONDecoder().decode(ObjectList<ConfigMap>.self, from: Data(text.utf8))
         #expect(list.metadata.continue == "t" && list.metadata.remainingItemCount == 2)
         #expect(list.items.map(\.metadata.name) == ["a"])

@@ -20,10 +20,12 @@ struct CoreTests {
         #expect(service.status.loadBalancer.ingress.first?.ip == "1.2.3.4")
     }
 
-    @Test(arguments: [
-        ("", []), ("Zg==", [0x66]), ("Zm8=", [0x66, 0x6f]), ("Zm9v", [0x66, 0x6f, 0x6f]), ("Zm9\nv", [0x66, 0x6f, 0x6f]),
-        ("+/+/", [0xfb, 0xff, 0xbf]),
-    ] as [(String, [UInt8])])
+    @Test(
+        arguments: [
+            ("", []), ("Zg==", [0x66]), ("Zm8=", [0x66, 0x6f]), ("Zm9v", [0x66, 0x6f, 0x6f]),
+            ("Zm9\nv", [0x66, 0x6f, 0x6f]),
+            ("+/+/", [0xfb, 0xff, 0xbf]),
+        ] as [(String, [UInt8])])
     func readsBase64(text: String, bytes: [UInt8]) {
         #expect(Base64(text: text)?.bytes == bytes)
     }

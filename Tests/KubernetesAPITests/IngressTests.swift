@@ -42,7 +42,10 @@ struct IngressTests {
         ("spec: {rules: [{http: {paths: [{pathType: Regex, backend: {}}]}}]}", "spec.rules[0].http.paths[0].pathType"),
         ("spec: {rules: {host: a}}", "spec.rules"),
         ("spec: {defaultBackend: {service: {port: {number: 80}}}}", "spec.defaultBackend.service.name"),
-        ("spec: {defaultBackend: {service: {name: a, port: {number: \"80\"}}}}", "spec.defaultBackend.service.port.number"),
+        (
+            "spec: {defaultBackend: {service: {name: a, port: {number: \"80\"}}}}",
+            "spec.defaultBackend.service.port.number"
+        ),
         ("metadata: {annotations: {a: true}}", "metadata.annotations.a"),
     ])
     func refusesWrongTypes(text: String, path: String) {

@@ -30,6 +30,8 @@ struct ObjectMetaTests {
         #expect(try PlacedValue(.integer(80)).decode(IntOrString.self) == .int(80))
         #expect(try PlacedValue(.string("http")).decode(IntOrString.self) == .string("http"))
         #expect(throws: FieldFault.self) { try PlacedValue(.bool(true)).decode(IntOrString.self) }
-        #expect(String(decoding: try JSONEncoder().encode([IntOrString.int(1), .string("a")]), as: UTF8.self) == "[1,\"a\"]")
+        #expect(
+            String(decoding: try JSONEncoder().encode([IntOrString.int(1), .string("a")]), as: UTF8.self) == "[1,\"a\"]"
+        )
     }
 }

@@ -40,7 +40,8 @@ struct YAMLReaderTests {
     }
 
     @Test(arguments: [
-        "a: [1", "a: b: c", "\ta: 1", "a: 1\na: 2", "a: *none", "a: !!binary aGk=", "a: !foo x", "? [1]\n: 2", "a: \"\\x\"",
+        "a: [1", "a: b: c", "\ta: 1", "a: 1\na: 2", "a: *none", "a: !!binary aGk=", "a: !foo x", "? [1]\n: 2",
+        "a: \"\\x\"",
         "<<: 3", "{a: 1}}", "%", "@a", "a: 1\n b: 2",
     ])
     func refuses(text: String) {
@@ -53,7 +54,8 @@ struct YAMLReaderTests {
     }
 
     @Test func cutsStreamsAtTheirMarkers() {
-        let text = "\u{feff}# head\n---\na: 1\n--- # note\n---\nb: |\n  ---\n  text\n...\n%YAML 1.2\n---\nc: 3\r\n---\r\nd: 4\n--- {e: 5}\n"
+        let text =
+            "\u{feff}# head\n---\na: 1\n--- # note\n---\nb: |\n  ---\n  text\n...\n%YAML 1.2\n---\nc: 3\r\n---\r\nd: 4\n--- {e: 5}\n"
         let documents = YAMLReader.split(text)
         #expect(documents.map(\.firstLine) == [2, 5, 11, 13, 15])
         #expect(documents.first?.text.contains("a: 1") == true)

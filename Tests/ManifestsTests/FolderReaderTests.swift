@@ -31,7 +31,9 @@ final class TemporaryFolder {
     func rename(_ name: String, to other: String) throws {
         // FileManager refuses to replace; the system's rename is what editors and the kubelet use.
         // SAFETY: both paths outlive the call.
-        guard unsafe Foundation.rename("\(path)/\(name)", "\(path)/\(other)") == 0 else { throw CocoaError(.fileWriteUnknown) }
+        guard unsafe Foundation.rename("\(path)/\(name)", "\(path)/\(other)") == 0 else {
+            throw CocoaError(.fileWriteUnknown)
+        }
     }
 }
 
@@ -50,7 +52,8 @@ struct FolderReaderTests {
         let folder = try TemporaryFolder()
         try folder.write(configMap("a"), to: "a.yaml")
         try folder.write(configMap("b"), to: "x/y/b.YML")
-        try folder.write(#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"k":"v"}}"#, to: "x/c.json")
+        try folder.write(
+            #"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"k":"v"}}"#, to: "x/c.json")
         try folder.write(configMap("d"), to: "d.txt")
         try folder.write(configMap("e"), to: ".hidden.yaml")
         try folder.write(configMap("f"), to: ".git/f.yaml")
@@ -127,7 +130,8 @@ struct FolderReaderTests {
         let contents = try reader.load()
         #expect(contents.objects.configMaps.keys.map(\.name) == ["a"])
         #expect(contents.objects.scriptFiles.isEmpty)
-        #expect(contents.diagnostics.filter { $0.code == "MG108" }.map(\.place.file) == ["out.lua", "out.yaml", "outdir"])
+        #expect(
+            contents.diagnostics.filter { $0.code == "MG108" }.map(\.place.file) == ["out.lua", "out.yaml", "outdir"])
         // The same object by its link and by its name is one too many.
         #expect(contents.diagnostics.filter { $0.code == "MG105" }.count == 1)
     }

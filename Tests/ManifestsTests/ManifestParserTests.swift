@@ -82,7 +82,8 @@ struct ManifestParserTests {
     }
 
     @Test func readsJSON() {
-        let text = #"{"apiVersion":"v1","kind":"Service","metadata":{"name":"w","namespace":"n","x":"\ud83d\ude00"},"spec":{}}"#
+        let text =
+            #"{"apiVersion":"v1","kind":"Service","metadata":{"name":"w","namespace":"n","x":"\ud83d\ude00"},"spec":{}}"#
         #expect(parse(text, file: "a.JSON").objects.map(\.object.key.name.description) == ["n/w"])
         let broken = parse("{\"a\":\n1,}", file: "a.json")
         #expect(broken.isBroken && codes(broken) == ["MG101"])
