@@ -284,7 +284,7 @@ private struct Work {
         let name = accepted[index].name
         let texts = ScriptAnnotations.texts(of: ingress)
         guard !texts.isEmpty else { return }
-        let firstLine = { (key: String, text: String) in
+        let firstLine = { [places] (key: String, text: String) in
             places.firstLine(ofAnnotation: key, text: text, in: name)
         }
         var items: [ScriptItem]
@@ -293,14 +293,15 @@ private struct Work {
             newMemory.annotations[name] = texts
         } catch {
             let before = memory.annotations[name].flatMap { texts in
-                (try? ScriptAnnotations.read(texts, namespace: name.namespace, firstLine: { _, _ in 1 }))
+                (try? ScriptAnnotations.read(texts, namespace: name.namespace, firstLine: firstLine))
                     .map { (texts: texts, items: $0) }
             }
             let place = place(of: error.annotation, field: error.field, line: error.line, in: name)
             report(
                 .badScripts, error.problem, at: place,
-                mend: error.mend + "; until then "
-                    + (before == nil ? "the paths of this Ingress answer 503" : "the scripts stay as they last were"))
+                mend: untilThen(
+                    error.mend,
+                    before == nil ? "the paths of this Ingress answer 503" : "the scripts stay as they last were"))
             guard let before else {
                 // Which of the scripts guarded the paths cannot be told: closed is the only safe reading.
                 var binding = ScriptBinding(script: nil, reference: error.annotation, order: 0, onError: .closed)
@@ -341,7 +342,7 @@ private struct Work {
                 }
                 report(
                     .unknownScript, problem, at: place,
-                    mend: mend + (before == nil ? "" : "; until then its last good version runs"))
+                    mend: before == nil ? mend : untilThen(mend, "its last good version runs"))
             case .refused(let code, let problem, let mend):
                 report(code, problem, at: place, mend: mend)
             }
@@ -547,7 +548,7 @@ private struct Work {
             report(
                 .noService, "there is no Service \(quoted("\(name.service)"))",
                 at: places.place(Ingress.kind, item.name, path + "service" + "name"),
-                mend: (near.map { "did you mean \"\($0)\"?" } ?? "create it;") + " Until then the path answers 503")
+                mend: untilThen(near.map { "did you mean \"\($0)\"?" } ?? "create it", "the path answers 503"))
         case .noPort(let known):
             report(
                 .noPort, "the Service \(quoted("\(name.service)")) has no port \(quoted(port))",

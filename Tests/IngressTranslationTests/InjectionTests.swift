@@ -15,7 +15,7 @@ struct InjectionTests {
         "access_by_lua_block{}",
         "- script: plugin/x", "{\"a\":1}", "[1,2]", "&a [*a]", "*a", "!!python/object:os.system", "? {}\n: {}",
         "\u{2028}",
-        "\u{202e}evil", "\u{feff}", "é", "🌙", "--", "<script>", String(repeating: "a", count: 65_536),
+        "\u{202e}evil", "a\u{feff}b", "é", "🌙", "--", "<script>", String(repeating: "a", count: 65_536),
         String(repeating: "[", count: 65_536), "/" + String(repeating: "a/", count: 32_768),
         String(repeating: "\n", count: 65_536),
     ]
