@@ -365,12 +365,12 @@ extension Loop {
         if f.exchange.response.status == 100 { f.continueWasSent = true }
         let options = HeadWriter.ResponseOptions(body: .none)
         // One that cannot be written is left out: the client does without it.
-        if writeHead(f.exchange.response, options, date: [], &d.output) { flush(d) }
+        if writeHead(&f.exchange.response, options, date: [], &d.output) { flush(d) }
     }
 
-    /// False if the head may not be written as it is.
+    /// False if the head may not be written as it is. The head is lent, not copied: nothing in it is changed.
     private func writeHead(
-        _ head: MessageHead, _ options: HeadWriter.ResponseOptions, date: [UInt8], _ output: inout Buffer?
+        _ head: inout MessageHead, _ options: HeadWriter.ResponseOptions, date: [UInt8], _ output: inout Buffer?
     ) -> Bool {
         var room = head.bytes.count + 4 * head.fields.count + 256 + date.count
         while true {
@@ -428,7 +428,7 @@ extension Loop {
             body: framing, declaredLength: f.responseFacts.declaredLength, closes: !f.isPersistent,
             clientVersion: exchange.request.version)
         if f.responseFacts.isUpgrade { options.upgradeRange = f.responseFacts.upgradeRange }
-        if !writeHead(exchange.response, options, date: date, &d.output) {
+        if !writeHead(&exchange.response, options, date: date, &d.output) {
             exchange.reason = .internalError
             replaceResponse(f)
             return
@@ -451,7 +451,7 @@ extension Loop {
             body: hasBody ? .length(count) : .none,
             declaredLength: exchange.request.method == .head && count > 0 ? count : nil, closes: !f.isPersistent,
             clientVersion: exchange.request.version)
-        guard writeHead(exchange.response, options, date: date, &d.output) else { return false }
+        guard writeHead(&exchange.response, options, date: date, &d.output) else { return false }
         if hasBody, count > 0 {
             exchange.bytesOut &+= count
             reserve(&d.output, exchange.ownBody.count).append(exchange.ownBody)
@@ -548,16 +548,20 @@ extension Loop {
         case .length: f.requestFraming = .length
         case .chunked: f.requestFraming = .chunked
         }
-        var room = 0
-        while true {
-            let buffer = buffers.lend(room: room)
+        let isTrusted = exchange.client.isTrustedProxy
+        let id = exchange.idRange
+        func write(_ head: inout MessageHead, _ buffer: Buffer) -> HeadWriter.Outcome {
             var outcome = HeadWriter.Outcome.invalid
             buffer.write {
                 outcome = HeadWriter.write(
-                    request: exchange.request, options, forwarding: forwarding.text,
-                    isTrusted: exchange.client.isTrustedProxy, id: exchange.idRange, to: &$0)
+                    request: head, options, forwarding: forwarding.text, isTrusted: isTrusted, id: id, to: &$0)
             }
-            switch outcome {
+            return outcome
+        }
+        var room = 0
+        while true {
+            let buffer = buffers.lend(room: room)
+            switch write(&exchange.request, buffer) {
             case .written:
                 f.outgoing = buffer
                 return true
@@ -581,8 +585,7 @@ extension Loop {
         switch kind {
         case .none: break
         case .connect:
-            f.exchange.reason = .connectTimeout
-            attemptFailed(f, connectFailed: true)
+            if let u = f.upstream { perform(u, .timedOut) }
         case .requestBody:
             // Whose turn was it? An endpoint that takes nothing holds the client up.
             if let u = f.upstream, u.flags.contains(.blocked) {

@@ -18,7 +18,7 @@ extension Loop {
             switch action {
             case .lease(let endpoint, let handle):
                 exchange.attempts &+= 1
-                exchange.endpoint = table.address(of: endpoint)
+                exchange.endpoint = address(endpoint)
                 guard let u = upstreamConnections[token: Token(rawValue: handle)], u.machine.isPooled else {
                     // The table and the connections agree by construction; if they ever do not, go on without it.
                     table.abandon(endpoint)
@@ -36,7 +36,7 @@ extension Loop {
                 return
             case .connect(let endpoint):
                 exchange.attempts &+= 1
-                exchange.endpoint = table.address(of: endpoint)
+                exchange.endpoint = address(endpoint)
                 telemetry.upstream(.attempt, exchange, f.pin)
                 open(f, endpoint)
                 return
@@ -59,6 +59,13 @@ extension Loop {
         }
     }
 
+    private func address(_ endpoint: EndpointID) -> Model.SocketAddress? {
+        // Lent for changing although nothing is changed: a read of the property would copy the table, with a retain
+        // for each of its arrays.
+        func look(_ table: inout UpstreamTable) -> Model.SocketAddress? { table.address(of: endpoint) }
+        return look(&table)
+    }
+
     /// A backend that a script chose has no endpoint: the rule's own stands in, unless the script forbade it
     /// (SCRIPTING.md §11).
     private func fallsBack(_ f: Flight) -> Bool {
@@ -76,7 +83,7 @@ extension Loop {
     private static var noEndpointsTag: [UInt8] { Array("no_endpoints".utf8) }
 
     private func open(_ f: Flight, _ endpoint: EndpointID) {
-        guard let address = table.address(of: endpoint) else {
+        guard let address = address(endpoint) else {
             table.abandon(endpoint)
             attemptFailed(f, connectFailed: true)
             return

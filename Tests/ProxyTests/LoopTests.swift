@@ -366,6 +366,7 @@ import Testing
         scene.advance(milliseconds: 5_200)
         let bytes = String(decoding: scene.network.take(client, .max), as: UTF8.self)
         #expect(bytes.hasPrefix("HTTP/1.1 504 "))
+        #expect(scene.loop.upstreamConnections.count == 0)
         scene.checkQuiet()
     }
 
