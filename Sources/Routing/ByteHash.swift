@@ -50,13 +50,12 @@ extension ByteHash {
 }
 
 extension Span<UInt8> {
-    /// Eight bytes, the first in the lowest place. The checks of the eight loads fold into one.
+    /// Eight bytes, the first in the lowest place. Taken out as a span of eight, so that one check stands for all.
     @inline(__always)
     func word(at i: Int) -> UInt64 {
-        precondition(i >= 0 && count &- i >= 8)
-        return UInt64(self[i]) | UInt64(self[i &+ 1]) << 8 | UInt64(self[i &+ 2]) << 16 | UInt64(self[i &+ 3]) << 24
-            | UInt64(self[i &+ 4]) << 32 | UInt64(self[i &+ 5]) << 40 | UInt64(self[i &+ 6]) << 48
-            | UInt64(self[i &+ 7]) << 56
+        let part = extracting(i..<(i &+ 8))
+        return UInt64(part[0]) | UInt64(part[1]) << 8 | UInt64(part[2]) << 16 | UInt64(part[3]) << 24
+            | UInt64(part[4]) << 32 | UInt64(part[5]) << 40 | UInt64(part[6]) << 48 | UInt64(part[7]) << 56
     }
 
     /// The bytes from `i` to the end, fewer than eight, as the low end of a word.
@@ -74,20 +73,18 @@ extension Span<UInt8> {
         return result
     }
 
-    /// Whether the first `length` bytes are those of `other` from `offset` on.
+    /// Whether the first `length` bytes are those that `words` holds from `offset` on, filled up with zeros.
     @inline(__always)
-    func starts(with array: [UInt8], from offset: Int, length: Int) -> Bool {
-        let other = array.span
-        guard length <= count, offset >= 0, length <= other.count &- offset else { return false }
+    func equals(_ words: [UInt64], from offset: Int, count length: Int) -> Bool {
         var i = 0
+        var place = offset
         while length &- i >= 8 {
-            if word(at: i) != other.word(at: offset &+ i) { return false }
+            if word(at: i) != words[place] { return false }
             i &+= 8
+            place &+= 1
         }
-        while i < length {
-            if self[i] != other[offset &+ i] { return false }
-            i &+= 1
-        }
-        return true
+        if i == length { return true }
+        let rest = count &- i >= 8 ? word(at: i) : tail(at: i)
+        return rest & (1 << UInt64(truncatingIfNeeded: (length &- i) &* 8) &- 1) == words[place]
     }
 }

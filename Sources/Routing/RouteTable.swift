@@ -1,9 +1,16 @@
 // Step 3 of the walk of a request: the host and the canonical path choose a route, or it is said why none was chosen.
 //
-// The table is compiled from a snapshot once, off the loops, and never changes. Two flat tables with open addressing:
-// host patterns, and (host, path prefix) pairs. A match hashes the host, then walks the path once; at each element
-// boundary at which this host has a prefix at all, it looks the prefix up. The time depends on the length of the host
-// and on the depth of this host's deepest path, not on how many hosts and rules there are.
+// The table is compiled from a snapshot once, off the loops, and never changes. A hash table with open addressing finds
+// the host pattern; each pattern has a small table of its own for its paths. A match hashes the host, then walks the path
+// once; at each element boundary at which this host has a prefix at all, it looks the prefix up. The time depends on the
+// length of the host and on the depth of this host's deepest path, not on how many hosts and rules there are.
+//
+// All of it lies in one array of words, what belongs to a host side by side: with many hosts a match is a handful of
+// cache misses and little else, and it is these that the layout saves.
+//
+//     host       key count and kind | host     depths       deepest | index mask     key …
+//     index      fingerprint | record, 0 free  …
+//     path       key count | below             at end | at slash                     key …
 //
 // Which rule wins (Kubernetes API, Ingress; where it leaves a choice, as ingress-nginx does):
 //
@@ -48,26 +55,24 @@ package final class RouteTable: Sendable {
     let shadowed: [Int32: Int32]
 
     private let hash: ByteHash
-    private let hosts: [HostSlot]
-    private let paths: [PathSlot]
-    /// The bytes of all keys.
-    private let keys: [UInt8]
+    /// Hosts: fingerprint in the high half, place of the record in `words` in the low one; 0 is free.
+    private let hosts: [UInt64]
+    private let words: [UInt64]
     private let anyHost: HostSlot
     private let hasWildcards: Bool
     private let defaultRoute: Int32
 
     /// A host pattern with what the walk over the path needs to know of its paths.
     struct HostSlot: Sendable {
-        var hash: UInt64 = 0
-        var keyOffset: UInt32 = 0
-        /// The high bit tells a wildcard's parent from an exact host of the same name.
-        var keyCount: UInt32 = 0
-        /// Index into `Snapshot.hosts`; -1 marks a free slot.
+        /// Index into `Snapshot.hosts`; -1 is none.
         var host: Int32 = -1
         /// The most slashes in any of its keys; -1 without paths.
         var deepest: Int32 = -1
         /// Bit n: there is a key with n slashes; bit 63 stands for 63 and more.
         var depths: UInt64 = 0
+        /// Where its index of paths begins in `words`, and its size less one.
+        var index = 0
+        var mask = 0
 
         @inline(__always)
         func hasKey(atDepth depth: Int32) -> Bool {
@@ -77,11 +82,6 @@ package final class RouteTable: Sendable {
 
     /// A prefix of one host, without a slash at its end, and who answers by what follows it in the request path.
     struct PathSlot: Sendable {
-        var hash: UInt64 = 0
-        var keyOffset: UInt32 = 0
-        var keyCount: UInt32 = 0
-        /// -1 marks a free slot.
-        var host: Int32 = -1
         /// Nothing follows; one slash; a slash and more. Indices into `Snapshot.routes`, -1 nobody.
         var atEnd: Int32 = -1
         var atSlash: Int32 = -1
@@ -95,10 +95,35 @@ package final class RouteTable: Sendable {
     }()
 
     private static let wildcard: UInt32 = 1 << 31
+    private static let pathSalt: UInt64 = 1
 
-    /// Compiles a snapshot. Indices that point nowhere are left out, never trusted.
-    package convenience init(_ snapshot: Snapshot, generation: UInt64 = 0) {
-        self.init(snapshot, generation: generation, hash: Self.processHash)
+    /// Compiles a snapshot. Indices that point nowhere are left out, never trusted. With the table before as `previous`,
+    /// hosts and paths that did not change (an endpoint came or went) are not compiled anew.
+    package convenience init(_ snapshot: Snapshot, generation: UInt64 = 0, previous: RouteTable? = nil) {
+        if let previous, previous.hasSameRules(as: snapshot) {
+            self.init(snapshot, generation: generation, rules: previous)
+        } else {
+            self.init(snapshot, generation: generation, hash: Self.processHash)
+        }
+    }
+
+    private init(_ snapshot: Snapshot, generation: UInt64, rules: RouteTable) {
+        self.snapshot = snapshot
+        self.generation = generation
+        hash = rules.hash
+        hosts = rules.hosts
+        words = rules.words
+        anyHost = rules.anyHost
+        hasWildcards = rules.hasWildcards
+        defaultRoute = rules.defaultRoute
+        shadowed = rules.shadowed
+    }
+
+    /// Whether a snapshot would compile to the same: the same hosts with the same paths at the same indices.
+    private func hasSameRules(as other: Snapshot) -> Bool {
+        other.defaultRoute == snapshot.defaultRoute && other.routes.count == snapshot.routes.count
+            && other.hosts == snapshot.hosts
+            && other.routes.indices.allSatisfy { other.routes[$0].path == snapshot.routes[$0].path }
     }
 
     init(_ snapshot: Snapshot, generation: UInt64, hash: ByteHash) {
@@ -109,22 +134,22 @@ package final class RouteTable: Sendable {
         var any = HostSlot()
         var wildcards = false
         for (index, host) in snapshot.hosts.enumerated() {
-            let shape = builder.addPaths(of: host, index: Int32(truncatingIfNeeded: index))
+            let number = Int32(truncatingIfNeeded: index)
             switch host.pattern {
             case .any:
-                if any.host < 0 { any = shape }
+                let slot = builder.add("", kind: 0, host, number: number)
+                if any.host < 0 { any = slot }
             case .exact(let name):
-                builder.addHost(name, kind: 0, shape)
+                _ = builder.add(name, kind: 0, host, number: number)
             case .wildcard(let parent):
-                builder.addHost(parent, kind: Self.wildcard, shape)
+                _ = builder.add(parent, kind: Self.wildcard, host, number: number)
                 wildcards = true
             }
         }
         anyHost = any
         hasWildcards = wildcards
         hosts = builder.hostTable()
-        paths = builder.pathTable()
-        keys = builder.keys
+        words = builder.words
         shadowed = builder.shadowed
         defaultRoute = snapshot.defaultRoute.flatMap { snapshot.routes.indices.contains($0) ? Int32($0) : nil } ?? -1
     }
@@ -192,19 +217,31 @@ package final class RouteTable: Sendable {
     @inline(__always)
     private func find(_ name: Span<UInt8>, kind: UInt32) -> HostSlot? {
         let wanted = hash.hash(name, salt: UInt64(kind))
-        let keyCount = UInt32(truncatingIfNeeded: name.count) | kind
+        let keyCount = UInt64(UInt32(truncatingIfNeeded: name.count) | kind)
         let mask = hosts.count &- 1
         var i = Int(truncatingIfNeeded: wanted) & mask
         while true {
-            let slot = hosts[i]
-            if slot.host < 0 { return nil }
-            if slot.hash == wanted, slot.keyCount == keyCount,
-                name.starts(with: keys, from: Int(slot.keyOffset), length: name.count)
-            {
-                return slot
+            let entry = hosts[i]
+            if entry == 0 { return nil }
+            if entry >> 32 == wanted >> 32 {
+                let record = Int(truncatingIfNeeded: entry & 0xffff_ffff)
+                if words[record] >> 32 == keyCount, name.equals(words, from: record &+ 3, count: name.count) {
+                    return hostSlot(at: record)
+                }
             }
             i = (i &+ 1) & mask
         }
+    }
+
+    @inline(__always)
+    private func hostSlot(at record: Int) -> HostSlot {
+        let first = words[record]
+        let third = words[record &+ 2]
+        let keyCount = Int(truncatingIfNeeded: first >> 32 & 0x7fff_ffff)
+        return HostSlot(
+            host: Int32(truncatingIfNeeded: first), deepest: Int32(truncatingIfNeeded: third >> 32),
+            depths: words[record &+ 1], index: record &+ 3 &+ (keyCount &+ 7) >> 3,
+            mask: Int(truncatingIfNeeded: third & 0xffff_ffff))
     }
 
     /// Walks the path once. Each slash, and the end, closes a prefix; the last prefix that somebody answers wins,
@@ -213,7 +250,7 @@ package final class RouteTable: Sendable {
     private func walk(_ path: Span<UInt8>, of host: HostSlot, recorder: inout some MatchRecorder) -> Int32 {
         let count = path.count
         if count == 0 || path[0] != UInt8(ascii: "/") { return -1 }
-        var state = hash.begin(salt: UInt64(truncatingIfNeeded: host.host))
+        var state = hash.begin(salt: Self.pathSalt)
         var depth: Int32 = 0
         var best: Int32 = -1
         var i = 0
@@ -227,7 +264,7 @@ package final class RouteTable: Sendable {
                     let length = i &+ Int(bits >> 3)
                     let tail = word & ((1 << bits) &- 1)
                     let wanted = hash.finish(state, tail: tail, count: length)
-                    if let slot = find(wanted, path, length: length, host: host.host) {
+                    if let slot = find(wanted, path, length: length, of: host) {
                         let route = length &+ 1 == count ? slot.atSlash : slot.below
                         if route >= 0 { best = route }
                         recorder.visited(slot, answering: route)
@@ -240,7 +277,7 @@ package final class RouteTable: Sendable {
             if !isWhole {
                 if host.hasKey(atDepth: depth) {
                     let wanted = hash.finish(state, tail: word, count: count)
-                    if let slot = find(wanted, path, length: count, host: host.host) {
+                    if let slot = find(wanted, path, length: count, of: host) {
                         if slot.atEnd >= 0 { best = slot.atEnd }
                         recorder.visited(slot, answering: slot.atEnd)
                     }
@@ -261,18 +298,22 @@ package final class RouteTable: Sendable {
     }
 
     @inline(__always)
-    private func find(_ wanted: UInt64, _ path: Span<UInt8>, length: Int, host: Int32) -> PathSlot? {
-        let mask = paths.count &- 1
-        var i = Int(truncatingIfNeeded: wanted) & mask
+    private func find(_ wanted: UInt64, _ path: Span<UInt8>, length: Int, of host: HostSlot) -> PathSlot? {
+        var i = Int(truncatingIfNeeded: wanted) & host.mask
         while true {
-            let slot = paths[i]
-            if slot.host < 0 { return nil }
-            if slot.hash == wanted, slot.host == host, Int(slot.keyCount) == length,
-                path.starts(with: keys, from: Int(slot.keyOffset), length: length)
-            {
-                return slot
+            let entry = words[host.index &+ i]
+            if entry == 0 { return nil }
+            if entry >> 32 == wanted >> 32 {
+                let record = Int(truncatingIfNeeded: entry & 0xffff_ffff)
+                let first = words[record]
+                if Int(truncatingIfNeeded: first >> 32) == length, path.equals(words, from: record &+ 2, count: length) {
+                    let second = words[record &+ 1]
+                    return PathSlot(
+                        atEnd: Int32(truncatingIfNeeded: second >> 32), atSlash: Int32(truncatingIfNeeded: second),
+                        below: Int32(truncatingIfNeeded: first))
+                }
             }
-            i = (i &+ 1) & mask
+            i = (i &+ 1) & host.mask
         }
     }
 }
@@ -280,19 +321,22 @@ package final class RouteTable: Sendable {
 // MARK: - Compiling
 
 extension RouteTable {
-    /// Collects hosts and prefixes, then lays them out.
+    /// Lays out one host pattern after the other.
     private struct Builder {
         let hash: ByteHash
         let snapshot: Snapshot
-        var keys: [UInt8] = []
+        /// The first word is not used: place 0 marks a free entry.
+        var words: [UInt64] = [0]
         var shadowed: [Int32: Int32] = [:]
-        private var hosts: [HostSlot] = []
-        private var paths: [PathSlot] = []
+        private var hosts: [(hash: UInt64, record: Int)] = []
         /// Which patterns of a prefix hold a place by which right; only while one host is compiled.
-        private var seen: [ArraySlice<UInt8>: Claim] = [:]
+        private var claims: [Claim] = []
+        /// Where a key's claim stands, by the key's hash; of two keys with one hash the later goes under the next number.
+        private var claimOfHash: [UInt64: Int] = [:]
 
         private struct Claim {
-            var slot: Int
+            var key: ArraySlice<UInt8>
+            var hash: UInt64
             var exactAtEnd: Int32 = -1
             var exactAtSlash: Int32 = -1
             var bare: Int32 = -1
@@ -302,45 +346,87 @@ extension RouteTable {
         init(hash: ByteHash, snapshot: Snapshot) {
             self.hash = hash
             self.snapshot = snapshot
+            words.reserveCapacity(snapshot.routes.count * 10)
         }
 
-        /// Adds the paths of one host pattern; answers with a slot that still lacks its key.
-        mutating func addPaths(of host: VirtualHost, index: Int32) -> HostSlot {
-            var shape = HostSlot(host: index)
-            seen.removeAll(keepingCapacity: true)
+        /// Adds a host pattern with its paths. The nameless one is not entered into the table of hosts.
+        mutating func add(_ name: String, kind: UInt32, _ host: VirtualHost, number: Int32) -> HostSlot {
+            claims.removeAll(keepingCapacity: true)
+            claimOfHash.removeAll(keepingCapacity: true)
             for route in host.routes where snapshot.routes.indices.contains(route) {
-                claim(snapshot.routes[route].path, for: Int32(truncatingIfNeeded: route), host: index)
+                claim(snapshot.routes[route].path, for: Int32(truncatingIfNeeded: route))
             }
-            for (key, claim) in seen {
-                let depth = key.reduce(0) { $1 == UInt8(ascii: "/") ? $0 + 1 : $0 }
-                shape.deepest = max(shape.deepest, Int32(truncatingIfNeeded: depth))
-                shape.depths |= 1 << UInt64(min(depth, 63))
-                // The request path `/a/` ends the key `/a/` (of a Prefix `/a//`) and is the slash after the key `/a`:
-                // an Exact rule for it wins at either place.
-                let exact = key.last == UInt8(ascii: "/") ? seen[key.dropLast()]?.exactAtSlash ?? -1 : claim.exactAtEnd
-                paths[claim.slot].atEnd = [exact, claim.bare, claim.slashed].first { $0 >= 0 } ?? -1
-                paths[claim.slot].atSlash = [claim.exactAtSlash, claim.slashed, claim.bare].first { $0 >= 0 } ?? -1
-                paths[claim.slot].below = claim.slashed >= 0 ? claim.slashed : claim.bare
+            var slot = HostSlot(host: number)
+            slot.mask = Self.capacity(for: claims.count) - 1
+            for claim in claims {
+                let depth = claim.key.reduce(0) { $1 == UInt8(ascii: "/") ? $0 + 1 : $0 }
+                slot.deepest = max(slot.deepest, Int32(truncatingIfNeeded: depth))
+                slot.depths |= 1 << UInt64(min(depth, 63))
             }
-            return shape
+            let bytes = Array(name.utf8)
+            let record = words.count
+            words.append(Self.pair(UInt32(truncatingIfNeeded: bytes.count) | kind, UInt32(bitPattern: number)))
+            words.append(slot.depths)
+            words.append(Self.pair(UInt32(bitPattern: slot.deepest), UInt32(truncatingIfNeeded: slot.mask)))
+            append(bytes[...])
+            slot.index = words.count
+            words.append(contentsOf: repeatElement(0, count: slot.mask + 1))
+            for claim in claims { add(claim, to: slot) }
+            if kind != 0 || !bytes.isEmpty { hosts.append((hash.hash(bytes.span, salt: UInt64(kind)), record)) }
+            return slot
         }
 
-        private mutating func claim(_ pattern: PathPattern, for route: Int32, host: Int32) {
+        private mutating func add(_ claim: Claim, to slot: HostSlot) {
+            // The request path `/a/` ends the key `/a/` (of a Prefix `/a//`) and is the slash after the key `/a`: an
+            // Exact rule for it wins at either place.
+            let exact: Int32 =
+                claim.key.last == UInt8(ascii: "/")
+                ? known(claim.key.dropLast()).found.map { claims[$0].exactAtSlash } ?? -1 : claim.exactAtEnd
+            let atEnd: Int32 = [exact, claim.bare, claim.slashed].first { $0 >= 0 } ?? -1
+            let atSlash: Int32 = [claim.exactAtSlash, claim.slashed, claim.bare].first { $0 >= 0 } ?? -1
+            let below = claim.slashed >= 0 ? claim.slashed : claim.bare
+            let wanted = claim.hash
+            var i = Int(truncatingIfNeeded: wanted) & slot.mask
+            while words[slot.index + i] != 0 { i = (i + 1) & slot.mask }
+            words[slot.index + i] = Self.pair(
+                UInt32(truncatingIfNeeded: wanted >> 32), UInt32(truncatingIfNeeded: words.count))
+            words.append(Self.pair(UInt32(truncatingIfNeeded: claim.key.count), UInt32(bitPattern: below)))
+            words.append(Self.pair(UInt32(bitPattern: atEnd), UInt32(bitPattern: atSlash)))
+            append(claim.key)
+        }
+
+        /// The claim of a key, or under which number to enter it; and the key's hash.
+        private func known(_ key: ArraySlice<UInt8>) -> (found: Int?, number: UInt64, hash: UInt64) {
+            let wanted = hash.hash(key.span, salt: RouteTable.pathSalt)
+            var number = wanted
+            while let position = claimOfHash[number] {
+                if claims[position].key == key { return (position, number, wanted) }
+                number &+= 1
+            }
+            return (nil, number, wanted)
+        }
+
+        private mutating func claim(_ pattern: PathPattern, for route: Int32) {
             let bytes = Array(pattern.path.utf8)
             let isSlashed = bytes.last == UInt8(ascii: "/")
             let key = isSlashed ? bytes.dropLast() : bytes[...]
-            // A pattern without a slash at its front (only the empty one is sensible) stands for the root.
-            var claim = seen[key] ?? Claim(slot: addKey(key, host: host))
+            let position: Int
+            let (found, number, hash) = known(key)
+            if let found {
+                position = found
+            } else {
+                position = claims.count
+                claims.append(Claim(key: key, hash: hash))
+                claimOfHash[number] = position
+            }
             let taken: Int32
             switch (pattern, isSlashed) {
-            case (.exact, false): taken = Self.take(&claim.exactAtEnd, for: route)
-            case (.exact, true): taken = Self.take(&claim.exactAtSlash, for: route)
-            // `/` is the root in its only spelling.
-            case (.prefix, false): taken = Self.take(&claim.bare, for: route)
-            case (.prefix, true): taken = Self.take(&claim.slashed, for: route)
+            case (.exact, false): taken = Self.take(&claims[position].exactAtEnd, for: route)
+            case (.exact, true): taken = Self.take(&claims[position].exactAtSlash, for: route)
+            case (.prefix, false): taken = Self.take(&claims[position].bare, for: route)
+            case (.prefix, true): taken = Self.take(&claims[position].slashed, for: route)
             }
             if taken >= 0 { shadowed[route] = taken }
-            seen[key] = claim
         }
 
         /// Who holds the place already; -1 when the route could take it.
@@ -350,50 +436,38 @@ extension RouteTable {
             return -1
         }
 
-        private mutating func addKey(_ key: ArraySlice<UInt8>, host: Int32) -> Int {
-            let bytes = Array(key)
-            paths.append(
-                PathSlot(
-                    hash: hash.hash(bytes.span, salt: UInt64(truncatingIfNeeded: host)),
-                    keyOffset: UInt32(truncatingIfNeeded: keys.count), keyCount: UInt32(truncatingIfNeeded: key.count),
-                    host: host))
-            keys.append(contentsOf: key)
-            return paths.count - 1
+        /// Bytes as words, the first in the lowest place, filled up with zeros.
+        private mutating func append(_ bytes: ArraySlice<UInt8>) {
+            var word: UInt64 = 0
+            var shift: UInt64 = 0
+            for byte in bytes {
+                word |= UInt64(byte) << shift
+                shift += 8
+                if shift == 64 {
+                    words.append(word)
+                    word = 0
+                    shift = 0
+                }
+            }
+            if shift > 0 { words.append(word) }
         }
 
-        mutating func addHost(_ name: String, kind: UInt32, _ shape: HostSlot) {
-            let bytes = Array(name.utf8)
-            var slot = shape
-            slot.hash = hash.hash(bytes.span, salt: UInt64(kind))
-            slot.keyOffset = UInt32(truncatingIfNeeded: keys.count)
-            slot.keyCount = UInt32(truncatingIfNeeded: bytes.count) | kind
-            keys.append(contentsOf: bytes)
-            hosts.append(slot)
-        }
+        private static func pair(_ high: UInt32, _ low: UInt32) -> UInt64 { UInt64(high) << 32 | UInt64(low) }
 
-        /// At most half full, so that a miss ends soon; never empty, so that there is a slot to look at.
+        /// At most half full, so that a miss ends soon; never empty, so that there is an entry to look at.
         private static func capacity(for count: Int) -> Int {
             var capacity = 2
             while capacity < count * 2 { capacity *= 2 }
             return capacity
         }
 
-        func hostTable() -> [HostSlot] {
-            var table = [HostSlot](repeating: HostSlot(), count: Self.capacity(for: hosts.count))
-            for slot in hosts {
-                var i = Int(truncatingIfNeeded: slot.hash) & (table.count - 1)
-                while table[i].host >= 0 { i = (i + 1) & (table.count - 1) }
-                table[i] = slot
-            }
-            return table
-        }
-
-        func pathTable() -> [PathSlot] {
-            var table = [PathSlot](repeating: PathSlot(), count: Self.capacity(for: paths.count))
-            for slot in paths {
-                var i = Int(truncatingIfNeeded: slot.hash) & (table.count - 1)
-                while table[i].host >= 0 { i = (i + 1) & (table.count - 1) }
-                table[i] = slot
+        func hostTable() -> [UInt64] {
+            var table = [UInt64](repeating: 0, count: Self.capacity(for: hosts.count))
+            for host in hosts {
+                var i = Int(truncatingIfNeeded: host.hash) & (table.count - 1)
+                while table[i] != 0 { i = (i + 1) & (table.count - 1) }
+                table[i] = Self.pair(
+                    UInt32(truncatingIfNeeded: host.hash >> 32), UInt32(truncatingIfNeeded: host.record))
             }
             return table
         }

@@ -125,6 +125,29 @@ extension RouteTable {
         #expect(table.match("a.test", "/0" + deep).route == 0)
     }
 
+    @Test func aTableMadeFromTheOneBeforeServesTheNewSnapshot() {
+        let old = RouteTable(snapshot(Self.rules), generation: 1)
+        var endpointsOnly = snapshot(Self.rules)
+        endpointsOnly.upstreams = [Upstream(namespace: "shop", service: "web", port: "80")]
+        endpointsOnly.routes[0].upstream = 0
+        let same = RouteTable(endpointsOnly, generation: 2, previous: old)
+        #expect(same.generation == 2 && same.snapshot == endpointsOnly)
+        #expect(same.match("shop.test", "/cart/x").route == 1)
+
+        // One path, one host, the default route: each is a change of the rules.
+        var rules = Self.rules
+        rules[1].path = "/basket"
+        #expect(RouteTable(snapshot(rules), previous: old).match("shop.test", "/basket/x").route == 1)
+        #expect(RouteTable(snapshot(rules), previous: old).match("shop.test", "/cart/x").route == 0)
+        rules[1] = ("other.test", "/cart")
+        #expect(RouteTable(snapshot(rules), previous: old).match("other.test", "/cart/x").route == 1)
+        let withDefault = RouteTable(snapshot(Self.rules, defaultRoute: true), previous: old)
+        #expect(withDefault.match("nowhere.example", "/").kind == .defaultRoute)
+        var lessRoutes = snapshot(Self.rules)
+        lessRoutes.hosts.removeAll { $0.pattern == .exact("shop.test") }
+        #expect(RouteTable(lessRoutes, previous: old).match("shop.test", "/cart").route == 6)
+    }
+
     // MARK: Against a naive matcher
 
     /// The rules of the file's head comment, said once more in the plainest way.
