@@ -186,7 +186,7 @@ struct LogName: Sendable {
         var json: [UInt8] = []
         var text: [UInt8] = []
         LogEscape.json(bytes.span, into: &json)
-        LogEscape.text(bytes.span, into: &text)
+        LogEscape.word(bytes.span, into: &text)
         self.json = json
         self.text = text
     }
