@@ -37,7 +37,7 @@ package struct Scenario: Sendable {
     static let kinds: Set<String> = [
         "options", "environment", "command", "manifest", "file", "copy", "upstream", "service", "echo", "client",
         "edit",
-        "delete", "run", "document", "expect", "cases", "mutate",
+        "delete", "run", "document", "expect", "cases", "mutate", "agree",
     ]
 
     /// Accepts a title line, then sections; refuses a section of an unknown kind, so that a misspelt one is not skipped.

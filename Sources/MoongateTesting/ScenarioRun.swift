@@ -322,6 +322,9 @@ package final class ScenarioRun {
         case "cases":
             try startProgram(line: section.line)
             try runCases(section)
+        case "agree":
+            try startProgram(line: section.line)
+            try runAgreement(section)
         case "mutate":
             try startProgram(line: section.line)
             try runMutations(section)
