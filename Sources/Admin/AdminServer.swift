@@ -71,11 +71,16 @@ package struct AdminServer: Service {
         try? await group.shutdownGracefully()
     }
 
+    /// `+` means a space in a query that a form or a command-line client made.
+    private static func parameters(_ query: String?) -> [(name: String, value: String)] {
+        URI("/?" + (query ?? "").replacing("+", with: "%20")).queryParameters.map { (String($0.key), String($0.value)) }
+    }
+
     private static func respond(to request: Request, _ pages: AdminPages) async -> Response {
         let reply = await pages.answer(
             AdminQuestion(
                 method: request.method.rawValue, path: request.uri.path,
-                query: request.uri.queryParameters.map { (String($0.key), String($0.value)) },
+                query: parameters(request.uri.query),
                 accept: request.headers[.accept], host: request.head.authority))
         var headers = HTTPFields()
         headers[.contentType] = reply.contentType

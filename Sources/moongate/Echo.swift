@@ -43,18 +43,24 @@ struct EchoServer: Sendable {
         var body: String?
     }
 
-    /// Serves until the task is cancelled or the process is asked to end.
+    /// Serves until the task is cancelled, or, with `endsOnSignal`, until the process is asked to end.
     /// - Parameter onBound: told the port that was really bound.
-    func run(on address: SocketAddress, onBound: @escaping @Sendable (Int) -> Void) async throws {
+    func run(
+        on address: SocketAddress, endsOnSignal: Bool = true, onBound: @escaping @Sendable (Int) -> Void
+    ) async throws {
         var logger = Logger(label: "moongate.echo")
-        logger.logLevel = .warning
+        logger.logLevel = .critical
         let application = Application(
             responder: CallbackResponder { request, _ in try await answer(request) } as CallbackResponder<BasicRequestContext>,
             configuration: .init(
                 address: .hostname(address.ip.description, port: Int(address.port)), serverName: "moongate-echo"),
             onServerRunning: { channel in onBound(channel.localAddress?.port ?? Int(address.port)) },
             logger: logger)
-        try await application.runService()
+        if endsOnSignal {
+            try await application.runService()
+        } else {
+            try await application.run()
+        }
     }
 
     private func answer(_ request: Request) async throws -> Response {

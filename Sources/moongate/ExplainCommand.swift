@@ -22,37 +22,33 @@ struct ExplainCommand: AsyncParsableCommand {
     var header: [String] = []
     @Option(help: ArgumentHelp("A cookie; repeat for several.", valueName: "name=value"))
     var cookie: [String] = []
-    @Option(help: ArgumentHelp("Ask a running instance at its admin address.", valueName: "url"))
-    var admin: String?
     @Option(help: ArgumentHelp("The address that the request comes from.", valueName: "ip"))
     var from = "127.0.0.1"
     @Option(help: ArgumentHelp("text or json.", valueName: "format"))
     var output = OutputFormat.text
+    /// `--admin` of these, an address to listen on elsewhere, is here the URL of the instance to ask.
     @OptionGroup(visibility: .hidden)
     var flags: RunFlags
 
     func run() async throws {
         let (directory, request) = try operands()
         guard let peer = IPAddress(from) else { throw ValidationError("--from \"\(from)\" is not an IP address") }
-        let head = try ExplainedRequest(request, headers: header, cookies: cookie).head
         let explanation: RequestExplanation
-        if let admin {
-            explanation = try await ask(admin, head: head)
+        if let admin = flags.admin {
+            explanation = try await ask(admin, request)
         } else {
+            let head = try ExplainedRequest(request, headers: header, cookies: cookie).head
             explanation = try await explain(directory, head: head, peer: peer)
         }
         switch output {
         case .text: StandardOutput.line(explanation.text)
-        case .json:
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-            StandardOutput.line(String(decoding: try encoder.encode(explanation), as: UTF8.self))
+        case .json: StandardOutput.line(try explanation.json)
         }
     }
 
     private func operands() throws -> (directory: String, request: String) {
-        if admin != nil, arguments.count == 1 { return ("", arguments[0]) }
-        guard admin == nil, arguments.count == 2 else {
+        if flags.admin != nil, arguments.count == 1 { return ("", arguments[0]) }
+        guard flags.admin == nil, arguments.count == 2 else {
             throw ValidationError("give a folder and a request, or --admin URL and a request")
         }
         return (arguments[0], arguments[1])
@@ -72,14 +68,18 @@ struct ExplainCommand: AsyncParsableCommand {
         return configuration.explain(head: head, peer: peer, ProxyConfiguration(settings))
     }
 
-    private func ask(_ admin: String, head: [UInt8]) async throws -> RequestExplanation {
-        guard let base = URL(string: admin), let url = URL(string: "/explain?from=\(from)", relativeTo: base) else {
+    private func ask(_ admin: String, _ request: String) async throws -> RequestExplanation {
+        guard var url = URLComponents(string: admin.contains("://") ? admin : "http://\(admin)"), url.host != nil else {
             throw ValidationError("--admin \"\(admin)\" is not a URL, such as http://127.0.0.1:9901")
         }
-        var request = URLRequest(url: url)
-        request.httpMethod = "POST"
-        request.httpBody = Data(head)
-        let (data, response) = try await URLSession.shared.data(for: request)
+        url.path = "/explain"
+        url.queryItems =
+            [URLQueryItem(name: "request", value: request)] + header.map { URLQueryItem(name: "header", value: $0) }
+            + cookie.map { URLQueryItem(name: "cookie", value: $0) }
+        guard let target = url.url else { throw ValidationError("--admin \"\(admin)\" is not a URL") }
+        var question = URLRequest(url: target)
+        question.setValue("application/json", forHTTPHeaderField: "Accept")
+        let (data, response) = try await URLSession.shared.data(for: question)
         guard (response as? HTTPURLResponse)?.statusCode == 200 else {
             throw ValidationError("\(admin) answered: \(String(decoding: data.prefix(500), as: UTF8.self))")
         }
@@ -124,6 +124,14 @@ extension PreparedConfiguration {
 }
 
 extension RequestExplanation {
+    var json: String {
+        get throws {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+            return String(decoding: try encoder.encode(self), as: UTF8.self)
+        }
+    }
+
     /// One decision a line, with what it rests on below it.
     var text: String {
         var lines: [String] = []

@@ -5,9 +5,14 @@ import ArgumentParser
 
 @main
 struct Moongate: AsyncParsableCommand {
+    static let version = "0.1.0"
+
     static let configuration = CommandConfiguration(
         commandName: "moongate",
         abstract: "A Kubernetes Ingress controller and edge proxy with middleware in Lua.",
-        version: "0.1.0",
-        subcommands: [RunCommand.self, CheckCommand.self, ExplainCommand.self, EchoCommand.self])
+        version: version,
+        subcommands: [
+            RunCommand.self, CheckCommand.self, ExplainCommand.self, DemoCommand.self, TestCommand.self,
+            EchoCommand.self,
+        ])
 }

@@ -27,10 +27,13 @@ actor Pipeline {
     private var generation: UInt64 = 0
     private var last: (snapshot: Snapshot, addresses: [String: [IPAddress]])?
 
-    init(options: TranslationOptions, loops: Int, resolver: NameResolver = NameResolver()) {
+    init(
+        options: TranslationOptions, loops: Int, scripts: ScriptSurroundings = ScriptSurroundings(),
+        resolver: NameResolver = NameResolver()
+    ) {
         self.options = options
         self.resolver = resolver
-        compiler = MiddlewareCompiler(loops: loops)
+        compiler = MiddlewareCompiler(loops: loops, surroundings: scripts)
     }
 
     /// Prepares these objects.

@@ -1,6 +1,7 @@
 // `moongate run`: the proxy itself. The data plane's loops have threads of their own; everything in this file runs
 // beside them and can not hold them up.
 
+import Admin
 import ArgumentParser
 import Foundation
 import Logging
@@ -8,7 +9,9 @@ import Manifests
 import Model
 import Proxy
 import Routing
+import Scripting
 import Synchronization
+import Telemetry
 import UnixSignals
 
 struct RunCommand: AsyncParsableCommand {
@@ -49,26 +52,57 @@ struct Standalone {
     /// Serves until the process is asked to end.
     func run() async throws {
         let logger = makeLogger(settings)
-        let server = try ProxyServer(configuration: ProxyConfiguration(settings))
+        let metrics = MetricsHub(version: Moongate.version)
+        let writer = LogWriter(StandardOutputSink())
+        metrics.watch(writer)
+        let server = try ProxyServer(
+            configuration: ProxyConfiguration(settings), metrics: metrics,
+            accessLog: settings.accessLog.telemetry.map { ($0, writer) })
         let state = ServingState()
+        let scripts = ScriptSurroundings()
         let resolver = NameResolver()
-        let pipeline = Pipeline(options: .init(settings), loops: server.loops, resolver: resolver)
+        // One set of scripts a loop, and one for the explanations of the admin server.
+        let pipeline = Pipeline(
+            options: .init(settings), loops: server.loops + 1, scripts: scripts, resolver: resolver)
 
         let (changes, change) = AsyncStream.makeStream(of: FolderContents.self, bufferingPolicy: .bufferingNewest(1))
         let source = try FolderSource(root: directory) { change.yield($0) }
         let current = Latest(source.initial)
         await resolver.setOnLateAnswer { change.yield(current.value) }
+        await take(source.initial, pipeline, server, state, metrics, logger)
 
-        await take(source.initial, pipeline, server, state, logger)
+        // The admin server first: a probe that comes early is answered "not yet" rather than refused.
+        let (bound, isBound) = AsyncStream.makeStream(of: Model.SocketAddress.self)
+        let admin = Task {
+            defer { isBound.finish() }
+            var quiet = Logger(label: "moongate.admin") { StreamLogHandler.standardError(label: $0) }
+            // What goes wrong here is thrown, and told below.
+            quiet.logLevel = .critical
+            try await AdminServer(
+                address: settings.admin,
+                sources: sources(server, state, metrics, scripts), logger: quiet,
+                onBound: { isBound.yield($0) }
+            ).run()
+        }
+        var adminAddress: Model.SocketAddress?
+        for await address in bound {
+            adminAddress = address
+            break
+        }
+        guard let adminAddress else {
+            try await admin.value
+            return
+        }
         try server.start()
         source.start()
-        onListening(server.addresses, settings.admin)
+        state.start()
+        onListening(server.addresses, adminAddress)
 
         let tasks = [
             Task {
                 for await contents in changes {
                     current.set(contents)
-                    await take(contents, pipeline, server, state, logger)
+                    await take(contents, pipeline, server, state, metrics, logger)
                 }
             },
             Task {
@@ -77,21 +111,65 @@ struct Standalone {
                     if await resolver.refresh() { change.yield(current.value) }
                 }
             },
+            Task {
+                while !Task.isCancelled {
+                    try await Task.sleep(for: .milliseconds(200))
+                    log(scripts.log.drain(), logger)
+                }
+            },
             Task { await drainOnSignal(server, state, logger) },
         ]
         await joined(server)
         for task in tasks { task.cancel() }
+        admin.cancel()
         source.stop()
+        log(scripts.log.drain(), logger)
+        _ = writer.flush(within: 2)
+    }
+
+    /// What the admin server shows.
+    private func sources(
+        _ server: ProxyServer, _ state: ServingState, _ metrics: MetricsHub, _ scripts: ScriptSurroundings
+    ) -> AdminSources {
+        let configuration = server.configuration
+        return AdminSources(
+            unreadiness: { state.unreadiness },
+            metrics: {
+                await metrics.refresh()
+                var text = metrics.render()
+                scripts.metrics.write(to: &text)
+                return text
+            },
+            served: {
+                state.served.map {
+                    ServedSnapshot(
+                        snapshot: $0.configuration.table.snapshot, generation: $0.configuration.table.generation,
+                        publishedAt: $0.publishedAt)
+                }
+            },
+            diagnostics: { state.diagnostics },
+            explain: { query async throws(AdminProblem) in
+                guard let served = state.served else { throw AdminProblem("nothing is served yet") }
+                do {
+                    let request = try ExplainedRequest(query.request, headers: query.headers, cookies: query.cookies)
+                    let explanation = await state.explain(served.configuration, request, configuration)
+                    return ExplainAnswer(text: explanation.text + "\n", json: try explanation.json)
+                } catch {
+                    throw AdminProblem("\(error)")
+                }
+            })
     }
 
     /// Takes a configuration up: what is new is published, what is wrong is said once.
     private func take(
-        _ contents: FolderContents, _ pipeline: Pipeline, _ server: ProxyServer, _ state: ServingState, _ logger: Logger
+        _ contents: FolderContents, _ pipeline: Pipeline, _ server: ProxyServer, _ state: ServingState,
+        _ metrics: MetricsHub, _ logger: Logger
     ) async {
         let (configuration, diagnostics) = await pipeline.prepare(contents)
         if let configuration {
+            // The last set is for explanations.
             server.publish(
-                configuration.table, middlewares: configuration.middlewares, names: configuration.addresses)
+                configuration.table, middlewares: configuration.middlewares.dropLast(), names: configuration.addresses)
             logger.info(
                 "configuration published",
                 metadata: [
@@ -100,7 +178,38 @@ struct Standalone {
                     "upstreams": "\(configuration.table.snapshot.upstreams.count)",
                 ])
         }
-        for diagnostic in state.update(configuration?.table, diagnostics) { log(diagnostic, logger) }
+        let fresh = state.update(configuration, diagnostics)
+        for diagnostic in fresh { log(diagnostic, logger) }
+        let isGood = !diagnostics.contains { $0.severity == .error }
+        metrics.configure { figures in
+            if isGood { figures.reloadsApplied += 1 } else { figures.reloadsFailed += 1 }
+            figures.isLastReloadGood = isGood
+            figures.diagnostics = Dictionary(grouping: diagnostics, by: \.severity).mapValues(\.count)
+            if isGood { figures.lastSuccess = Date().timeIntervalSince1970 }
+            guard let table = configuration?.table else { return }
+            figures.generation = table.generation
+            figures.hosts = table.snapshot.hosts.count
+            figures.routes = table.snapshot.routes.count
+            figures.upstreams = table.snapshot.upstreams.count
+            figures.endpoints = table.snapshot.upstreams.reduce(0) { $0 + $1.endpoints.count }
+        }
+    }
+
+    private func log(_ lines: [ScriptLogLine], _ logger: Logger) {
+        for line in lines {
+            let level: Logger.Level =
+                switch line.level {
+                case .debug: .debug
+                case .info: .info
+                case .warn: .warning
+                case .error: .error
+                }
+            var metadata: Logger.Metadata = ["script": "\(line.script)", "version": "\(line.version)"]
+            if !line.requestID.isEmpty { metadata["request_id"] = "\(line.requestID)" }
+            if line.suppressed > 0 { metadata["suppressed"] = "\(line.suppressed)" }
+            for field in line.fields { metadata["field.\(field.key)"] = "\(field.value)" }
+            logger.log(level: level, "script: \(line.message)", metadata: metadata)
+        }
     }
 
     private func log(_ diagnostic: Diagnostic, _ logger: Logger) {
@@ -155,6 +264,17 @@ private func makeLogger(_ settings: Settings) -> Logger {
     var logger = Logger(label: "moongate") { StreamLogHandler.standardError(label: $0) }
     logger.logLevel = Logger.Level(rawValue: settings.logLevel) ?? .info
     return logger
+}
+
+extension AccessLogChoice {
+    /// Nil: no access log.
+    var telemetry: Telemetry.AccessLogFormat? {
+        switch self {
+        case .json: .json
+        case .text: .text
+        case .off: nil
+        }
+    }
 }
 
 extension ProxyConfiguration {

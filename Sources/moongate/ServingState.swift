@@ -1,29 +1,49 @@
 // What the process can say of itself: what is served, what is wrong with it, and whether it wants more traffic. Written
 // by the control plane, read by the admin server.
 
+import Foundation
 import Model
+import Proxy
 import Routing
 import Synchronization
 
 final class ServingState: Sendable {
+    struct Served: Sendable {
+        var configuration: PreparedConfiguration
+        /// Seconds since 1970.
+        var publishedAt: Double
+    }
+
     private struct State {
-        var table: RouteTable?
+        var served: Served?
         var diagnostics: [Diagnostic] = []
+        var hasStarted = false
         var drains = 0
     }
 
     private let state = Mutex(State())
+    private let explanations = Explanations()
 
-    /// Ready: something has been published, and no drain has begun.
-    var isReady: Bool { state.withLock { $0.table != nil && $0.drains == 0 } }
-    var table: RouteTable? { state.withLock { $0.table } }
+    /// Nil when requests may come.
+    var unreadiness: String? {
+        state.withLock { state in
+            if state.drains > 0 { return "draining" }
+            return state.served != nil && state.hasStarted ? nil : "nothing is served yet"
+        }
+    }
+    var served: Served? { state.withLock { $0.served } }
     var diagnostics: [Diagnostic] { state.withLock { $0.diagnostics } }
+
+    /// The loops run.
+    func start() { state.withLock { $0.hasStarted = true } }
 
     /// Takes up what is served now (nil: as before) and what was found.
     /// - Returns: the diagnostics that were not there before.
-    func update(_ table: RouteTable?, _ diagnostics: [Diagnostic]) -> [Diagnostic] {
+    func update(_ configuration: PreparedConfiguration?, _ diagnostics: [Diagnostic]) -> [Diagnostic] {
         state.withLock { state in
-            if let table { state.table = table }
+            if let configuration {
+                state.served = Served(configuration: configuration, publishedAt: Date().timeIntervalSince1970)
+            }
             let known = Set(state.diagnostics)
             state.diagnostics = diagnostics
             return diagnostics.filter { !known.contains($0) }
@@ -35,6 +55,21 @@ final class ServingState: Sendable {
         state.withLock { state in
             state.drains += 1
             return state.drains == 1
+        }
+    }
+
+    /// Explains a request by that configuration, one request at a time: its set of scripts belongs to nobody else.
+    func explain(
+        _ configuration: PreparedConfiguration, _ request: ExplainedRequest, _ settings: ProxyConfiguration
+    ) async -> RequestExplanation {
+        await explanations.explain(configuration, request, settings)
+    }
+
+    private actor Explanations {
+        func explain(
+            _ configuration: PreparedConfiguration, _ request: ExplainedRequest, _ settings: ProxyConfiguration
+        ) -> RequestExplanation {
+            configuration.explain(head: request.head, peer: IPAddress(v4: 0x7f00_0001), settings)
         }
     }
 }

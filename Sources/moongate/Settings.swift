@@ -19,7 +19,7 @@ struct SettingsError: Error, CustomStringConvertible {
 }
 
 /// How the access log is written.
-enum AccessLogFormat: String, CaseIterable, ExpressibleByArgument, Sendable {
+enum AccessLogChoice: String, CaseIterable, ExpressibleByArgument, Sendable {
     case json
     case text
     case off
@@ -147,7 +147,7 @@ struct Settings: Sendable {
     var drainTimeout: Int
     var drainDelay: Int
     var logLevel: String
-    var accessLog: AccessLogFormat
+    var accessLog: AccessLogChoice
     var sendsForwarded: Bool
     var requestHeadTimeout: Int
     var idleTimeout: Int
@@ -220,7 +220,7 @@ struct Settings: Sendable {
         drainDelay = try read.duration("drain-delay", default: "0s")
         logLevel = read.text("log-level") ?? "info"
         let format = read.text("access-log") ?? "json"
-        guard let accessLog = AccessLogFormat(rawValue: format) else {
+        guard let accessLog = AccessLogChoice(rawValue: format) else {
             throw SettingsError(
                 problem: "\"\(format)\" is not a format of the access log", key: "access-log",
                 mend: "write json, text or off")

@@ -1,4 +1,4 @@
-// Made from plugins/ by `make bless`; a test keeps the two in step. Do not edit.
+// Made from plugins/ and examples/quickstart by `make bless`; a test keeps them in step. Do not edit.
 
 import IngressTranslation
 
@@ -223,4 +223,84 @@ extension ScriptCatalog {
 
                 """#),
     ])
+}
+
+/// What `moongate demo` serves where there is no examples/quickstart.
+enum Quickstart {
+    static let ingress = #"""
+        apiVersion: networking.k8s.io/v1
+        kind: Ingress
+        metadata:
+          name: web
+          namespace: shop
+          annotations:
+            # Scripts run in this order, phase by phase; of two that choose a backend, the later one has the last word.
+            moongate.dev/scripts: |
+              - script: plugin/redirect
+                args: { moved: { /old: /new } }
+              - script: plugin/rewrite
+                args: { pattern: "^/v([0-9]+)(/.*)$", to: "$2", query: { version: "$1" } }
+              - script: plugin/ab-split
+                paths: ["/checkout"]
+                args:
+                  experiment: checkout
+                  variants:
+                    old: { weight: 50 }
+                    new: { weight: 50, backend: "web-canary:80" }
+              - script: plugin/cookie-canary
+                paths: ["/cart"]
+                args: { canary: "web-canary:80", percent: 10 }
+              - script: plugin/header-canary
+                args: { canary: "web-canary:80" }
+        spec:
+          ingressClassName: moongate
+          rules:
+            - host: shop.test
+              http:
+                paths:
+                  - path: /
+                    pathType: Prefix
+                    backend: { service: { name: web, port: { number: 80 } } }
+
+        """#
+    static let services = #"""
+        # Two versions of a shop. Without a cluster there is nobody to make EndpointSlices, so they stand here: a Service is
+        # joined to its endpoints by the label kubernetes.io/service-name, as in a cluster.
+        apiVersion: v1
+        kind: Service
+        metadata: { name: web, namespace: shop }
+        spec:
+          ports: [{ name: http, port: 80 }]
+        ---
+        apiVersion: discovery.k8s.io/v1
+        kind: EndpointSlice
+        metadata:
+          name: web-1
+          namespace: shop
+          labels: { kubernetes.io/service-name: web }
+        addressType: IPv4
+        ports: [{ name: http, port: 9001, protocol: TCP }]
+        endpoints:
+          - addresses: ["127.0.0.1"]
+            conditions: { ready: true }
+        ---
+        apiVersion: v1
+        kind: Service
+        metadata: { name: web-canary, namespace: shop }
+        spec:
+          ports: [{ name: http, port: 80 }]
+        ---
+        apiVersion: discovery.k8s.io/v1
+        kind: EndpointSlice
+        metadata:
+          name: web-canary-1
+          namespace: shop
+          labels: { kubernetes.io/service-name: web-canary }
+        addressType: IPv4
+        ports: [{ name: http, port: 9002, protocol: TCP }]
+        endpoints:
+          - addresses: ["127.0.0.1"]
+            conditions: { ready: true }
+
+        """#
 }
