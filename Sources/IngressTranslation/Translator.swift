@@ -144,22 +144,25 @@ private struct Work {
         let hasOurDefault = objects.ingressClasses.values.contains {
             $0.isDefault && $0.spec.controller == options.controllerName
         }
+        // Sorted by their ages and names alone: whole Ingresses are dear to move.
+        var ours: [(age: Timestamp?, name: ObjectName)] = []
         for (name, ingress) in objects.ingresses {
             guard options.namespaces.isEmpty || options.namespaces.contains(name.namespace) else { continue }
             guard ingress.metadata.deletionTimestamp == nil else { continue }
             if isOurs(ingress, name, ourClasses: ourClasses, hasOurDefault: hasOurDefault) {
-                accepted.append(Accepted(ingress: ingress, name: name))
+                ours.append((ingress.metadata.creationTimestamp, name))
             }
         }
-        accepted.sort { left, right in
-            let leftAge = left.ingress.metadata.creationTimestamp
-            let rightAge = right.ingress.metadata.creationTimestamp
-            guard leftAge == rightAge else {
-                guard let leftAge else { return false }
-                guard let rightAge else { return true }
+        ours.sort { left, right in
+            guard left.age == right.age else {
+                guard let leftAge = left.age else { return false }
+                guard let rightAge = right.age else { return true }
                 return leftAge < rightAge
             }
             return left.name < right.name
+        }
+        accepted = ours.compactMap { item in
+            objects.ingresses[item.name].map { Accepted(ingress: $0, name: item.name) }
         }
     }
 
