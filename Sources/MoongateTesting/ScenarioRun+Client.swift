@@ -23,10 +23,15 @@ extension ScenarioRun {
         return method.count >= 3 && method.allSatisfy { $0.isUppercase || $0 == "-" } && text.contains(" ")
     }
 
+    /// The `: ` that a request follows; conditions may hold others in quotes.
+    private static func requestColon(in text: String) -> Range<String.Index>? {
+        text.ranges(of: ": ").first { isRequest(text[$0.upperBound...].trimmingSpaces) }
+    }
+
     func perform(_ line: ScenarioLine) throws(ScenarioFailure) {
         do {
             if let prefix = ["times", "tally", "repeat"].first(where: { line.text.hasPrefix($0 + " ") }),
-                let colon = line.text.range(of: ": ")
+                let colon = Self.requestColon(in: line.text)
             {
                 let head = Statement(String(line.text[..<colon.lowerBound]))
                 let request = String(line.text[colon.upperBound...]).trimmingSpaces
