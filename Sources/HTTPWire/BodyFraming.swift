@@ -149,7 +149,8 @@ struct ConnectionOptions {
                 names.append(value.lowerBound + range.lowerBound..<value.lowerBound + range.upperBound)
             }
             for name in names {
-                for i in head.fields.indices where isNamed(head, head.fields[i], name) && isTakable(head, head.fields[i]) {
+                for i in head.fields.indices
+                where isNamed(head, head.fields[i], name) && isTakable(head, head.fields[i]) {
                     head.fields[i].flags.insert(.hopByHop)
                 }
             }

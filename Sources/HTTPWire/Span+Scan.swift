@@ -3,7 +3,6 @@
 
 internal import Model
 
-
 /// The top bit of each byte that is below 0x20 and no tab, or DEL. Bytes ≥ 0x80 are obs-text and pass.
 @inline(__always)
 func controls(_ word: UInt64) -> UInt64 {

@@ -155,7 +155,8 @@ package struct SetCookie: Sendable, Hashable {
             inner = inner.extracting(1..<(inner.count - 1))
         }
         for i in 0..<inner.count where !ByteSet.cookieOctet.contains(inner[i]) {
-            return "a cookie value holds \(FieldGrammar.describe(inner[i])); encode it (moongate.base64url, moongate.url)"
+            return
+                "a cookie value holds \(FieldGrammar.describe(inner[i])); encode it (moongate.base64url, moongate.url)"
         }
         return nil
     }

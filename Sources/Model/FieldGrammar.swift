@@ -96,7 +96,8 @@ extension FieldName {
     @inlinable
     public var isForwarding: Bool {
         switch self {
-        case .forwarded, .xForwardedFor, .xForwardedHost, .xForwardedPort, .xForwardedPrefix, .xForwardedProto, .xRealIP:
+        case .forwarded, .xForwardedFor, .xForwardedHost, .xForwardedPort, .xForwardedPrefix, .xForwardedProto,
+            .xRealIP:
             true
         default: false
         }

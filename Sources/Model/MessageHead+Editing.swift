@@ -74,7 +74,8 @@ extension MessageHead {
     /// Returns why it is none, nil when it was set.
     package mutating func setHost(_ host: Span<UInt8>) -> String? {
         guard let authority = Authority(host) else {
-            return "a host is a name or an address, then a port if need be: \"shop.test\", \"shop.test:8080\", \"[::1]\""
+            return
+                "a host is a name or an address, then a port if need be: \"shop.test\", \"shop.test:8080\", \"[::1]\""
         }
         authorityRange = store(host)
         setHostRange(from: authority)

@@ -184,9 +184,10 @@ import Testing
                 let value = bytes("0")
                 trailers.append(name.span, value.span)
             }
-            wire += bytes(output { out in
-                #expect(ChunkEncoder.writeLast(trailers, to: &out) == .written)
-            })
+            wire += bytes(
+                output { out in
+                    #expect(ChunkEncoder.writeLast(trailers, to: &out) == .written)
+                })
             let result = decode(wire + bytes("tail"), .chunked, step: Int.random(in: 1..<200, using: &random))
             #expect(result.last == .end)
             #expect(result.data == data)
@@ -195,7 +196,9 @@ import Testing
         }
     }
 
-    @Test(arguments: [(1, "1"), (15, "f"), (16, "10"), (255, "ff"), (256, "100"), (65536, "10000"), (Int.max, "7fffffffffffffff")])
+    @Test(arguments: [
+        (1, "1"), (15, "f"), (16, "10"), (255, "ff"), (256, "100"), (65536, "10000"), (Int.max, "7fffffffffffffff"),
+    ])
     func writesASize(_ n: Int, _ text: String) {
         #expect(output { ChunkEncoder.writeSize(n, to: &$0) } == text + "\r\n")
     }

@@ -31,7 +31,8 @@ import Testing
     func aStrangerIsWhoTheSocketSays(_ fields: String) {
         #expect(
             lines(fields, trusted: false) == [
-                "X-Forwarded-For: 10.0.0.1", "X-Real-IP: 10.0.0.1", "X-Forwarded-Proto: https", "X-Forwarded-Port: 8443",
+                "X-Forwarded-For: 10.0.0.1", "X-Real-IP: 10.0.0.1", "X-Forwarded-Proto: https",
+                "X-Forwarded-Port: 8443",
                 "X-Forwarded-Host: shop.test:80",
             ])
     }
@@ -47,7 +48,8 @@ import Testing
             ])
         #expect(
             lines("", trusted: true) == [
-                "X-Forwarded-For: 10.0.0.1", "X-Real-IP: 10.0.0.1", "X-Forwarded-Proto: https", "X-Forwarded-Port: 8443",
+                "X-Forwarded-For: 10.0.0.1", "X-Real-IP: 10.0.0.1", "X-Forwarded-Proto: https",
+                "X-Forwarded-Port: 8443",
                 "X-Forwarded-Host: shop.test:80",
             ])
     }
@@ -99,7 +101,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("https", true, true), ("http", true, false), ("WSS", true, true), ("junk", true, true), ("https", false, false),
+        ("https", true, true), ("http", true, false), ("WSS", true, true), ("junk", true, true),
+        ("https", false, false),
     ])
     func theSchemeIsTheConnectionsOrATrustedProxys(_ said: String, _ trusted: Bool, _ secure: Bool) {
         let (_, head) = admit("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: \(said)\r\n\r\n", isTrusted: trusted)

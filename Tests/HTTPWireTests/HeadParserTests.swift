@@ -36,14 +36,16 @@ import Testing
         #expect(head.version == .http11)
         #expect(head.bytes == bytes(Self.good))
         #expect(head.fields.count == 8)
-        #expect(head.fields.map(\.name) == [
-            .host, .other, .accept, .other, .cookie, .contentLength, .other, .other,
-        ])
+        #expect(
+            head.fields.map(\.name) == [
+                .host, .other, .accept, .other, .cookie, .contentLength, .other, .other,
+            ])
         #expect(head.text(head.fields[4].valueRange) == "a=b; c=\"d\"")
         #expect(head.text(head.fields[6].valueRange) == "")
-        #expect(head.fields.map { $0.flags.contains(.hasUnderscore) } == [
-            false, false, false, true, false, false, false, false,
-        ])
+        #expect(
+            head.fields.map { $0.flags.contains(.hasUnderscore) } == [
+                false, false, false, true, false, false, false, false,
+            ])
     }
 
     @Test func readsAWholeResponse() {
@@ -55,7 +57,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("HTTP/1.1 200\r\n\r\n", 200, ""), ("HTTP/1.1 200 \r\n\r\n", 200, ""), ("HTTP/1.0 599 a\tb\r\n\r\n", 599, "a\tb"),
+        ("HTTP/1.1 200\r\n\r\n", 200, ""), ("HTTP/1.1 200 \r\n\r\n", 200, ""),
+        ("HTTP/1.0 599 a\tb\r\n\r\n", 599, "a\tb"),
     ])
     func takesAStatusLineWithoutReason(_ text: String, _ status: UInt16, _ reason: String) {
         let (progress, head) = parse(bytes(text), .response)
@@ -245,10 +248,12 @@ import Testing
         #expect(parse(bytes(head)).progress == .complete(consumed: head.utf8.count))
         let large = "GET / HTTP/1.1\r\n" + String(repeating: "A: \(line)\r\n", count: 9) + "\r\n"
         #expect(parse(bytes(large)).progress == .refuse(Refusal(431, .headTooLarge)))
-        #expect(parse(bytes("GET / HTTP/1.1\r\nA: " + String(repeating: "x", count: 8190) + "\r\n\r\n")).progress
-            == .refuse(Refusal(431, .headTooLarge)))
-        #expect(parse(bytes("GET /" + String(repeating: "x", count: 8192) + " HTTP/1.1\r\n\r\n")).progress
-            == .refuse(Refusal(414, .targetTooLong)))
+        #expect(
+            parse(bytes("GET / HTTP/1.1\r\nA: " + String(repeating: "x", count: 8190) + "\r\n\r\n")).progress
+                == .refuse(Refusal(431, .headTooLarge)))
+        #expect(
+            parse(bytes("GET /" + String(repeating: "x", count: 8192) + " HTTP/1.1\r\n\r\n")).progress
+                == .refuse(Refusal(414, .targetTooLong)))
     }
 
     /// A head sent byte by byte must not be read from its beginning each time: four times the bytes may not cost much

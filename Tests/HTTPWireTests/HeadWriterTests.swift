@@ -6,7 +6,8 @@ import Testing
 @Suite struct HeadWriterTests {
     private func request(
         _ text: String, trusted: Bool = false, forwarding: ForwardingText? = nil, id: String = "",
-        edit: (inout MessageHead) -> Void = { _ in }, options: (RequestFacts) -> HeadWriter.RequestOptions = {
+        edit: (inout MessageHead) -> Void = { _ in },
+        options: (RequestFacts) -> HeadWriter.RequestOptions = {
             .init(body: $0.body)
         }
     ) -> String {
@@ -60,7 +61,9 @@ import Testing
 
     @Test func leavesThemOutEvenWhenNobodyMarkedThem() {
         var (_, head) = parse(
-            bytes("GET / HTTP/1.1\r\nHost: a\r\nConnection: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n"))
+            bytes(
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n")
+        )
         head.pathRange = head.targetRange
         let text = output { out in
             #expect(HeadWriter.write(request: head, .init(body: .none), forwarding: nil, to: &out) == .written)
@@ -119,13 +122,15 @@ import Testing
         let plain = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"
         #expect(
             request(plain, options: { .init(body: $0.body, expectsContinue: true, closes: true) })
-                == "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
+                == "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+        )
     }
 
     // MARK: Responses
 
     private func response(
-        _ text: String, method: Method = .get, date: String = "", options: (ResponseFacts) -> HeadWriter.ResponseOptions = {
+        _ text: String, method: Method = .get, date: String = "",
+        options: (ResponseFacts) -> HeadWriter.ResponseOptions = {
             .init(body: $0.body, declaredLength: $0.declaredLength)
         }
     ) -> String {
@@ -141,12 +146,14 @@ import Testing
             response(
                 "HTTP/1.1 200 Fine\r\nServer: s\r\nConnection: close\r\nContent-Length: 5\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n",
                 date: "D")
-                == "HTTP/1.1 200 Fine\r\nServer: s\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nDate: D\r\nContent-Length: 5\r\n\r\n")
+                == "HTTP/1.1 200 Fine\r\nServer: s\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nDate: D\r\nContent-Length: 5\r\n\r\n"
+        )
         #expect(response("HTTP/1.0 404\r\nDate: X\r\n\r\n", date: "D") == "HTTP/1.1 404 Not Found\r\nDate: X\r\n\r\n")
     }
 
     @Test func saysNoLengthWhereNoneMayBe() {
-        #expect(response("HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n", date: "D") == "HTTP/1.1 204 No\r\nDate: D\r\n\r\n")
+        #expect(
+            response("HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n", date: "D") == "HTTP/1.1 204 No\r\nDate: D\r\n\r\n")
         #expect(response("HTTP/1.1 103 Early\r\nLink: x\r\n\r\n", date: "D") == "HTTP/1.1 103 Early\r\nLink: x\r\n\r\n")
         #expect(
             response("HTTP/1.1 304 N\r\nContent-Length: 9\r\n\r\n") == "HTTP/1.1 304 N\r\nContent-Length: 9\r\n\r\n")
@@ -188,10 +195,12 @@ import Testing
         head.status = 503
         set(&head, "Content-Type", "text/plain")
         let text = output { out in
-            #expect(HeadWriter.write(response: head, .init(body: .length(3), closes: true), date: [], to: &out) == .written)
+            #expect(
+                HeadWriter.write(response: head, .init(body: .length(3), closes: true), date: [], to: &out) == .written)
         }
         #expect(
-            text == "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
+            text
+                == "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
         )
     }
 
@@ -205,7 +214,9 @@ import Testing
             #expect(admission?.facts != nil)
             change(&head)
             var outcome = HeadWriter.Outcome.written
-            let text = output { outcome = HeadWriter.write(request: head, .init(body: .none), forwarding: nil, to: &$0) }
+            let text = output {
+                outcome = HeadWriter.write(request: head, .init(body: .none), forwarding: nil, to: &$0)
+            }
             #expect(outcome == .invalid, "\(place)")
             #expect(text == "", "\(place)")
         }
@@ -271,12 +282,16 @@ import Testing
     @Test func saysHowMuchRoomItNeeds() {
         let (_, head) = admit("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         var outcome = HeadWriter.Outcome.written
-        #expect(output(16) { outcome = HeadWriter.write(request: head, .init(body: .none), forwarding: nil, to: &$0) } == "")
+        #expect(
+            output(16) { outcome = HeadWriter.write(request: head, .init(body: .none), forwarding: nil, to: &$0) } == ""
+        )
         guard case .needsRoom(let room) = outcome else {
             Issue.record("\(outcome)")
             return
         }
-        let text = output(room) { outcome = HeadWriter.write(request: head, .init(body: .none), forwarding: nil, to: &$0) }
+        let text = output(room) {
+            outcome = HeadWriter.write(request: head, .init(body: .none), forwarding: nil, to: &$0)
+        }
         #expect(outcome == .written)
         #expect(text.hasPrefix("GET / "))
     }

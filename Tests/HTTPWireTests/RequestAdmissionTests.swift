@@ -96,8 +96,9 @@ import Testing
         #expect(facts.keepsAlive == keepAlive)
         // Whatever was admitted leaves with one framing field, ours, and never with both.
         let text = output { out in
-            #expect(HeadWriter.write(
-                request: head, .init(body: facts.body), forwarding: nil, to: &out) == .written)
+            #expect(
+                HeadWriter.write(
+                    request: head, .init(body: facts.body), forwarding: nil, to: &out) == .written)
         }
         let framing = text.lowercased().split(separator: "\r\n").filter {
             $0.hasPrefix("content-length") || $0.hasPrefix("transfer-encoding")
@@ -267,7 +268,8 @@ import Testing
         let taken = ["x-user-id", "X-Custom", "trailer"]
         let kept = [
             "Host", "Authorization", "Cookie", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
-            "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Client-Cert", "X-Real-IP", "X-Request-ID", "Forwarded",
+            "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Client-Cert", "X-Real-IP", "X-Request-ID",
+            "Forwarded",
             "Via", "Content-Type", "Content-Encoding", "X-Auth-User", "X-Original-URI",
         ]
         let names = taken + kept
@@ -295,17 +297,18 @@ import Testing
         #expect(head.fields.map { $0.flags.contains(.hopByHop) } == [false] + lines.map { _ in true })
     }
 
-    @Test(arguments: [
-        ("1.1", "Expect: 100-continue\r\nContent-Length: 5\r\n", nil, true),
-        ("1.1", "Expect: 100-Continue\r\nContent-Length: 5\r\n", nil, true),
-        ("1.1", "Expect: 100-continue\r\nContent-Length: 0\r\n", nil, false),
-        ("1.1", "Expect: 100-continue\r\n", nil, false),
-        ("1.0", "Expect: 100-continue\r\nContent-Length: 5\r\n", nil, false),
-        ("1.0", "Expect: 200-ok\r\nContent-Length: 5\r\n", nil, false),
-        ("1.1", "Expect: 200-ok\r\nContent-Length: 5\r\n", 417, false),
-        ("1.1", "Expect: 100-continue, 100-continue\r\n", 417, false),
-        ("1.1", "Expect:\r\n", 417, false),
-    ] as [(String, String, UInt16?, Bool)])
+    @Test(
+        arguments: [
+            ("1.1", "Expect: 100-continue\r\nContent-Length: 5\r\n", nil, true),
+            ("1.1", "Expect: 100-Continue\r\nContent-Length: 5\r\n", nil, true),
+            ("1.1", "Expect: 100-continue\r\nContent-Length: 0\r\n", nil, false),
+            ("1.1", "Expect: 100-continue\r\n", nil, false),
+            ("1.0", "Expect: 100-continue\r\nContent-Length: 5\r\n", nil, false),
+            ("1.0", "Expect: 200-ok\r\nContent-Length: 5\r\n", nil, false),
+            ("1.1", "Expect: 200-ok\r\nContent-Length: 5\r\n", 417, false),
+            ("1.1", "Expect: 100-continue, 100-continue\r\n", 417, false),
+            ("1.1", "Expect:\r\n", 417, false),
+        ] as [(String, String, UInt16?, Bool)])
     func understandsExpect(_ version: String, _ lines: String, _ status: UInt16?, _ expects: Bool) {
         let admission = admit("POST / HTTP/\(version)\r\nHost: a\r\n\(lines)\r\n").admission
         #expect(admission?.status == status)
@@ -314,29 +317,37 @@ import Testing
 
     static let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 
-    @Test(arguments: [
-        ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\n\(key)", nil, .webSocket),
-        ("GET", "Connection: keep-alive, upgrade\r\nUpgrade: WebSocket\r\n\(key)", nil, .webSocket),
-        // Without the option in Connection it is no wish.
-        ("GET", "Upgrade: websocket\r\n\(key)", nil, .none),
-        ("GET", "Connection: upgrade\r\n\(key)", nil, .none),
-        // A handshake whose answer could not be checked.
-        ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\n", 400, .none),
-        ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\n\(key)\(key)", 400, .none),
-        ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: short\r\n", 400, .none),
-        ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=A\r\n", 400, .none),
-        ("POST", "Connection: Upgrade\r\nUpgrade: websocket\r\n\(key)", 400, .none),
-        ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\(key)", 400, .none),
-        ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n\(key)", 400, .none),
-        // HTTP/2 in clear, and what else would speak past us.
-        ("GET", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n", nil, .none),
-        ("GET", "Connection: Upgrade\r\nUpgrade: H2C\r\n", nil, .none),
-        ("GET", "Connection: Upgrade\r\nUpgrade: HTTP/2.0\r\n", nil, .none),
-        ("GET", "Connection: Upgrade\r\nUpgrade: TLS/1.2\r\n", nil, .none),
-        ("GET", "Connection: Upgrade\r\nUpgrade: foo, websocket\r\n", nil, .none),
-        ("POST", "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n", nil, .other),
-        ("POST", "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 1\r\n", nil, .none),
-    ] as [(String, String, UInt16?, UpgradeWish)])
+    @Test(
+        arguments: [
+            ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\n\(key)", nil, .webSocket),
+            ("GET", "Connection: keep-alive, upgrade\r\nUpgrade: WebSocket\r\n\(key)", nil, .webSocket),
+            // Without the option in Connection it is no wish.
+            ("GET", "Upgrade: websocket\r\n\(key)", nil, .none),
+            ("GET", "Connection: upgrade\r\n\(key)", nil, .none),
+            // A handshake whose answer could not be checked.
+            ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\n", 400, .none),
+            ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\n\(key)\(key)", 400, .none),
+            ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: short\r\n", 400, .none),
+            (
+                "GET", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=A\r\n",
+                400, .none
+            ),
+            ("POST", "Connection: Upgrade\r\nUpgrade: websocket\r\n\(key)", 400, .none),
+            ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\(key)", 400, .none),
+            ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n\(key)", 400, .none),
+            // HTTP/2 in clear, and what else would speak past us.
+            (
+                "GET",
+                "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
+                nil, .none
+            ),
+            ("GET", "Connection: Upgrade\r\nUpgrade: H2C\r\n", nil, .none),
+            ("GET", "Connection: Upgrade\r\nUpgrade: HTTP/2.0\r\n", nil, .none),
+            ("GET", "Connection: Upgrade\r\nUpgrade: TLS/1.2\r\n", nil, .none),
+            ("GET", "Connection: Upgrade\r\nUpgrade: foo, websocket\r\n", nil, .none),
+            ("POST", "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n", nil, .other),
+            ("POST", "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 1\r\n", nil, .none),
+        ] as [(String, String, UInt16?, UpgradeWish)])
     func understandsUpgrade(_ method: String, _ lines: String, _ status: UInt16?, _ wish: UpgradeWish) {
         let (admission, head) = admit("\(method) / HTTP/1.1\r\nHost: a\r\n\(lines)\r\n")
         #expect(admission?.status == status)

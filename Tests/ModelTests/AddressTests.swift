@@ -33,7 +33,9 @@ struct AddressTests {
         #expect(try #require(AddressBlock(block)).contains(#require(IPAddress(ip))) == expected)
     }
 
-    @Test(arguments: ["10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/+8", "10.0.0.0/8/9", "/8", "10/8", "::/129", "10.0.0.0/", "x"])
+    @Test(arguments: [
+        "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/+8", "10.0.0.0/8/9", "/8", "10/8", "::/129", "10.0.0.0/", "x",
+    ])
     func `what is no block is refused`(text: String) {
         #expect(AddressBlock(text) == nil)
     }
@@ -45,7 +47,9 @@ struct AddressTests {
         #expect(SocketAddress(text)?.description == canonical)
     }
 
-    @Test(arguments: ["127.0.0.1", "::1:80", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", ":80", "[::1]", "host:80"])
+    @Test(arguments: [
+        "127.0.0.1", "::1:80", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", ":80", "[::1]", "host:80",
+    ])
     func `what has no address or no port is refused`(text: String) {
         #expect(SocketAddress(text) == nil)
     }

@@ -5,7 +5,9 @@ import Testing
     private func pairs(_ head: MessageHead) -> [String] {
         var cursor = CookieCursor()
         var list: [String] = []
-        while let cookie = head.nextCookie(&cursor) { list.append("\(head.text(cookie.name))|\(head.text(cookie.value))") }
+        while let cookie = head.nextCookie(&cursor) {
+            list.append("\(head.text(cookie.name))|\(head.text(cookie.value))")
+        }
         return list
     }
 
@@ -25,8 +27,9 @@ import Testing
     }
 
     @Test(arguments: [
-        ("a=b", ["a|b"]), ("a=b; c=d", ["a|b", "c|d"]), ("a=b;c=d", ["a|b", "c|d"]), ("  a = b ;\tc=d\t", ["a|b", "c|d"]),
-        ("a=b=c; d=\"e; f\"", ["a|b=c", "d|\"e", ]), ("a=", ["a|"]), ("=b; c=d", ["c|d"]), ("novalue; a=b", ["a|b"]),
+        ("a=b", ["a|b"]), ("a=b; c=d", ["a|b", "c|d"]), ("a=b;c=d", ["a|b", "c|d"]),
+        ("  a = b ;\tc=d\t", ["a|b", "c|d"]),
+        ("a=b=c; d=\"e; f\"", ["a|b=c", "d|\"e"]), ("a=", ["a|"]), ("=b; c=d", ["c|d"]), ("novalue; a=b", ["a|b"]),
         (";;a=b;;", ["a|b"]), ("", []), (";", []), ("a=1; a=2", ["a|1", "a|2"]), ("A=1; a=2", ["A|1", "a|2"]),
     ])
     func reads(_ value: String, _ expected: [String]) {

@@ -25,19 +25,21 @@ import Testing
         #expect(format(seconds) == expected)
     }
 
-    @Test(arguments: [
-        ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777), ("Sunday, 06-Nov-94 08:49:37 GMT", 784_111_777),
-        ("Sun Nov  6 08:49:37 1994", 784_111_777), ("Wednesday, 09-Nov-94 08:49:37 GMT", 784_370_977),
-        ("Thu Nov 10 08:49:37 1994", 784_457_377), ("Thu, 01 Jan 1970 00:00:60 GMT", 60),
-        // Two digits more than fifty years ahead of 2023 are of the last century.
-        ("Friday, 01-Jan-73 00:00:00 GMT", 3_250_454_400), ("Friday, 01-Jan-74 00:00:00 GMT", 126_230_400),
-    ] as [(String, Int64)])
+    @Test(
+        arguments: [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777), ("Sunday, 06-Nov-94 08:49:37 GMT", 784_111_777),
+            ("Sun Nov  6 08:49:37 1994", 784_111_777), ("Wednesday, 09-Nov-94 08:49:37 GMT", 784_370_977),
+            ("Thu Nov 10 08:49:37 1994", 784_457_377), ("Thu, 01 Jan 1970 00:00:60 GMT", 60),
+            // Two digits more than fifty years ahead of 2023 are of the last century.
+            ("Friday, 01-Jan-73 00:00:00 GMT", 3_250_454_400), ("Friday, 01-Jan-74 00:00:00 GMT", 126_230_400),
+        ] as [(String, Int64)])
     func reads(_ date: String, _ seconds: Int64) {
         #expect(parse(date) == seconds)
     }
 
     @Test(arguments: [
-        "", "Sun", "Sun,", "Sun, 6 Nov 1994 08:49:37 GMT", "Sun, 06 nov 1994 08:49:37 GMT", "Sun, 31 Feb 1994 08:49:37 GMT",
+        "", "Sun", "Sun,", "Sun, 6 Nov 1994 08:49:37 GMT", "Sun, 06 nov 1994 08:49:37 GMT",
+        "Sun, 31 Feb 1994 08:49:37 GMT",
         "Sun, 00 Nov 1994 08:49:37 GMT", "Sun, 29 Feb 1900 00:00:00 GMT", "Sun, 06 Nov 1994 24:00:00 GMT",
         "Sun, 06 Nov 1994 08:60:37 GMT", "Sun, 06 Nov 1994 08:49:61 GMT", "Sun, 06 Nov 1994 08:49:37 UTC",
         "Sun, 06 Nov 1994 08:49:37 GMT ", "Sun, 06 Nov 1994 08:49:37", "Sun, 06-Nov-94 08:49:37 GMT",

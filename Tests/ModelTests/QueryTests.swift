@@ -44,11 +44,14 @@ import Testing
         #expect(list == ["a|1|true", "b||false", "|c|true", "d|e=f|true"])
     }
 
-    @Test(arguments: [
-        ("a=1&b=2", "b", "2"), ("a=1&a=2", "a", "1"), ("a+b=c+d", "a b", "c d"), ("%61=%C3%A9", "a", "\u{e9}"), ("a=%2", "a", "%2"),
-        ("a=%zz", "a", "%zz"), ("a=%", "a", "%"), ("a", "a", ""), ("a=%26%3D", "a", "&="), ("a=1", "A", nil), ("", "a", nil),
-        ("ab=1", "a", nil), ("a%00=1", "a\u{0}", "1"),
-    ] as [(String, String, String?)])
+    @Test(
+        arguments: [
+            ("a=1&b=2", "b", "2"), ("a=1&a=2", "a", "1"), ("a+b=c+d", "a b", "c d"), ("%61=%C3%A9", "a", "\u{e9}"),
+            ("a=%2", "a", "%2"),
+            ("a=%zz", "a", "%zz"), ("a=%", "a", "%"), ("a", "a", ""), ("a=%26%3D", "a", "&="), ("a=1", "A", nil),
+            ("", "a", nil),
+            ("ab=1", "a", nil), ("a%00=1", "a\u{0}", "1"),
+        ] as [(String, String, String?)])
     func reads(_ query: String, _ name: String, _ value: String?) {
         #expect(get(request(query), name) == value)
     }
@@ -97,8 +100,10 @@ import Testing
         var random = Random(seed: 3)
         for _ in 0..<500 {
             var head = request("keep=1&%6beep2=2")
-            let name = (0..<Int.random(in: 1..<6, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
-            let value = (0..<Int.random(in: 0..<9, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
+            let name = (0..<Int.random(in: 1..<6, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random)
+            }
+            let value = (0..<Int.random(in: 0..<9, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random)
+            }
             head.setQuery(name.span, to: value.span)
             var output: [UInt8] = []
             let found = head.queryValue(named: name.span, into: &output)
