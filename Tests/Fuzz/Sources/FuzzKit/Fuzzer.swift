@@ -49,7 +49,7 @@ package struct Fuzzer {
         while clock.now < end {
             let input = count < seeds.count ? seeds[count] : mutate(&generator)
             // Where the process dies, the input is still there.
-            if let file = argument(4) { FileManager.default.createFile(atPath: file, contents: Data(input)) }
+            if let file = argument(4) { _ = FileManager.default.createFile(atPath: file, contents: Data(input)) }
             let start = clock.now
             var finding = check(input)
             if finding == nil, clock.now - start > patience { finding = "took \(clock.now - start)" }
@@ -70,7 +70,7 @@ package struct Fuzzer {
         guard let folder else { return }
         let file = "\(folder)/\(String(hash, radix: 16))"
         try? FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-        FileManager.default.createFile(atPath: file, contents: Data(input))
+        _ = FileManager.default.createFile(atPath: file, contents: Data(input))
         print("kept in \(file)")
     }
 
