@@ -58,7 +58,7 @@ let package = Package(
         .target(name: "Upstreams", dependencies: ["Model"], swiftSettings: hot),
         .target(name: "Scripting", dependencies: ["CLua", "CPCRE2", "COpenSSL", "Model"], swiftSettings: rules),
         .target(name: "Middlewares", dependencies: ["Scripting", "HTTPWire", "Model"], swiftSettings: rules),
-        .target(name: "Telemetry", dependencies: ["Model"], swiftSettings: rules),
+        .target(name: "Telemetry", dependencies: ["Model"], swiftSettings: hot),
         .target(name: "Reactor", dependencies: ["CLinux"], swiftSettings: hot),
         .target(
             name: "Proxy",
