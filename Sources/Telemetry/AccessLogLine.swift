@@ -17,6 +17,8 @@ struct AccessLogLine {
     let format: AccessLogFormat
     private var second: Int64 = .min
     private var date: [UInt8] = []
+    private let userAgent = Array("user-agent".utf8)
+    private let referer = Array("referer".utf8)
 
     init(format: AccessLogFormat) {
         self.format = format
@@ -104,19 +106,19 @@ struct AccessLogLine {
             put(",\"tags\":{", &line)
             for (i, tag) in exchange.tags.enumerated() {
                 put(i == 0 ? "\"" : ",\"", &line)
-                LogEscape.json(Self.bytes(exchange.tagBytes.span, tag.name.range), into: &line)
+                LogEscape.json(exchange.tagBytes, Self.valid(tag.name.range, exchange.tagBytes), into: &line)
                 put("\":\"", &line)
-                LogEscape.json(Self.bytes(exchange.tagBytes.span, tag.value.range), into: &line)
+                LogEscape.json(exchange.tagBytes, Self.valid(tag.value.range, exchange.tagBytes), into: &line)
                 put("\"", &line)
             }
             put("}", &line)
         }
-        if let index = Self.field("user-agent", in: request) {
+        if let index = Self.field(userAgent, in: request) {
             put(",\"user_agent\":\"", &line)
             jsonCut(request, request.fields[index].valueRange, &line)
             put("\"", &line)
         }
-        if let index = Self.field("referer", in: request) {
+        if let index = Self.field(referer, in: request) {
             put(",\"referer\":\"", &line)
             jsonCut(request, request.fields[index].valueRange, &line)
             put("\"", &line)
@@ -178,51 +180,44 @@ struct AccessLogLine {
         if exchange.tags.isEmpty { put("-", &line) }
         for (i, tag) in exchange.tags.enumerated() {
             if i > 0 { put(",", &line) }
-            LogEscape.word(Self.bytes(exchange.tagBytes.span, tag.name.range), into: &line)
+            LogEscape.word(exchange.tagBytes, Self.valid(tag.name.range, exchange.tagBytes), into: &line)
             put(":", &line)
-            LogEscape.word(Self.bytes(exchange.tagBytes.span, tag.value.range), into: &line)
+            LogEscape.word(exchange.tagBytes, Self.valid(tag.value.range, exchange.tagBytes), into: &line)
         }
         put(" id=", &line)
-        LogEscape.word(Self.bytes(request.bytes.span, exchange.idRange.range), into: &line)
+        LogEscape.word(request.bytes, Self.valid(exchange.idRange.range, request.bytes), into: &line)
         put(" \"", &line)
-        quoted(Self.field("user-agent", in: request), request, &line)
+        quoted(Self.field(userAgent, in: request), request, &line)
         put("\" \"", &line)
-        quoted(Self.field("referer", in: request), request, &line)
+        quoted(Self.field(referer, in: request), request, &line)
         put("\"\n", &line)
     }
 
     // MARK: Pieces
 
+    /// Literals only: these are not allocated.
     @inline(__always)
     private func put(_ literal: String, _ line: inout [UInt8]) { line.append(contentsOf: literal.utf8) }
 
-    private func json(_ head: MessageHead, _ range: ByteRange, _ line: inout [UInt8]) {
-        LogEscape.json(Self.bytes(head.bytes.span, range.range), into: &line)
+    private func json(_ head: borrowing MessageHead, _ range: ByteRange, _ line: inout [UInt8]) {
+        LogEscape.json(head.bytes, Self.valid(range.range, head.bytes), into: &line)
     }
 
-    private func jsonCut(_ head: MessageHead, _ range: Range<Int>, _ line: inout [UInt8]) {
-        let bytes = Self.bytes(head.bytes.span, range)
-        if bytes.count <= Self.mostFieldBytes {
-            LogEscape.json(bytes, into: &line)
-        } else {
-            LogEscape.json(bytes.extracting(..<Self.mostFieldBytes), into: &line)
-            put("\\u2026", &line)
-        }
+    private func jsonCut(_ head: borrowing MessageHead, _ range: Range<Int>, _ line: inout [UInt8]) {
+        let range = Self.valid(range, head.bytes)
+        LogEscape.json(head.bytes, range.prefix(Self.mostFieldBytes), into: &line)
+        if range.count > Self.mostFieldBytes { put("\\u2026", &line) }
     }
 
-    private func text(_ head: MessageHead, _ range: Range<Int>, _ line: inout [UInt8]) {
-        LogEscape.text(Self.bytes(head.bytes.span, range), into: &line)
+    private func text(_ head: borrowing MessageHead, _ range: Range<Int>, _ line: inout [UInt8]) {
+        LogEscape.text(head.bytes, Self.valid(range, head.bytes), into: &line)
     }
 
-    private func quoted(_ index: Int?, _ head: MessageHead, _ line: inout [UInt8]) {
+    private func quoted(_ index: Int?, _ head: borrowing MessageHead, _ line: inout [UInt8]) {
         guard let index else { return put("-", &line) }
-        let bytes = Self.bytes(head.bytes.span, head.fields[index].valueRange)
-        if bytes.count <= Self.mostFieldBytes {
-            LogEscape.text(bytes, into: &line)
-        } else {
-            LogEscape.text(bytes.extracting(..<Self.mostFieldBytes), into: &line)
-            put("...", &line)
-        }
+        let range = Self.valid(head.fields[index].valueRange, head.bytes)
+        LogEscape.text(head.bytes, range.prefix(Self.mostFieldBytes), into: &line)
+        if range.count > Self.mostFieldBytes { put("...", &line) }
     }
 
     private func name(_ name: LogName?, _ line: inout [UInt8]) {
@@ -233,10 +228,9 @@ struct AccessLogLine {
         if to > 0 { Self.thousandths(Self.span(from, to) / 1000, &line) } else { put("-", &line) }
     }
 
-    /// A run of a head's arena; an empty one for a range that points outside.
-    @_lifetime(copy span)
-    private static func bytes(_ span: Span<UInt8>, _ range: Range<Int>) -> Span<UInt8> {
-        span.extracting(range.upperBound <= span.count ? range : 0..<0)
+    /// A range of an arena; an empty one in place of a range that points outside.
+    private static func valid(_ range: Range<Int>, _ bytes: [UInt8]) -> Range<Int> {
+        range.upperBound <= bytes.count ? range : 0..<0
     }
 
     private static func span(_ from: UInt64, _ to: UInt64) -> UInt64 { to > from ? to - from : 0 }
@@ -245,14 +239,14 @@ struct AccessLogLine {
         index >= 0 && Int(index) < names.count ? names[Int(index)] : nil
     }
 
-    private static func field(_ name: String, in head: MessageHead) -> Int? {
+    private static func field(_ name: [UInt8], in head: borrowing MessageHead) -> Int? {
         for i in head.fields.indices {
             let field = head.fields[i]
-            if field.name == .other, Int(field.nameCount) == name.utf8.count, !field.isRemoved,
-                head.bytes[field.nameRange].elementsEqual(name.utf8, by: { MessageHead.lower($0) == $1 })
-            {
-                return i
-            }
+            guard field.name == .other, Int(field.nameCount) == name.count, !field.isRemoved else { continue }
+            let base = Int(field.nameOffset)
+            var k = 0
+            while k < name.count, MessageHead.lower(head.bytes[base + k]) == name[k] { k += 1 }
+            if k == name.count { return i }
         }
         return nil
     }

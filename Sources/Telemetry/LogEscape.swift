@@ -6,23 +6,24 @@ enum LogEscape {
 
     /// The inside of a JSON string (RFC 8259 §7). What is not UTF-8 (RFC 3629) becomes U+FFFD, one for each byte;
     /// control characters, also those of U+0080…U+009F, are escaped.
-    static func json(_ bytes: Span<UInt8>, into line: inout [UInt8]) {
-        var i = 0
-        while i < bytes.count {
+    static func json(_ bytes: [UInt8], _ range: Range<Int>, into line: inout [UInt8]) {
+        var i = range.lowerBound
+        while i < range.upperBound {
+            // Nearly all is printable ASCII: found in one go, copied in one go.
+            let start = i
+            while i < range.upperBound, bytes[i] >= 0x20, bytes[i] < 0x7f, bytes[i] != 0x22, bytes[i] != 0x5c { i += 1 }
+            if i > start { line.append(contentsOf: bytes[start..<i]) }
+            if i == range.upperBound { return }
             let byte = bytes[i]
-            switch byte {
-            case 0x22, 0x5c:
+            if byte == 0x22 || byte == 0x5c {
                 line.append(0x5c)
                 line.append(byte)
                 i += 1
-            case 0x20...0x7e:
-                line.append(byte)
-                i += 1
-            case 0x00...0x1f, 0x7f:
+            } else if byte <= 0x7f {
                 unicode(byte, into: &line)
                 i += 1
-            default:
-                let count = sequence(bytes, at: i)
+            } else {
+                let count = sequence(bytes, at: i, end: range.upperBound)
                 if count == 0 {
                     append("\\ufffd", to: &line)
                     i += 1
@@ -30,7 +31,7 @@ enum LogEscape {
                     unicode(bytes[i + 1], into: &line)
                     i += 2
                 } else {
-                    for k in 0..<count { line.append(bytes[i + k]) }
+                    line.append(contentsOf: bytes[i..<(i + count)])
                     i += count
                 }
             }
@@ -38,34 +39,36 @@ enum LogEscape {
     }
 
     /// The inside of a quoted string of the text format: printable ASCII as it is, all else as `\xHH`.
-    static func text(_ bytes: Span<UInt8>, into line: inout [UInt8]) {
-        for i in bytes.indices {
-            let byte = bytes[i]
-            if byte >= 0x20, byte < 0x7f, byte != 0x22, byte != 0x5c {
-                line.append(byte)
-            } else {
-                line.append(0x5c)
-                line.append(UInt8(ascii: "x"))
-                line.append(digit(byte >> 4))
-                line.append(digit(byte & 15))
-            }
+    static func text(_ bytes: [UInt8], _ range: Range<Int>, into line: inout [UInt8]) {
+        var i = range.lowerBound
+        while i < range.upperBound {
+            let start = i
+            while i < range.upperBound, bytes[i] >= 0x20, bytes[i] < 0x7f, bytes[i] != 0x22, bytes[i] != 0x5c { i += 1 }
+            if i > start { line.append(contentsOf: bytes[start..<i]) }
+            if i == range.upperBound { return }
+            escape(bytes[i], into: &line)
+            i += 1
         }
     }
 
-    /// As `text`, and without a space, for values that stand without quotes.
-    static func word(_ bytes: Span<UInt8>, into line: inout [UInt8]) {
-        if bytes.isEmpty { line.append(UInt8(ascii: "-")) }
-        for i in bytes.indices {
+    /// As `text`, and without spaces and commas, for values that stand without quotes.
+    static func word(_ bytes: [UInt8], _ range: Range<Int>, into line: inout [UInt8]) {
+        if range.isEmpty { line.append(UInt8(ascii: "-")) }
+        for i in range {
             let byte = bytes[i]
             if byte > 0x20, byte < 0x7f, byte != 0x22, byte != 0x5c, byte != UInt8(ascii: ",") {
                 line.append(byte)
             } else {
-                line.append(0x5c)
-                line.append(UInt8(ascii: "x"))
-                line.append(digit(byte >> 4))
-                line.append(digit(byte & 15))
+                escape(byte, into: &line)
             }
         }
+    }
+
+    private static func escape(_ byte: UInt8, into line: inout [UInt8]) {
+        line.append(0x5c)
+        line.append(UInt8(ascii: "x"))
+        line.append(digit(byte >> 4))
+        line.append(digit(byte & 15))
     }
 
     private static func unicode(_ byte: UInt8, into line: inout [UInt8]) {
@@ -76,9 +79,9 @@ enum LogEscape {
 
     /// The length of the UTF-8 sequence at `i` of more than one byte; 0 if there is none (RFC 3629 §4: no overlong
     /// forms, no surrogates, nothing beyond U+10FFFF).
-    private static func sequence(_ bytes: Span<UInt8>, at i: Int) -> Int {
+    private static func sequence(_ bytes: [UInt8], at i: Int, end: Int) -> Int {
         func follows(_ k: Int, _ range: ClosedRange<UInt8> = 0x80...0xbf) -> Bool {
-            i + k < bytes.count && range.contains(bytes[i + k])
+            i + k < end && range.contains(bytes[i + k])
         }
         switch bytes[i] {
         case 0xc2...0xdf: return follows(1) ? 2 : 0

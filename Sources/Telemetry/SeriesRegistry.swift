@@ -185,8 +185,8 @@ struct LogName: Sendable {
         let bytes = Array(name.utf8)
         var json: [UInt8] = []
         var text: [UInt8] = []
-        LogEscape.json(bytes.span, into: &json)
-        LogEscape.word(bytes.span, into: &text)
+        LogEscape.json(bytes, bytes.indices, into: &json)
+        LogEscape.word(bytes, bytes.indices, into: &text)
         self.json = json
         self.text = text
     }
