@@ -19,7 +19,11 @@ package final class MiddlewareSet: @unchecked Sendable {
     private var states: [RequestState] = []
     private var freeStates: [Int32] = []
     /// `moongate explain` and tests listen here; nil on a loop that serves traffic.
-    package var listener: ((MiddlewareEvent) -> Void)?
+    package var listener: ((MiddlewareEvent) -> Void)? {
+        didSet { isHeard = listener != nil }
+    }
+    /// Cheaper to ask than the closure itself.
+    private var isHeard = false
 
     /// No scripts at all.
     package convenience init() {
@@ -99,8 +103,8 @@ package final class MiddlewareSet: @unchecked Sendable {
     }
 
     private func runForward(_ plan: RoutePlan, _ phase: ScriptPhase, _ exchange: Exchange) -> Verdict {
-        for i in plan.steps.indices where plan.steps[i].phases.contains(PhaseSet(phase)) {
-            switch run(plan.steps[i], phase, exchange) {
+        for step in plan.steps where step.phases.contains(PhaseSet(phase)) {
+            switch run(step, phase, exchange) {
             case .next: continue
             case .respond(let response):
                 response.apply(to: exchange)
@@ -153,14 +157,15 @@ package final class MiddlewareSet: @unchecked Sendable {
         guard index >= 0, Int(index) < states.count else { return }
         exchange.scriptState = -1
         let state = states[Int(index)]
-        for i in state.entries.indices {
-            if let request = state.entries[i].request,
-                state.entries[i].machineNumber == state.entries[i].script.machineNumber
-            {
-                state.entries[i].script.machine.vm.end(request)
+        for i in 0..<state.used {
+            let entry = state.entries[i]
+            if let request = entry.request, let script = entry.script, entry.machineNumber == script.machineNumber {
+                script.machine.vm.end(request)
             }
+            entry.request = nil
+            entry.script = nil
         }
-        state.entries.removeAll(keepingCapacity: true)
+        state.used = 0
         state.shared.removeAll()
         freeStates.append(index)
     }
@@ -188,60 +193,65 @@ package final class MiddlewareSet: @unchecked Sendable {
         }
         let now = clock.monotonic()
         let state = state(of: exchange)
-        let place = entry(of: step, script, in: state)
-        if state.entries[place].isSampledOut {
+        let entry = entry(of: step, script, in: state)
+        if entry.isSampledOut {
             if let listener { listener(event(step, phase, .skipped("outside of the share of requests"), [])) }
             return .next
         }
         guard script.admits(now: now) else {
-            record(.skipped, 0, step, state, place, exchange)
+            record(.skipped, 0, step, entry, exchange)
             return fail(step, phase, "its breaker is open")
         }
-        guard let request = request(state, place, script) else {
+        let vm = script.machine.vm
+        if entry.request == nil || entry.machineNumber != script.machineNumber {
+            // The request's place in the VM, opened at the first phase that runs.
+            entry.request = vm.begin()
+            entry.machineNumber = script.machineNumber
+        }
+        guard let request = entry.request else {
             return failed(
                 ScriptFailure(kind: .memory, message: "not enough memory for another request"), step, phase, script, now, 0,
-                state, place, exchange)
+                entry, exchange)
         }
-        let watch = listener == nil ? nil : Picture(exchange)
+        let watch = isHeard ? Picture(exchange) : nil
         let deadline = step.wallNanoseconds == 0 ? 0 : now &+ step.wallNanoseconds
-        let outcome = script.machine.vm.run(
+        let outcome = vm.run(
             phase, request, on: exchange, with: step.scene, shared: state.shared, wallDeadline: deadline)
         let spent = clock.monotonic() &- now
         switch outcome {
         case .next:
             script.succeeded(nanoseconds: spent)
-            record(.next, spent, step, state, place, exchange)
-            if let listener, let watch {
+            record(.next, spent, step, entry, exchange)
+            if let watch, let listener {
                 listener(event(step, phase, .next, watch.differences(to: exchange, step.scene)))
             }
             return .next
         case .responded(let response):
             script.succeeded(nanoseconds: spent)
             script.responded()
-            record(.responded, spent, step, state, place, exchange)
-            if let listener, let watch {
+            record(.responded, spent, step, entry, exchange)
+            if let watch, let listener {
                 listener(
                     event(
                         step, phase, .responded(status: response.status), watch.differences(to: exchange, step.scene)))
             }
             return .respond(response)
         case .failed(let failure):
-            return failed(failure, step, phase, script, now, spent, state, place, exchange)
+            return failed(failure, step, phase, script, now, spent, entry, exchange)
         case .suspended:
             // No function suspends today; one that did would be cut off here rather than hang.
-            let failure =
-                script.machine.vm.cancel(request) ?? ScriptFailure(kind: .wall, message: "the script waits for nothing")
-            return failed(failure, step, phase, script, now, spent, state, place, exchange)
+            let failure = vm.cancel(request) ?? ScriptFailure(kind: .wall, message: "the script waits for nothing")
+            return failed(failure, step, phase, script, now, spent, entry, exchange)
         }
     }
 
     private func failed(
         _ failure: ScriptFailure, _ step: Step, _ phase: ScriptPhase, _ script: LoopScript, _ now: UInt64, _ spent: UInt64,
-        _ state: RequestState, _ place: Int, _ exchange: Exchange
+        _ entry: StepState, _ exchange: Exchange
     ) -> StepVerdict {
         script.failed(failure.kind, now: now, nanoseconds: spent)
         script.machine.library.report(failure, phase: phase, requestID: exchange.request.text(exchange.idRange))
-        record(.failed, spent, step, state, place, exchange)
+        record(.failed, spent, step, entry, exchange)
         return fail(step, phase, failure.description)
     }
 
@@ -275,46 +285,42 @@ package final class MiddlewareSet: @unchecked Sendable {
         return state
     }
 
-    private func entry(of step: Step, _ script: LoopScript, in state: RequestState) -> Int {
-        for i in state.entries.indices
-        where state.entries[i].script === script && state.entries[i].occurrence == step.occurrence {
-            return i
+    private func entry(of step: Step, _ script: LoopScript, in state: RequestState) -> StepState {
+        let used = state.used
+        for i in 0..<used {
+            let entry = state.entries[i]
+            if entry.script === script, entry.occurrence == step.occurrence { return entry }
         }
-        let isSampledOut = step.percent < 100 && random.unit() * 100 >= step.percent
-        state.entries.append(
-            RequestState.Entry(
-                script: script, request: nil, machineNumber: script.machineNumber, occurrence: step.occurrence,
-                isSampledOut: isSampledOut))
-        return state.entries.count - 1
-    }
-
-    /// The request's place in the VM, opened at the first phase that runs.
-    private func request(_ state: RequestState, _ place: Int, _ script: LoopScript) -> VMRequest? {
-        if let request = state.entries[place].request, state.entries[place].machineNumber == script.machineNumber {
-            return request
-        }
-        let request = script.machine.vm.begin()
-        state.entries[place].request = request
-        state.entries[place].machineNumber = script.machineNumber
-        return request
+        if used == state.entries.count { state.entries.append(StepState()) }
+        state.used = used + 1
+        let entry = state.entries[used]
+        entry.script = script
+        entry.request = nil
+        entry.occurrence = step.occurrence
+        entry.run = -1
+        entry.isSampledOut = step.percent < 100 && random.unit() * 100 >= step.percent
+        return entry
     }
 
     private func record(
-        _ outcome: ScriptRun.Outcome, _ nanoseconds: UInt64, _ step: Step, _ state: RequestState, _ place: Int,
-        _ exchange: Exchange
+        _ outcome: ScriptRun.Outcome, _ nanoseconds: UInt64, _ step: Step, _ entry: StepState, _ exchange: Exchange
     ) {
         let spent = UInt32(clamping: nanoseconds)
-        let index = Int(state.entries[place].run)
+        let index = Int(entry.run)
         guard index >= 0, index < exchange.scriptRuns.count else {
-            state.entries[place].run = Int32(exchange.scriptRuns.count)
+            entry.run = Int32(exchange.scriptRuns.count)
             exchange.scriptRuns.append(ScriptRun(script: step.nameIndex, outcome: outcome, nanoseconds: spent))
             return
         }
-        let (sum, overflow) = exchange.scriptRuns[index].nanoseconds.addingReportingOverflow(spent)
-        exchange.scriptRuns[index].nanoseconds = overflow ? UInt32.max : sum
-        switch (exchange.scriptRuns[index].outcome, outcome) {
+        Self.add(outcome, spent, to: &exchange.scriptRuns[index])
+    }
+
+    private static func add(_ outcome: ScriptRun.Outcome, _ spent: UInt32, to run: inout ScriptRun) {
+        let (sum, overflow) = run.nanoseconds.addingReportingOverflow(spent)
+        run.nanoseconds = overflow ? UInt32.max : sum
+        switch (run.outcome, outcome) {
         case (.failed, _), (.responded, .next), (.responded, .skipped), (_, .next): break
-        case (_, .failed), (_, .responded), (_, .skipped): exchange.scriptRuns[index].outcome = outcome
+        case (_, .failed), (_, .responded), (_, .skipped): run.outcome = outcome
         }
     }
 }

@@ -35,26 +35,41 @@ package struct MiddlewareEvent: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// One script on one route.
-struct Step {
+/// One script on one route. A class, so that a step costs one reference when it runs.
+final class Step {
     enum Runner {
         case script(LoopScript)
         /// No version is good. `true`: it guards something, so nobody passes its access phase.
         case missing(guards: Bool)
     }
 
-    var runner: Runner
-    var scene: ScriptScene
+    let runner: Runner
+    let scene: ScriptScene
     /// Distinguishes two bindings of one route to the same version, which do not share `ctx.state`.
-    var occurrence: Int32
+    let occurrence: Int32
     /// `ScriptRun.script`.
-    var nameIndex: Int32
-    var phases: PhaseSet
+    let nameIndex: Int32
+    let phases: PhaseSet
     /// The phases whose failure refuses the request.
-    var closedPhases: PhaseSet
-    var percent: Double
-    var wallNanoseconds: UInt64
-    var reference: String
+    let closedPhases: PhaseSet
+    let percent: Double
+    let wallNanoseconds: UInt64
+    let reference: String
+
+    init(
+        runner: Runner, scene: ScriptScene, occurrence: Int32, nameIndex: Int32, phases: PhaseSet,
+        closedPhases: PhaseSet, percent: Double, wallNanoseconds: UInt64, reference: String
+    ) {
+        self.runner = runner
+        self.scene = scene
+        self.occurrence = occurrence
+        self.nameIndex = nameIndex
+        self.phases = phases
+        self.closedPhases = closedPhases
+        self.percent = percent
+        self.wallNanoseconds = wallNanoseconds
+        self.reference = reference
+    }
 }
 
 /// The steps of a route.
@@ -68,18 +83,21 @@ final class RoutePlan {
     }
 }
 
+/// What one script keeps of one request. Pooled with its `RequestState`.
+final class StepState {
+    var script: LoopScript?
+    var request: VMRequest?
+    var machineNumber: UInt32 = 0
+    var occurrence: Int32 = 0
+    /// Place in `exchange.scriptRuns`; -1 before the first run.
+    var run: Int32 = -1
+    var isSampledOut = false
+}
+
 /// What the scripts of one request keep between their phases. Pooled.
 final class RequestState {
-    struct Entry {
-        var script: LoopScript
-        var request: VMRequest?
-        var machineNumber: UInt32
-        var occurrence: Int32
-        /// Place in `exchange.scriptRuns`; -1 before the first run.
-        var run: Int32 = -1
-        var isSampledOut: Bool
-    }
-
-    var entries: [Entry] = []
+    /// The first `used` of them are in use.
+    var entries: [StepState] = []
+    var used = 0
     let shared = ScriptShared()
 }

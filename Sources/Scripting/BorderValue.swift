@@ -174,6 +174,11 @@ struct ValueReader {
         return unsafe (HandleClass(rawValue: value.length), value.as.handle)
     }
 
+    func map(at index: Int) -> (count: Int, first: Int)? {
+        guard let value = unsafe raw(index), unsafe value.tag == MG_MAP.rawValue else { return nil }
+        return unsafe (Int(value.length), index + 1)
+    }
+
     func isNil(at index: Int) -> Bool {
         guard let value = unsafe raw(index) else { return true }
         return unsafe value.tag == MG_NIL.rawValue
@@ -197,6 +202,7 @@ struct ValueWriter {
     init(_ out: OpaquePointer) { unsafe self.out = unsafe out }
 
     func appendNil() { unsafe mg_out_nil(out) }
+    func appendMap(_ pairs: Int) { unsafe mg_out_map(out, UInt32(truncatingIfNeeded: pairs)) }
     func append(_ value: Bool) { unsafe mg_out_bool(out, value) }
     func append(_ value: Int64) { unsafe mg_out_int(out, value) }
     func append(_ value: Double) { unsafe mg_out_num(out, value) }
@@ -356,7 +362,23 @@ package struct HostCall: ~Copyable {
         return (found.0, found.1)
     }
 
+    // The same of a table's content, without a copy. A position is a value's place in the flat tree.
+
+    /// How many pairs a map has, and the position of the first key; nil for other kinds. A value stands right behind
+    /// its key, and the next key at `position(after:)` of that value.
+    package func map(_ index: Int) -> (count: Int, first: Int)? { reader.map(at: start(index)) }
+    package func map(at position: Int) -> (count: Int, first: Int)? { reader.map(at: position) }
+    package func position(after position: Int) -> Int { reader.end(of: position) }
+    package func value(at position: Int) -> LuaValue { reader.value(at: position) }
+    package func number(at position: Int) -> Double? { reader.number(at: position) }
+    package func withBytes<R>(at position: Int, _ body: (Span<UInt8>) -> R) -> R? {
+        reader.withBytes(at: position, body)
+    }
+
     // Results, in order.
+    /// A map of that many pairs: push each key, then its value.
+    package mutating func pushMap(_ pairs: Int) { writer.appendMap(pairs) }
+    package mutating func push(key: StaticString) { writer.append(key) }
     package mutating func push(_ value: LuaValue) { writer.append(value) }
     package mutating func push(_ bytes: Span<UInt8>) { writer.append(bytes) }
     package mutating func push(_ text: String) { writer.append(text) }

@@ -17,6 +17,9 @@ package final class ScriptLibrary: @unchecked Sendable {
 
     private var split = Split()
     private var scratch: [UInt8] = []
+    private var splitName: [UInt8] = []
+    private var splitUnit: [UInt8] = []
+    private var splitLayer: [UInt8] = []
     private var logBucket = TokenBucket(burst: 100, perSecond: 20)
     private var suppressed = 0
     private var patterns: [UInt64: Pattern] = [:]
@@ -525,57 +528,113 @@ package final class ScriptLibrary: @unchecked Sendable {
 
     // MARK: split
 
+    /// Positions of the options in the argument tree, and scratch for what must outlive a read of it: a split is on the
+    /// path of every request of a canary, and allocates nothing.
     private func split(_ call: inout HostCall) -> HostStatus {
-        guard case .map(let options) = call.value(0) else {
+        guard let options = call.map(0) else {
             return .failed("moongate.split takes a table: { name = …, unit = …, variants = { a = 50, b = 50 } }")
         }
-        var name: [UInt8]?
-        var unit: [UInt8]?
-        var layer: [UInt8]?
+        splitName.removeAll(keepingCapacity: true)
+        splitUnit.removeAll(keepingCapacity: true)
+        splitLayer.removeAll(keepingCapacity: true)
         var slots: ClosedRange<Int64> = 0...Int64(Split.slotCount - 1)
-        var variants: [Split.Variant] = []
-        for option in options {
-            switch (option.key.text, option.value) {
-            case ("name", .bytes(let text)): name = text
-            case ("unit", .bytes(let text)): unit = text
-            case ("unit", .integer(let number)): unit = Array(String(number).utf8)
-            case ("layer", .bytes(let text)): layer = text
-            case ("slots", .bytes(let text)):
-                guard let range = IntegerRange.parse(String(decoding: text, as: UTF8.self)),
+        var variants: (count: Int, first: Int)?
+        var hasUnit = false
+        var at = options.first
+        for _ in 0..<options.count {
+            let place = at + 1
+            let key = call.withBytes(at: at, Self.splitKey) ?? .unknown
+            at = call.position(after: place)
+            let isGood: Bool
+            switch key {
+            case .name: isGood = call.withBytes(at: place) { splitName.append($0) } != nil
+            case .layer: isGood = call.withBytes(at: place) { splitLayer.append($0) } != nil
+            case .unit:
+                hasUnit = true
+                if call.withBytes(at: place, { splitUnit.append($0) }) == nil {
+                    guard case .integer(let number) = call.value(at: place) else {
+                        return .failed("the unit of moongate.split is of the wrong type")
+                    }
+                    splitUnit.append(contentsOf: String(number).utf8)
+                }
+                isGood = true
+            case .slots:
+                guard let text = call.value(at: place).text, let range = IntegerRange.parse(text),
                     range.upperBound < Int64(Split.slotCount)
                 else { return .failed("the slots of moongate.split are a range within \"0-999\"") }
                 slots = range
-            case ("variants", .map(let entries)):
-                for entry in entries {
-                    guard let key = entry.key.text, let weight = entry.value.double, weight >= 0, weight.isFinite else {
-                        return .failed("the variants of moongate.split are names with weights that are not negative")
-                    }
-                    variants.append(Split.Variant(key, weight))
-                }
-            default:
-                let key = option.key.text ?? ""
+                isGood = true
+            case .variants:
+                variants = call.map(at: place)
+                isGood = variants != nil
+            case .unknown:
+                let name = call.value(at: place - 1).text ?? ""
                 let keys = ["name", "unit", "variants", "layer", "slots"]
-                if keys.contains(key) { return .failed("the \(key) of moongate.split is of the wrong type") }
-                let hint = EditDistance.nearest(to: key, among: keys).map { "; did you mean \"\($0)\"?" } ?? ""
-                return .failed("moongate.split does not know \"\(key)\"\(hint)")
+                let hint = EditDistance.nearest(to: name, among: keys).map { "; did you mean \"\($0)\"?" } ?? ""
+                return .failed("moongate.split does not know \"\(name)\"\(hint)")
+            }
+            if !isGood { return .failed("the \(call.value(at: place - 1).text ?? "") of moongate.split is of the wrong type") }
+        }
+        guard !splitName.isEmpty else { return .failed("moongate.split needs a name") }
+        guard hasUnit else { return .failed("moongate.split needs a unit") }
+
+        let experiment = splitName
+        let person = splitUnit
+        // As in `Split.choose`: pairs come sorted by name, so that the first of equal scores is the right one.
+        var winner = -1
+        var best = 0.0
+        at = variants?.first ?? 0
+        for _ in 0..<(variants?.count ?? 0) {
+            let name = at
+            at = call.position(after: name + 1)
+            guard let weight = call.number(at: name + 1), weight >= 0, weight.isFinite,
+                let score = call.withBytes(
+                    at: name,
+                    { split.score(experiment: experiment.span, variant: $0, unit: person.span, weight: weight) })
+            else { return .failed("the variants of moongate.split are names with weights that are not negative") }
+            if let score, score > best {
+                best = score
+                winner = name
             }
         }
-        guard let name, !name.isEmpty else { return .failed("moongate.split needs a name") }
-        guard let unit else { return .failed("moongate.split needs a unit") }
-        let space = layer ?? name
-        let bucket = split.bucket(layer: space.span, unit: unit.span)
+        guard winner >= 0 else { return .failed("moongate.split needs a variant with a weight above 0") }
+        let layer = splitLayer.isEmpty ? experiment : splitLayer
+        let bucket = split.bucket(layer: layer.span, unit: person.span)
         let isIncluded = slots.contains(Int64(bucket))
-        let winner = split.choose(experiment: name.span, variants: variants, unit: unit.span)
-        guard let winner else { return .failed("moongate.split needs a variant with a weight above 0") }
-        var entries = [
-            LuaValue.Entry(.string("bucket"), .integer(Int64(bucket))),
-            LuaValue.Entry(.string("included"), .bool(isIncluded)),
-            LuaValue.Entry(.string("name"), .bytes(name)),
-            LuaValue.Entry(.string("unit"), .bytes(unit)),
-        ]
-        if isIncluded { entries.append(LuaValue.Entry(.string("variant"), .bytes(variants[winner].name))) }
-        call.push(.map(entries))
+        scratch.removeAll(keepingCapacity: true)
+        _ = call.withBytes(at: winner) { scratch.append($0) }
+        let variant = scratch
+        call.pushMap(isIncluded ? 5 : 4)
+        call.push(key: "bucket")
+        call.push(Int64(bucket))
+        call.push(key: "included")
+        call.push(isIncluded)
+        call.push(key: "name")
+        call.push(experiment.span)
+        call.push(key: "unit")
+        call.push(person.span)
+        if isIncluded {
+            call.push(key: "variant")
+            call.push(variant.span)
+        }
         return .done
+    }
+
+    private enum SplitKey {
+        case name
+        case unit
+        case variants
+        case layer
+        case slots
+        case unknown
+    }
+
+    private static func splitKey(_ text: Span<UInt8>) -> SplitKey {
+        if text.equals("name") { return .name }
+        if text.equals("unit") { return .unit }
+        if text.equals("variants") { return .variants }
+        if text.equals("layer") { return .layer }
+        return text.equals("slots") ? .slots : .unknown
     }
 
     // MARK: log
