@@ -192,13 +192,18 @@ package enum Forwarding {
             index = head.firstIndex(of: .xRequestID, from: i + 1)
         }
         if let kept { return kept }
-        let offset = head.bytes.count
-        for word in [random.0, random.1] {
-            for shift in stride(from: UInt64(60), through: 0, by: -4) {
-                head.bytes.append(lowerHexDigit(UInt8(truncatingIfNeeded: word >> shift) & 15))
-            }
+        // Digit by digit onto the arena would ask 32 times whether it may grow.
+        var digits = InlineArray<32, UInt8>(repeating: 0)
+        var left = random
+        var i = 16
+        while i > 0 {
+            i &-= 1
+            digits[i] = lowerHexDigit(UInt8(truncatingIfNeeded: left.0) & 15)
+            digits[i &+ 16] = lowerHexDigit(UInt8(truncatingIfNeeded: left.1) & 15)
+            left.0 &>>= 4
+            left.1 &>>= 4
         }
-        return ByteRange(offset: offset, count: 32)
+        return head.store(digits.span)
     }
 
     private static func isID(_ text: Span<UInt8>) -> Bool {

@@ -4,6 +4,7 @@ internal import HTTPWire
 internal import Middlewares
 internal import Model
 internal import Reactor
+internal import Telemetry
 internal import Upstreams
 
 /// What kind of row a token names.
@@ -98,12 +99,14 @@ final class Pin {
     let publication: Publication
     let middlewares: MiddlewareSet
     let map: UpstreamMap
+    let labels: TelemetryLabels
     var flights = 0
 
     init(publication: Publication, middlewares: MiddlewareSet, map: UpstreamMap) {
         self.publication = publication
         self.middlewares = middlewares
         self.map = map
+        labels = publication.labels
     }
 }
 
@@ -162,6 +165,8 @@ final class Flight {
     var isReplayable = true
     /// Something of this attempt has been handed to the kernel.
     var attemptWasSent = false
+    /// `exchange.upstream` in this loop's table.
+    var target = UpstreamID.none
     var tried = TriedEndpoints()
     /// The last connection from the pool was dead: the next one is made new.
     var needsFresh = false

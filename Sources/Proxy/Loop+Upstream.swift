@@ -11,9 +11,11 @@ extension Loop {
     /// Chooses an endpoint, and leases or opens a connection to it.
     func connect(_ f: Flight) {
         let exchange = f.exchange
+        let pin = f.pin
         while true {
+            f.target = pin.map[Int(exchange.upstream)]
             let action = table.choose(
-                f.pin.map[Int(exchange.upstream)], now: nowNanoseconds, tried: f.tried, hashKey: exchange.hashKey,
+                f.target, now: nowNanoseconds, tried: f.tried, hashKey: exchange.hashKey,
                 isFresh: f.needsFresh)
             switch action {
             case .lease(let endpoint, let handle):
@@ -30,8 +32,8 @@ extension Loop {
                 u.flight = f
                 f.upstream = u
                 telemetry.upstreamUnparked()
-                telemetry.upstream(.attempt, exchange, f.pin)
-                telemetry.upstream(.poolHit, exchange, f.pin)
+                telemetry.upstream(.attempt, exchange, pin)
+                telemetry.upstream(.poolHit, exchange, pin)
                 perform(f, .connected)
                 return
             case .connect(let endpoint):
@@ -150,7 +152,7 @@ extension Loop {
             guard wasReused, f.isReplayable else { return false }
             guard !f.attemptWasSent || f.exchange.request.method.isIdempotent else { return false }
         }
-        if table.mayRetry(f.pin.map[Int(f.exchange.upstream)], now: nowNanoseconds) { return true }
+        if table.mayRetry(f.target, now: nowNanoseconds) { return true }
         telemetry.upstream(.retryRefused, f.exchange, f.pin)
         return false
     }

@@ -35,7 +35,7 @@ final class LoopTelemetry {
 
     @inline(__always)
     func upstream(_ event: UpstreamEvent, _ exchange: Exchange, _ pin: Pin) {
-        metrics.count(event, upstream: exchange.upstream, labels: pin.publication.labels)
+        metrics.count(event, upstream: exchange.upstream, labels: pin.labels)
     }
 
     func tunnelOpened() {
@@ -52,7 +52,7 @@ final class LoopTelemetry {
 
     func finished(_ exchange: Exchange, _ pin: Pin) {
         metrics.adjust(.requests, by: -1)
-        let labels = pin.publication.labels
+        let labels = pin.labels
         metrics.finished(exchange, labels: labels)
         log?.append(exchange, labels: labels, wall: WallClock.nanoseconds())
     }
