@@ -81,7 +81,7 @@ check: ## what CI runs
 	.ci/run
 
 bless: build ## rewrite the golden files from what the translation says now; review the difference
-	MOONGATE_BLESS=1 swift test --skip-build --filter 'Golden'
+	MOONGATE_BLESS=1 swift test --skip-build --filter 'Golden|BundledFiles'
 
 packages: ## install the Debian packages that build, test and bench need
 	@.ci/packages build test bench

@@ -261,6 +261,13 @@ enum Quickstart {
                   - path: /
                     pathType: Prefix
                     backend: { service: { name: web, port: { number: 80 } } }
+                  # A script with paths runs on these paths of the Ingress only.
+                  - path: /cart
+                    pathType: Prefix
+                    backend: { service: { name: web, port: { number: 80 } } }
+                  - path: /checkout
+                    pathType: Prefix
+                    backend: { service: { name: web, port: { number: 80 } } }
 
         """#
     static let services = #"""
