@@ -12,11 +12,14 @@ let rules: [SwiftSetting] = [
     .strictMemorySafety(),
 ]
 
+/// As the program itself is built.
+let hot: [SwiftSetting] = rules + [.unsafeFlags(["-enforce-exclusivity=unchecked"])]
+
 let package = Package(
     name: "moongate-benchmarks",
     targets: [
-        .target(name: "Model", swiftSettings: rules),
-        .target(name: "Routing", dependencies: ["Model"], swiftSettings: rules),
+        .target(name: "Model", swiftSettings: hot),
+        .target(name: "Routing", dependencies: ["Model"], swiftSettings: hot),
         .executableTarget(
             name: "RouteMatch", dependencies: ["Model", "Routing"], path: "RouteMatch", swiftSettings: rules),
     ]

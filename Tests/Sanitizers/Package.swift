@@ -24,8 +24,22 @@ let package = Package(
         .target(name: "HTTPWire", dependencies: ["Model"], swiftSettings: rules),
         .target(name: "Reactor", dependencies: ["CLinux"], swiftSettings: rules),
         .target(name: "Scripting", dependencies: ["CLua", "CPCRE2", "COpenSSL", "Model"], swiftSettings: rules),
+        .target(name: "Routing", dependencies: ["Model"], swiftSettings: rules),
+        .target(name: "Upstreams", dependencies: ["Model"], swiftSettings: rules),
+        .target(name: "Telemetry", dependencies: ["Model"], swiftSettings: rules),
+        .target(name: "Middlewares", dependencies: ["HTTPWire", "Model", "Scripting"], swiftSettings: rules),
+        .target(
+            name: "Proxy",
+            dependencies: ["HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "Telemetry", "Upstreams"],
+            swiftSettings: rules),
         .testTarget(name: "HTTPWireTests", dependencies: ["HTTPWire", "Model"], swiftSettings: rules),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor"], swiftSettings: rules),
         .testTarget(name: "ScriptingTests", dependencies: ["Model", "Scripting"], swiftSettings: rules),
+        .testTarget(
+            name: "ProxyTests",
+            dependencies: [
+                "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "Telemetry", "Upstreams",
+            ],
+            swiftSettings: rules),
     ]
 )
