@@ -27,13 +27,16 @@ package final class APIServer: Sendable {
         package var verb: String?
         package var resource: String?
         package var times: Int
+        /// So many matching requests go well first.
+        package var skip: Int
         package var action: Action
 
-        package init(_ action: Action, verb: String? = nil, resource: String? = nil, times: Int = 1) {
+        package init(_ action: Action, verb: String? = nil, resource: String? = nil, times: Int = 1, skip: Int = 0) {
             self.action = action
             self.verb = verb
             self.resource = resource
             self.times = times
+            self.skip = skip
         }
     }
 
@@ -339,6 +342,10 @@ package final class APIServer: Sendable {
                         && (fault.resource ?? attributes.resource) == attributes.resource
                 })
             else { return nil }
+            guard control.faults[index].skip == 0 else {
+                control.faults[index].skip -= 1
+                return nil
+            }
             control.faults[index].times -= 1
             return control.faults[index].action
         }

@@ -30,6 +30,12 @@ package struct UnreadableObject: Error, Sendable, Hashable {
     package var name: ObjectName
     package var resourceVersion: String?
     package var problem: String
+
+    package init(name: ObjectName, resourceVersion: String?, problem: String) {
+        self.name = name
+        self.resourceVersion = resourceVersion
+        self.problem = problem
+    }
 }
 
 /// What a watch tells.

@@ -163,14 +163,14 @@ private final class CommandRun: Sendable {
         while let part = try? output.fileHandleForReading.read(upToCount: 64 << 10), !part.isEmpty {
             bytes.append(contentsOf: part)
             if bytes.count > Self.outputLimit {
-                process.terminate()
+                kill(identifier, SIGKILL)
                 break
             }
         }
         process.waitUntilExit()
         timer.cancel()
-        if timedOut.withLock({ $0 }) { return .failure(Failure(problem: "did not end within \(limit)")) }
         guard bytes.count <= Self.outputLimit else { return .failure(Failure(problem: "printed too much")) }
+        if timedOut.withLock({ $0 }) { return .failure(Failure(problem: "did not end within \(limit)")) }
         guard process.terminationReason == .exit, process.terminationStatus == 0 else {
             return .failure(Failure(problem: "failed with status \(process.terminationStatus)"))
         }
