@@ -6,6 +6,8 @@ package final class UpstreamPlan: Sendable {
     package let generation: UInt64
     package let upstreams: [PlannedUpstream]
 
+    /// What the plan was made of.
+    private let source: [Upstream]
     /// The plan that the differences below speak of; 0 is none.
     let previousGeneration: UInt64
     /// For each upstream its index in the previous plan; -1 is new.
@@ -20,6 +22,10 @@ package final class UpstreamPlan: Sendable {
         package var name: String
         package var balance: Upstream.Balance
         package var addresses: [SocketAddress]
+        /// Some addresses come from names, and may change though the upstream does not.
+        var hasNames: Bool
+        /// It is the first, or only, of its name.
+        var isFirst: Bool
     }
 
     /// `names` holds the addresses of the endpoints that are given by name (`Endpoint.Host.name`); a name that is not
@@ -29,38 +35,52 @@ package final class UpstreamPlan: Sendable {
     ) {
         self.generation = generation
         previousGeneration = previous?.generation ?? 0
-        var planned: [PlannedUpstream] = []
-        planned.reserveCapacity(upstreams.count)
-        var byName: [String: Int32] = [:]
-        byName.reserveCapacity(upstreams.count)
-        for upstream in upstreams {
+        source = upstreams
+        // Mostly the names are those of the plan before, in the same order: then its dictionary serves this one too.
+        let isSameNames =
+            previous.map { previous in
+                previous.source.count == upstreams.count
+                    && upstreams.indices.allSatisfy { previous.source[$0].name == upstreams[$0].name }
+            } ?? false
+        var byName: [String: Int32] = isSameNames ? previous?.indexByName ?? [:] : [:]
+        if !isSameNames {
+            byName.reserveCapacity(upstreams.count)
             // The first of one name is the one that is found; a second would share its state, which cannot be told
             // apart by name.
-            if byName[upstream.name] == nil { byName[upstream.name] = Int32(truncatingIfNeeded: planned.count) }
-            planned.append(
-                PlannedUpstream(
-                    name: upstream.name, balance: upstream.balance, addresses: Self.addresses(of: upstream, names)))
+            for (i, upstream) in upstreams.enumerated() where byName[upstream.name] == nil {
+                byName[upstream.name] = Int32(truncatingIfNeeded: i)
+            }
         }
-        var previousIndex = [Int32](repeating: -1, count: planned.count)
-        var isUnchanged = [Bool](repeating: false, count: planned.count)
+        var planned: [PlannedUpstream] = []
+        planned.reserveCapacity(upstreams.count)
+        var previousIndex = [Int32](repeating: -1, count: upstreams.count)
+        var isUnchanged = [Bool](repeating: false, count: upstreams.count)
         var isKept = [Bool](repeating: false, count: previous?.upstreams.count ?? 0)
-        if let previous {
-            for (i, upstream) in planned.enumerated() where byName[upstream.name] == Int32(truncatingIfNeeded: i) {
-                // Mostly the same names in the same order: the dictionary is asked only where that does not hold.
-                let old: Int
-                if i < previous.upstreams.count, previous.upstreams[i].name == upstream.name,
-                    previous.indexByName[upstream.name] == Int32(truncatingIfNeeded: i)
-                {
-                    old = i
-                } else if let index = previous.indexByName[upstream.name] {
-                    old = Int(index)
-                } else {
+        for (i, upstream) in upstreams.enumerated() {
+            let number = Int32(truncatingIfNeeded: i)
+            let old: Int32?
+            if isSameNames {
+                old = previous?.upstreams[i].isFirst == true ? number : nil
+            } else {
+                old = byName[upstream.name] == number ? previous?.indexByName[upstream.name] : nil
+            }
+            if let old, let previous {
+                let known = previous.upstreams[Int(old)]
+                previousIndex[i] = old
+                isKept[Int(old)] = true
+                if !known.hasNames, previous.source[Int(old)] == upstream {
+                    isUnchanged[i] = true
+                    planned.append(known)
                     continue
                 }
-                previousIndex[i] = Int32(truncatingIfNeeded: old)
-                isUnchanged[i] = previous.upstreams[old] == upstream
-                isKept[old] = true
             }
+            let isFirst = isSameNames ? previous?.upstreams[i].isFirst == true : byName[upstream.name] == number
+            let (addresses, hasNames) = Self.addresses(of: upstream, names)
+            let entry = PlannedUpstream(
+                name: upstream.name, balance: upstream.balance, addresses: addresses, hasNames: hasNames,
+                isFirst: isFirst)
+            if let old, let previous { isUnchanged[i] = previous.upstreams[Int(old)] == entry }
+            planned.append(entry)
         }
         self.upstreams = planned
         self.indexByName = byName
@@ -69,22 +89,33 @@ package final class UpstreamPlan: Sendable {
         removed = isKept.indices.filter { !isKept[$0] }.map { Int32(truncatingIfNeeded: $0) }
     }
 
-    private static func addresses(of upstream: Upstream, _ names: [String: [IPAddress]]) -> [SocketAddress] {
+    /// The addresses, each once, and whether some of them come from names.
+    private static func addresses(
+        of upstream: Upstream, _ names: [String: [IPAddress]]
+    ) -> (addresses: [SocketAddress], hasNames: Bool) {
         var result: [SocketAddress] = []
         result.reserveCapacity(upstream.endpoints.count)
         var seen: Set<SocketAddress> = []
+        var hasNames = false
+        func add(_ ip: IPAddress, _ port: UInt16) {
+            let address = SocketAddress(ip: ip, port: port)
+            // A few are compared sooner than hashed.
+            if result.count < 16 {
+                if !result.contains(address) { result.append(address) }
+                return
+            }
+            if seen.isEmpty { seen = Set(result) }
+            if seen.insert(address).inserted { result.append(address) }
+        }
         for endpoint in upstream.endpoints {
             switch endpoint.host {
             case .ip(let ip):
-                let address = SocketAddress(ip: ip, port: endpoint.port)
-                if seen.insert(address).inserted { result.append(address) }
+                add(ip, endpoint.port)
             case .name(let name):
-                for ip in names[name] ?? [] {
-                    let address = SocketAddress(ip: ip, port: endpoint.port)
-                    if seen.insert(address).inserted { result.append(address) }
-                }
+                hasNames = true
+                for ip in names[name] ?? [] { add(ip, endpoint.port) }
             }
         }
-        return result
+        return (result, hasNames)
     }
 }

@@ -558,6 +558,37 @@ func eject(_ number: Int, in bench: Bench, now: UInt64 = 0) throws {
         #expect(Set([try bench.serve(), try bench.serve()]) == [1, 2])
     }
 
+    @Test func aNameThatResolvesAnewIsAChange() throws {
+        var named = Upstream(namespace: "shop", service: "ext", port: "80")
+        named.endpoints = [Endpoint(host: .name("db.example"), port: 8080)]
+        let bench = Bench([named, upstream("b", [9])])
+        bench.apply([named, upstream("b", [9])], names: ["db.example": [address(1).ip]])
+        #expect(try bench.serve() == 1)
+        bench.apply([named, upstream("b", [9])], names: ["db.example": [address(2).ip, address(2).ip]])
+        #expect(bench.plan.isUnchanged == [false, true])
+        #expect(bench.endpoints(0) == [1, 0])
+        #expect(try bench.serve() == 2)
+    }
+
+    @Test func manyEndpointsAndDoubleOnes() throws {
+        let bench = Bench([upstream("a", Array(1...40) + Array(1...40))])
+        #expect(bench.endpoints(0) == [40, 0])
+        bench.apply([upstream("a", Array(1...40) + Array(20...60))])
+        #expect(bench.endpoints(0) == [60, 0])
+    }
+
+    @Test(arguments: [false, true]) func twoUpstreamsOfOneNameAreTwo(skips: Bool) throws {
+        let bench = Bench([upstream("a", [1]), upstream("a", [2])])
+        #expect(try bench.serve(0) == 1)
+        #expect(try bench.serve(1) == 2)
+        let old = bench.map
+        bench.apply([upstream("a", [1]), upstream("a", [3])], skips: skips)
+        #expect(try bench.serve(0) == 1)
+        #expect(try bench.serve(1) == 3)
+        bench.table.release(old, closing: &bench.closing)
+        #expect(try bench.serve(1) == 3)
+    }
+
     @Test func theSamePlanTwiceChangesNothing() throws {
         let bench = Bench([upstream("a", [1])])
         let again = bench.table.apply(bench.plan, now: 0, closing: &bench.closing)
