@@ -237,7 +237,8 @@ final class Flight {
 
 extension NetworkAddress {
     init(_ address: Model.SocketAddress) {
-        self = address.ip.isV4
+        self =
+            address.ip.isV4
             ? NetworkAddress(v4: address.ip.v4, port: address.port)
             : NetworkAddress(v6High: address.ip.high, low: address.ip.low, port: address.port)
     }

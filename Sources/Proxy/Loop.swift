@@ -126,7 +126,9 @@ final class Loop<T: Transport> {
                     advance(d)
                     guard !d.machine.isClosed else { return }
                     if d.deadline > now {
-                        if d.deadline != never, d.lookedAt == never { d.lookedAt = wheel.schedule(token, at: d.deadline) }
+                        if d.deadline != never, d.lookedAt == never {
+                            d.lookedAt = wheel.schedule(token, at: d.deadline)
+                        }
                         return
                     }
                     guard d.machine.isIdle else {
@@ -222,26 +224,29 @@ final class Loop<T: Transport> {
         }
     }
 
-    /// Takes up what handlers have put off. Every connection gets its turn; one with much to read comes again.
+    /// Takes up what handlers have put off, and once more what that has put off. What is left then (a connection with
+    /// much to read puts itself off again and again) comes after the poller has had its turn.
     func finishPass() {
         var i = 0
-        // What is added during the walk is walked too, up to a bound: the poller must get its turn.
-        while i < ready.count, i < 100_000 {
-            let token = ready[i]
-            i += 1
-            switch token.kind {
-            case TokenKind.downstream:
-                if let d = downstreams[token: token] {
-                    d.flags.remove(.queued)
-                    advance(d)
+        for _ in 0..<2 {
+            let end = ready.count
+            while i < end {
+                let token = ready[i]
+                i += 1
+                switch token.kind {
+                case TokenKind.downstream:
+                    if let d = downstreams[token: token] {
+                        d.flags.remove(.queued)
+                        advance(d)
+                    }
+                case TokenKind.upstream:
+                    if let u = upstreamConnections[token: token] {
+                        u.flags.remove(.queued)
+                        advance(u)
+                    }
+                default:
+                    break
                 }
-            case TokenKind.upstream:
-                if let u = upstreamConnections[token: token] {
-                    u.flags.remove(.queued)
-                    advance(u)
-                }
-            default:
-                break
             }
         }
         if i == ready.count {
@@ -292,9 +297,7 @@ final class Loop<T: Transport> {
     func drain() {
         isDraining = true
         announcesClose = true
-        var all: [Downstream] = []
-        downstreams.forEach { all.append($0) }
-        for d in all {
+        for d in downstreams.elements {
             // A request may have come whose edge has not been told yet: it is served.
             if d.machine.isIdle {
                 d.flags.insert(.readable)
@@ -306,12 +309,8 @@ final class Loop<T: Transport> {
     }
 
     func closeAll() {
-        var all: [Downstream] = []
-        downstreams.forEach { all.append($0) }
-        for d in all { perform(d, .broken) }
-        var rest: [UpstreamConnection] = []
-        upstreamConnections.forEach { rest.append($0) }
-        for u in rest { perform(u, .discarded) }
+        for d in downstreams.elements { perform(d, .broken) }
+        for u in upstreamConnections.elements { perform(u, .discarded) }
         ready.removeAll()
     }
 

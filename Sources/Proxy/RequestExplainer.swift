@@ -98,7 +98,8 @@ package struct RequestExplainer {
     private func refused(_ result: inout RequestExplanation, _ refusal: Refusal, _ why: String) -> RequestExplanation {
         result.status = refusal.status
         result.reason = refusal.reason.label
-        result.steps.append(.init("answer", "\(refusal.status): \(why) (\(refusal.reason.label)); the connection is closed"))
+        result.steps.append(
+            .init("answer", "\(refusal.status): \(why) (\(refusal.reason.label)); the connection is closed"))
         return result
     }
 
@@ -106,7 +107,8 @@ package struct RequestExplainer {
 
     private func match(_ exchange: Exchange, _ result: inout RequestExplanation) {
         let explanation = table.explain(
-            host: exchange.request.text(exchange.request.hostRange), path: exchange.request.text(exchange.request.pathRange))
+            host: exchange.request.text(exchange.request.hostRange),
+            path: exchange.request.text(exchange.request.pathRange))
         exchange.route = explanation.match.route
         exchange.upstream = -1
         let routes = table.snapshot.routes
@@ -116,7 +118,8 @@ package struct RequestExplainer {
         let host = explanation.hostSteps.map { step in
             "\(step.kind.rawValue): \(step.pattern.map(\.description) ?? "none")"
         }
-        result.steps.append(.init("host", host.isEmpty ? "no host to match" : host.last ?? "", details: host.dropLast()))
+        result.steps.append(
+            .init("host", host.isEmpty ? "no host to match" : host.last ?? "", details: host.dropLast()))
         result.steps.append(
             .init("path", explanation.conclusion, details: explanation.candidates.map { describe($0, routes) }))
     }
@@ -154,7 +157,8 @@ package struct RequestExplainer {
         for event in events {
             if event.phase == "log" { continue }
             let lines = event.description.split(separator: "\n").map { $0.trimmingPrefix(while: \.isWhitespace) }
-            result.steps.append(.init("script", lines.first.map(String.init) ?? "", details: lines.dropFirst().map(String.init)))
+            result.steps.append(
+                .init("script", lines.first.map(String.init) ?? "", details: lines.dropFirst().map(String.init)))
             if case .rerouted = event.outcome { result.steps += again }
         }
         for tag in exchange.tags {
@@ -200,11 +204,13 @@ package struct RequestExplainer {
         }
         var upstream = snapshot.upstreams[Int(exchange.upstream)]
         result.steps.append(
-            .init("backend", upstream.name, details: [exchange.isUpstreamChosen ? "chosen by a script" : "of the rule"]))
+            .init("backend", upstream.name, details: [exchange.isUpstreamChosen ? "chosen by a script" : "of the rule"])
+        )
         if endpoints(of: upstream).isEmpty, exchange.isUpstreamChosen, !exchange.isUpstreamStrict,
             let own = route.upstream, snapshot.upstreams.indices.contains(own), own != Int(exchange.upstream)
         {
-            result.steps.append(.init("backend", "\(snapshot.upstreams[own].name): \(upstream.name) has no ready endpoint"))
+            result.steps.append(
+                .init("backend", "\(snapshot.upstreams[own].name): \(upstream.name) has no ready endpoint"))
             result.tags["fallback"] = "no_endpoints"
             upstream = snapshot.upstreams[own]
         }
@@ -222,7 +228,8 @@ package struct RequestExplainer {
                         + "at most \(policy.retries) safe retries"
                 ]))
         let request = exchange.request
-        result.target = request.text(request.pathRange) + (request.hasQuery ? "?" + request.text(request.queryRange) : "")
+        result.target =
+            request.text(request.pathRange) + (request.hasQuery ? "?" + request.text(request.queryRange) : "")
         return result
     }
 

@@ -66,7 +66,9 @@ package struct NetworkAddress: Equatable, Hashable, Sendable, CustomStringConver
 
     /// Accepts `ADDR:PORT` and `[ADDR]:PORT`.
     package init?(_ text: String) {
-        guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else { return nil }
+        guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
+            return nil
+        }
         let host = text[..<colon]
         if host.contains(":"), !host.hasPrefix("[") { return nil }
         self.init(host: String(host), port: port)

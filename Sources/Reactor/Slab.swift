@@ -53,10 +53,6 @@ public struct Slab<Element> {
         return element
     }
 
-    /// Calls `body` with every living element.
-    public func forEach(_ body: (Element) -> Void) {
-        for row in rows {
-            if let element = row.element { body(element) }
-        }
-    }
+    /// Every living element, in a list of its own: the table may change while it is walked.
+    public var elements: [Element] { rows.compactMap(\.element) }
 }

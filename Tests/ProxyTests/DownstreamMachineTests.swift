@@ -17,66 +17,96 @@ import Testing
     }
 
     static let conversations: [Conversation] = [
-        Conversation("two requests on one connection", [
-            (.headAdmitted(body: false, persistent: true), []), (.responseEnded(persistent: true), [.awaitRequest]),
-            (.headAdmitted(body: false, persistent: true), []), (.responseEnded(persistent: true), [.awaitRequest]),
-        ]),
-        Conversation("a head in pieces", [
-            (.bytesArrived, [.awaitHead]), (.bytesArrived, []), (.headAdmitted(body: true, persistent: true), []),
-            (.requestEnded, []), (.responseEnded(persistent: true), [.awaitRequest]),
-        ]),
-        Conversation("a head that never ends", [
-            (.bytesArrived, [.awaitHead]), (.timedOut, [.answerTimeout]),
-            (.responseEnded(persistent: false), [.closeWhenFlushed]), (.flushed, [.linger]), (.timedOut, [.close]),
-        ]),
+        Conversation(
+            "two requests on one connection",
+            [
+                (.headAdmitted(body: false, persistent: true), []), (.responseEnded(persistent: true), [.awaitRequest]),
+                (.headAdmitted(body: false, persistent: true), []), (.responseEnded(persistent: true), [.awaitRequest]),
+            ]),
+        Conversation(
+            "a head in pieces",
+            [
+                (.bytesArrived, [.awaitHead]), (.bytesArrived, []), (.headAdmitted(body: true, persistent: true), []),
+                (.requestEnded, []), (.responseEnded(persistent: true), [.awaitRequest]),
+            ]),
+        Conversation(
+            "a head that never ends",
+            [
+                (.bytesArrived, [.awaitHead]), (.timedOut, [.answerTimeout]),
+                (.responseEnded(persistent: false), [.closeWhenFlushed]), (.flushed, [.linger]), (.timedOut, [.close]),
+            ]),
         Conversation("idle for too long", [(.timedOut, [.close])]),
-        Conversation("the client wants it closed", [
-            (.headAdmitted(body: false, persistent: false), []),
-            (.responseEnded(persistent: true), [.closeWhenFlushed]), (.flushed, [.close]),
-        ]),
-        Conversation("the response ends with the connection", [
-            (.headAdmitted(body: false, persistent: true), []),
-            (.responseEnded(persistent: false), [.closeWhenFlushed]), (.flushed, [.close]),
-        ]),
-        Conversation("a small unread body is dropped, and the connection kept", [
-            (.headAdmitted(body: true, persistent: true), []), (.responseEnded(persistent: true), [.dropRequest]),
-            (.dropped(1_000), []), (.requestEnded, [.awaitRequest]),
-        ]),
-        Conversation("a large unread body costs the connection", [
-            (.headAdmitted(body: true, persistent: true), []), (.responseEnded(persistent: true), [.dropRequest]),
-            (.dropped(DownstreamMachine.dropLimit), []), (.dropped(1), [.closeWhenFlushed]), (.flushed, [.linger]),
-            (.peerEnded, [.close]),
-        ]),
-        Conversation("no request", [
-            (.headRefused, []), (.responseEnded(persistent: true), [.closeWhenFlushed]), (.flushed, [.linger]),
-            (.dropped(10), []), (.peerEnded, [.close]),
-        ]),
-        Conversation("a half-closed client still gets its response", [
-            (.headAdmitted(body: false, persistent: true), []), (.peerEnded, []),
-            (.responseEnded(persistent: true), [.closeWhenFlushed]), (.flushed, [.close]),
-        ]),
-        Conversation("a client that ends in the middle of its body", [
-            (.headAdmitted(body: true, persistent: true), []), (.peerEnded, [.breakExchange, .close]),
-        ]),
-        Conversation("a response that broke", [
-            (.headAdmitted(body: false, persistent: true), []), (.responseBroken, [.abort]),
-        ]),
-        Conversation("a reset in the middle", [
-            (.headAdmitted(body: false, persistent: true), []), (.broken, [.breakExchange, .abort]), (.flushed, []),
-        ]),
+        Conversation(
+            "the client wants it closed",
+            [
+                (.headAdmitted(body: false, persistent: false), []),
+                (.responseEnded(persistent: true), [.closeWhenFlushed]), (.flushed, [.close]),
+            ]),
+        Conversation(
+            "the response ends with the connection",
+            [
+                (.headAdmitted(body: false, persistent: true), []),
+                (.responseEnded(persistent: false), [.closeWhenFlushed]), (.flushed, [.close]),
+            ]),
+        Conversation(
+            "a small unread body is dropped, and the connection kept",
+            [
+                (.headAdmitted(body: true, persistent: true), []), (.responseEnded(persistent: true), [.dropRequest]),
+                (.dropped(1_000), []), (.requestEnded, [.awaitRequest]),
+            ]),
+        Conversation(
+            "a large unread body costs the connection",
+            [
+                (.headAdmitted(body: true, persistent: true), []), (.responseEnded(persistent: true), [.dropRequest]),
+                (.dropped(DownstreamMachine.dropLimit), []), (.dropped(1), [.closeWhenFlushed]), (.flushed, [.linger]),
+                (.peerEnded, [.close]),
+            ]),
+        Conversation(
+            "no request",
+            [
+                (.headRefused, []), (.responseEnded(persistent: true), [.closeWhenFlushed]), (.flushed, [.linger]),
+                (.dropped(10), []), (.peerEnded, [.close]),
+            ]),
+        Conversation(
+            "a half-closed client still gets its response",
+            [
+                (.headAdmitted(body: false, persistent: true), []), (.peerEnded, []),
+                (.responseEnded(persistent: true), [.closeWhenFlushed]), (.flushed, [.close]),
+            ]),
+        Conversation(
+            "a client that ends in the middle of its body",
+            [
+                (.headAdmitted(body: true, persistent: true), []), (.peerEnded, [.breakExchange, .close]),
+            ]),
+        Conversation(
+            "a response that broke",
+            [
+                (.headAdmitted(body: false, persistent: true), []), (.responseBroken, [.abort]),
+            ]),
+        Conversation(
+            "a reset in the middle",
+            [
+                (.headAdmitted(body: false, persistent: true), []), (.broken, [.breakExchange, .abort]), (.flushed, []),
+            ]),
         Conversation("draining while idle", [(.drainBegan, [.close])]),
-        Conversation("draining while serving", [
-            (.headAdmitted(body: false, persistent: true), []), (.drainBegan, []),
-            (.responseEnded(persistent: true), [.closeWhenFlushed]), (.flushed, [.close]),
-        ]),
-        Conversation("a tunnel", [
-            (.headAdmitted(body: false, persistent: true), []), (.switched, []), (.peerEnded, []),
-            (.responseBroken, [.closeWhenFlushed]), (.flushed, [.close]),
-        ]),
-        Conversation("a client that does not take its last bytes", [
-            (.headAdmitted(body: false, persistent: false), []),
-            (.responseEnded(persistent: true), [.closeWhenFlushed]), (.timedOut, [.abort]),
-        ]),
+        Conversation(
+            "draining while serving",
+            [
+                (.headAdmitted(body: false, persistent: true), []), (.drainBegan, []),
+                (.responseEnded(persistent: true), [.closeWhenFlushed]), (.flushed, [.close]),
+            ]),
+        Conversation(
+            "a tunnel",
+            [
+                (.headAdmitted(body: false, persistent: true), []), (.switched, []), (.peerEnded, []),
+                (.responseBroken, [.closeWhenFlushed]), (.flushed, [.close]),
+            ]),
+        Conversation(
+            "a client that does not take its last bytes",
+            [
+                (.headAdmitted(body: false, persistent: false), []),
+                (.responseEnded(persistent: true), [.closeWhenFlushed]), (.timedOut, [.abort]),
+            ]),
     ]
 
     @Test(arguments: conversations)

@@ -24,79 +24,117 @@ import Testing
     ]
 
     static let conversations: [Conversation] = [
-        Conversation("a GET and its response", opening + [
-            (.responseHeadReceived, [.sendResponseHead]),
-            (.responseEnded(reusable: true), [.endResponse, .releaseUpstream, .finish]),
-        ]),
-        Conversation("an upstream that wants to be closed", opening + [
-            (.responseHeadReceived, [.sendResponseHead]),
-            (.responseEnded(reusable: false), [.endResponse, .closeUpstream, .finish]),
-        ]),
-        Conversation("100 Continue, then a body, then the response", openingWithBody + [
-            (.informationalReceived, [.sendInformational]), (.requestEnded, []),
-            (.responseHeadReceived, [.sendResponseHead]),
-            (.responseEnded(reusable: true), [.endResponse, .releaseUpstream, .finish]),
-        ]),
-        Conversation("an early response leaves an upstream that nobody may use", openingWithBody + [
-            (.responseHeadReceived, [.sendResponseHead]),
-            (.responseEnded(reusable: true), [.endResponse, .closeUpstream, .finish]),
-        ]),
-        Conversation("an upstream that stops reading but answers", openingWithBody + [
-            (.requestUndeliverable, []), (.requestEnded, []), (.responseHeadReceived, [.sendResponseHead]),
-            (.responseEnded(reusable: true), [.endResponse, .closeUpstream, .finish]),
-        ]),
-        Conversation("an answer of our own", [
-            (.headReceived(body: true), [.decide]), (.answerDecided, [.answer, .finish]),
-        ]),
+        Conversation(
+            "a GET and its response",
+            opening + [
+                (.responseHeadReceived, [.sendResponseHead]),
+                (.responseEnded(reusable: true), [.endResponse, .releaseUpstream, .finish]),
+            ]),
+        Conversation(
+            "an upstream that wants to be closed",
+            opening + [
+                (.responseHeadReceived, [.sendResponseHead]),
+                (.responseEnded(reusable: false), [.endResponse, .closeUpstream, .finish]),
+            ]),
+        Conversation(
+            "100 Continue, then a body, then the response",
+            openingWithBody + [
+                (.informationalReceived, [.sendInformational]), (.requestEnded, []),
+                (.responseHeadReceived, [.sendResponseHead]),
+                (.responseEnded(reusable: true), [.endResponse, .releaseUpstream, .finish]),
+            ]),
+        Conversation(
+            "an early response leaves an upstream that nobody may use",
+            openingWithBody + [
+                (.responseHeadReceived, [.sendResponseHead]),
+                (.responseEnded(reusable: true), [.endResponse, .closeUpstream, .finish]),
+            ]),
+        Conversation(
+            "an upstream that stops reading but answers",
+            openingWithBody + [
+                (.requestUndeliverable, []), (.requestEnded, []), (.responseHeadReceived, [.sendResponseHead]),
+                (.responseEnded(reusable: true), [.endResponse, .closeUpstream, .finish]),
+            ]),
+        Conversation(
+            "an answer of our own",
+            [
+                (.headReceived(body: true), [.decide]), (.answerDecided, [.answer, .finish]),
+            ]),
         Conversation("a head that was refused", [(.failed, [.answer, .finish])]),
-        Conversation("connecting twice", [
-            (.headReceived(body: false), [.decide]), (.forwardDecided, [.connect]),
-            (.attemptFailed(retry: true), [.connect]), (.connected, [.sendRequestHead]),
-        ]),
-        Conversation("connecting in vain", [
-            (.headReceived(body: false), [.decide]), (.forwardDecided, [.connect]),
-            (.attemptFailed(retry: false), [.answer, .finish]),
-        ]),
-        Conversation("a reused connection that died is tried again", opening + [
-            (.attemptFailed(retry: true), [.closeUpstream, .connect]), (.connected, [.sendRequestHead]),
-            (.responseHeadReceived, [.sendResponseHead]),
-        ]),
-        Conversation("what may not be tried again is answered", openingWithBody + [
-            (.attemptFailed(retry: false), [.closeUpstream, .answer, .finish]),
-        ]),
+        Conversation(
+            "connecting twice",
+            [
+                (.headReceived(body: false), [.decide]), (.forwardDecided, [.connect]),
+                (.attemptFailed(retry: true), [.connect]), (.connected, [.sendRequestHead]),
+            ]),
+        Conversation(
+            "connecting in vain",
+            [
+                (.headReceived(body: false), [.decide]), (.forwardDecided, [.connect]),
+                (.attemptFailed(retry: false), [.answer, .finish]),
+            ]),
+        Conversation(
+            "a reused connection that died is tried again",
+            opening + [
+                (.attemptFailed(retry: true), [.closeUpstream, .connect]), (.connected, [.sendRequestHead]),
+                (.responseHeadReceived, [.sendResponseHead]),
+            ]),
+        Conversation(
+            "what may not be tried again is answered",
+            openingWithBody + [
+                (.attemptFailed(retry: false), [.closeUpstream, .answer, .finish])
+            ]),
         Conversation("a time-out before the head", opening + [(.failed, [.closeUpstream, .answer, .finish])]),
-        Conversation("a time-out in the middle of a response", opening + [
-            (.responseHeadReceived, [.sendResponseHead]), (.failed, [.closeUpstream, .breakResponse, .finish]),
-        ]),
-        Conversation("an upstream that breaks in the middle", opening + [
-            (.responseHeadReceived, [.sendResponseHead]),
-            (.responseBroken, [.closeUpstream, .breakResponse, .finish]),
-        ]),
-        Conversation("a client that goes while we decide", [
-            (.headReceived(body: false), [.decide]), (.downstreamBroken, [.finish]),
-        ]),
-        Conversation("a client that goes while we connect", [
-            (.headReceived(body: false), [.decide]), (.forwardDecided, [.connect]),
-            (.downstreamBroken, [.closeUpstream, .finish]),
-        ]),
+        Conversation(
+            "a time-out in the middle of a response",
+            opening + [
+                (.responseHeadReceived, [.sendResponseHead]), (.failed, [.closeUpstream, .breakResponse, .finish]),
+            ]),
+        Conversation(
+            "an upstream that breaks in the middle",
+            opening + [
+                (.responseHeadReceived, [.sendResponseHead]),
+                (.responseBroken, [.closeUpstream, .breakResponse, .finish]),
+            ]),
+        Conversation(
+            "a client that goes while we decide",
+            [
+                (.headReceived(body: false), [.decide]), (.downstreamBroken, [.finish]),
+            ]),
+        Conversation(
+            "a client that goes while we connect",
+            [
+                (.headReceived(body: false), [.decide]), (.forwardDecided, [.connect]),
+                (.downstreamBroken, [.closeUpstream, .finish]),
+            ]),
         Conversation("a client that goes while we wait", opening + [(.downstreamBroken, [.closeUpstream, .finish])]),
-        Conversation("a client that goes while we stream", opening + [
-            (.responseHeadReceived, [.sendResponseHead]), (.downstreamBroken, [.closeUpstream, .finish]),
-        ]),
-        Conversation("a tunnel that the client ends first", opening + [
-            (.switched, [.sendResponseHead, .startTunnel]), (.downstreamEnded, [.endUpstreamWrites]),
-            (.downstreamEnded, []), (.upstreamEnded, [.closeUpstream, .breakResponse, .finish]),
-        ]),
-        Conversation("a tunnel that the upstream ends first", opening + [
-            (.switched, [.sendResponseHead, .startTunnel]), (.upstreamEnded, [.endDownstreamWrites]),
-            (.downstreamEnded, [.closeUpstream, .breakResponse, .finish]),
-        ]),
-        Conversation("a response replaced before its head went out", opening + [
-            (.responseHeadReceived, [.sendResponseHead]), (.answerDecided, [.closeUpstream, .answer, .finish]),
-        ]),
-        Conversation("after the end nothing moves", opening + [
-            (.downstreamBroken, [.closeUpstream, .finish]), (.responseBroken, []), (.failed, []), (.connected, []),
-        ]),
+        Conversation(
+            "a client that goes while we stream",
+            opening + [
+                (.responseHeadReceived, [.sendResponseHead]), (.downstreamBroken, [.closeUpstream, .finish]),
+            ]),
+        Conversation(
+            "a tunnel that the client ends first",
+            opening + [
+                (.switched, [.sendResponseHead, .startTunnel]), (.downstreamEnded, [.endUpstreamWrites]),
+                (.downstreamEnded, []), (.upstreamEnded, [.closeUpstream, .breakResponse, .finish]),
+            ]),
+        Conversation(
+            "a tunnel that the upstream ends first",
+            opening + [
+                (.switched, [.sendResponseHead, .startTunnel]), (.upstreamEnded, [.endDownstreamWrites]),
+                (.downstreamEnded, [.closeUpstream, .breakResponse, .finish]),
+            ]),
+        Conversation(
+            "a response replaced before its head went out",
+            opening + [
+                (.responseHeadReceived, [.sendResponseHead]), (.answerDecided, [.closeUpstream, .answer, .finish]),
+            ]),
+        Conversation(
+            "after the end nothing moves",
+            opening + [
+                (.downstreamBroken, [.closeUpstream, .finish]), (.responseBroken, []), (.failed, []), (.connected, []),
+            ]),
     ]
 
     @Test(arguments: conversations)

@@ -25,7 +25,9 @@ import Testing
             switch Int.random(in: 0..<3, using: &random) {
             case 0 where !isHead:
                 head += "Transfer-Encoding: chunked\r\n\r\n"
-                bytes = Array(head.utf8) + chunked(body, pieces: [1 + size / 40, 4_000, 100_000].randomElement(using: &random) ?? 9)
+                bytes =
+                    Array(head.utf8)
+                    + chunked(body, pieces: [1 + size / 40, 4_000, 100_000].randomElement(using: &random) ?? 9)
             default:
                 if size > 0 || seed % 2 == 0, !isHead { head += "Content-Length: \(size)\r\n" }
                 bytes = Array("\(head)\r\n".utf8) + body
@@ -151,7 +153,10 @@ import Testing
         #expect(scene.loop.upstreamConnections.count == 0)
         // No upstream has ever seen a request that nobody sent.
         for request in scene.requests {
-            #expect(clients.contains { $0.plans.contains { request.startLine.contains(" /\($0.kind)/\($0.count)/\($0.seed) ") } })
+            #expect(
+                clients.contains {
+                    $0.plans.contains { request.startLine.contains(" /\($0.kind)/\($0.count)/\($0.seed) ") }
+                })
         }
     }
 

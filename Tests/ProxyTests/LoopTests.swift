@@ -80,7 +80,10 @@ import Testing
         if status != 404 { #expect(scene.network.hasEnded(client)) }
     }
 
-    @Test(arguments: [("text/html", "text/html; charset=utf-8"), ("application/json", "application/json"), ("*/*", "text/plain; charset=utf-8")])
+    @Test(arguments: [
+        ("text/html", "text/html; charset=utf-8"), ("application/json", "application/json"),
+        ("*/*", "text/plain; charset=utf-8"),
+    ])
     func anErrorPageSpeaksTheClientsLanguage(accept: String, type: String) throws {
         let scene = Scene()
         let client = scene.client()
@@ -92,7 +95,8 @@ import Testing
     func bodiesAreForwardedWithTheirLength(count: Int) throws {
         let scene = Scene()
         let client = scene.client()
-        scene.network.send(client, Array("POST /len/3/1 HTTP/1.1\r\nHost: shop.test\r\nContent-Length: \(count)\r\n\r\n".utf8))
+        scene.network.send(
+            client, Array("POST /len/3/1 HTTP/1.1\r\nHost: shop.test\r\nContent-Length: \(count)\r\n\r\n".utf8))
         scene.network.send(client, pattern(count, 9))
         try scene.settle()
         #expect(try scene.responses(client).first?.value("x-body") == digest(pattern(count, 9)))
@@ -105,7 +109,8 @@ import Testing
         let scene = Scene()
         let client = scene.client()
         scene.network.send(
-            client, Array("POST /chunked/\(count)/2 HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n".utf8))
+            client,
+            Array("POST /chunked/\(count)/2 HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n".utf8))
         scene.network.send(client, chunked(pattern(count, 9), pieces: pieces, trailers: "X-Check: 1\r\n"))
         try scene.settle()
         let response = try #require(try scene.responses(client).first)
@@ -511,7 +516,8 @@ import Testing
         scene.answersRequests = false
         let body = pattern(3_000_000, 4)
         scene.network.send(
-            client, Array("POST /len/1/1 HTTP/1.1\r\nHost: shop.test\r\nContent-Length: \(body.count)\r\n\r\n".utf8) + body)
+            client,
+            Array("POST /len/1/1 HTTP/1.1\r\nHost: shop.test\r\nContent-Length: \(body.count)\r\n\r\n".utf8) + body)
         try scene.settle()
         #expect(scene.loop.buffers.lent <= 3)
         let upstream = try #require(scene.openedUpstreams.first)

@@ -212,7 +212,9 @@ final class TestUpstream {
         case "nothing":
             return Array("HTTP/1.1 204 No Content\r\n\(mark)\r\n".utf8)
         case "hints":
-            return Array("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: \(count)\r\n\(mark)\r\n".utf8)
+            return Array(
+                "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: \(count)\r\n\(mark)\r\n"
+                    .utf8)
                 + (isHead ? [] : body)
         case "die":
             wantsClose = true

@@ -14,7 +14,9 @@ import Testing
         #expect(address?.family == family)
     }
 
-    @Test(arguments: ["", "80", "localhost:80", "1.2.3:80", "1.2.3.4", "1.2.3.4:65536", "::1:80", "[::1]", "1.2.3.4:-1"])
+    @Test(arguments: [
+        "", "80", "localhost:80", "1.2.3:80", "1.2.3.4", "1.2.3.4:65536", "::1:80", "[::1]", "1.2.3.4:-1",
+    ])
     func refusesWhatIsNoAddress(input: String) {
         #expect(NetworkAddress(input) == nil)
     }
