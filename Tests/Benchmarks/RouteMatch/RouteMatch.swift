@@ -62,6 +62,6 @@ enum RouteMatchBenchmark {
         precondition(sum > 0)
         let parts = elapsed.components
         let total = Double(parts.seconds) * 1e9 + Double(parts.attoseconds) / 1e9
-        return (total / Double(rounds * requests.count) * 10).rounded() / 10
+        return Double(Int(total / Double(rounds * requests.count) * 10)) / 10
     }
 }
