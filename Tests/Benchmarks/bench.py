@@ -106,7 +106,8 @@ class Process:
 def write(path, text):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w") as f:
-        f.write(text)
+        # HAProxy takes a last line without an end for a truncated file.
+        f.write(text.rstrip(" ") if text.rstrip(" ").endswith("\n") else text)
     return path
 
 
