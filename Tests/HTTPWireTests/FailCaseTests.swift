@@ -4,8 +4,9 @@ import Testing
 /// Everything that the fuzzer ever found, and the seeds that it starts from (Tests/Fuzz).
 @Suite struct FailCaseTests {
     private static func files(_ folder: String) -> [URL] {
-        let fuzz = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(
-            path: "Fuzz")
+        let fuzz = URL(filePath: #filePath).resolvingSymlinksInPath().deletingLastPathComponent()
+            .deletingLastPathComponent().appending(
+                path: "Fuzz")
         return ["FailCases", "Seeds"].flatMap { kind in
             (try? FileManager.default.contentsOfDirectory(
                 at: fuzz.appending(path: kind).appending(path: folder), includingPropertiesForKeys: nil)) ?? []
