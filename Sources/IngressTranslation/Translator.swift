@@ -315,7 +315,41 @@ private struct Work {
             newMemory.annotations[name] = before.texts
             items = before.items
         }
+        // A new name that leads nowhere must not take away what runs (SCRIPTING.md §5, rule a).
+        let unknown = items.filter { isUnknown($0, of: name) }
+        if !unknown.isEmpty, let texts = memory.annotations[name], texts != newMemory.annotations[name],
+            let before = try? ScriptAnnotations.read(texts, namespace: name.namespace, firstLine: firstLine),
+            !before.contains(where: { isUnknown($0, of: name) })
+        {
+            for item in unknown {
+                guard case .missing(let problem, let mend) = failure(of: item, for: name) else { continue }
+                report(
+                    .unknownScript, problem, at: place(of: item.annotation, field: item.field, line: item.line, in: name),
+                    mend: untilThen(mend, "the scripts stay as they last were"))
+            }
+            newMemory.annotations[name] = texts
+            items = before
+        }
         for item in items { bind(item, to: index) }
+    }
+
+    private func failure(of item: ScriptItem, for ingress: ObjectName) -> ScriptResolver.Failure? {
+        do throws(ScriptResolver.Failure) {
+            _ = try scripts.find(item, for: ingress)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    /// Neither there now nor remembered.
+    private func isUnknown(_ item: ScriptItem, of ingress: ObjectName) -> Bool {
+        guard case .missing = failure(of: item, for: ingress) else { return false }
+        return memory.sources[sourceKey(item, of: ingress)] == nil
+    }
+
+    private func sourceKey(_ item: ScriptItem, of ingress: ObjectName) -> TranslationMemory.SourceKey {
+        TranslationMemory.SourceKey(ingress: ingress, reference: item.text == "inline" ? item.annotation : item.text)
     }
 
     private func place(of annotation: String, field: String, line: Int, in ingress: ObjectName) -> Place {
@@ -328,8 +362,7 @@ private struct Work {
     private mutating func bind(_ item: ScriptItem, to index: Int) {
         let name = accepted[index].name
         let place = place(of: item.annotation, field: item.field, line: item.line, in: name)
-        let key = TranslationMemory.SourceKey(
-            ingress: name, reference: item.text == "inline" ? item.annotation : item.text)
+        let key = sourceKey(item, of: name)
         var script: Int?
         do throws(ScriptResolver.Failure) {
             let source = try scripts.find(item, for: name)

@@ -250,6 +250,8 @@ package final class MiddlewareSet: @unchecked Sendable {
         _ entry: StepState, _ exchange: Exchange
     ) -> StepVerdict {
         script.failed(failure.kind, now: now, nanoseconds: spent)
+        exchange.scriptErrors.append(
+            ScriptError(script: step.nameIndex, errorClass: ScriptErrorClass(failure.kind)))
         script.machine.library.report(failure, phase: phase, requestID: exchange.request.text(exchange.idRange))
         record(.failed, spent, step, entry, exchange)
         return fail(step, phase, failure.description)
@@ -321,6 +323,18 @@ package final class MiddlewareSet: @unchecked Sendable {
         switch (run.outcome, outcome) {
         case (.failed, _), (.responded, .next), (.responded, .skipped), (_, .next): break
         case (_, .failed), (_, .responded), (_, .skipped): run.outcome = outcome
+        }
+    }
+}
+
+extension ScriptErrorClass {
+    init(_ kind: ScriptFailure.Kind) {
+        switch kind {
+        case .runtime: self = .runtime
+        case .cpu: self = .cpu
+        case .memory: self = .memory
+        case .wall: self = .wall
+        case .api: self = .api
         }
     }
 }

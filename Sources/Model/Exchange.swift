@@ -93,6 +93,37 @@ package enum FailureReason: UInt8, Sendable, Hashable, CaseIterable {
     }
 }
 
+/// The class of a script's error (SCRIPTING.md §5).
+package enum ScriptErrorClass: UInt8, Sendable, CaseIterable {
+    case runtime
+    case cpu
+    case memory
+    case wall
+    case api
+
+    package var label: String {
+        switch self {
+        case .runtime: "runtime"
+        case .cpu: "cpu"
+        case .memory: "memory"
+        case .wall: "wall"
+        case .api: "api"
+        }
+    }
+}
+
+/// A failure of one script in this request.
+package struct ScriptError: Sendable {
+    /// As in `ScriptRun.script`.
+    package var script: Int32
+    package var errorClass: ScriptErrorClass
+
+    package init(script: Int32, errorClass: ScriptErrorClass) {
+        self.script = script
+        self.errorClass = errorClass
+    }
+}
+
 /// What one script did in one phase of this request, for the access log.
 package struct ScriptRun: Sendable {
     package enum Outcome: UInt8, Sendable, Hashable {
@@ -161,6 +192,7 @@ package final class Exchange {
     package var tags: [Tag] = []
     package var tagBytes: [UInt8] = []
     package var scriptRuns: [ScriptRun] = []
+    package var scriptErrors: [ScriptError] = []
     /// What the scripts of this request keep between their phases: a slot of the loop's middlewares; -1 none.
     package var scriptState: Int32 = -1
 
@@ -203,6 +235,7 @@ package final class Exchange {
         bytesOut = 0
         if !tags.isEmpty { tags.removeAll(keepingCapacity: true) }
         if !tagBytes.isEmpty { tagBytes.removeAll(keepingCapacity: true) }
+        if !scriptErrors.isEmpty { scriptErrors.removeAll(keepingCapacity: true) }
         if !scriptRuns.isEmpty { scriptRuns.removeAll(keepingCapacity: true) }
         scriptState = -1
     }

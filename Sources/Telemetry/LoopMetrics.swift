@@ -5,25 +5,6 @@
 // figures of this moment.
 package import Model
 
-/// The class of a script's error (SCRIPTING.md §5).
-package enum ScriptErrorClass: UInt8, Sendable, CaseIterable {
-    case runtime
-    case cpu
-    case memory
-    case wall
-    case api
-
-    package var label: String {
-        switch self {
-        case .runtime: "runtime"
-        case .cpu: "cpu"
-        case .memory: "memory"
-        case .wall: "wall"
-        case .api: "api"
-        }
-    }
-}
-
 /// What happened between the proxy and an upstream.
 package enum UpstreamEvent: UInt8, Sendable, CaseIterable {
     /// A request, or a retry of one, was given to an endpoint.
@@ -257,6 +238,9 @@ package final class LoopMetrics {
             }
         }
         if exchange.reason != .none { report.failures[Int(exchange.reason.rawValue)] &+= 1 }
+        for error in exchange.scriptErrors {
+            scriptFailed(error.errorClass, script: error.script, labels: labels)
+        }
         for run in exchange.scriptRuns {
             let outcome = ScriptLayout.outcomes + Int(run.outcome.rawValue)
             let time = UInt64(run.nanoseconds)
