@@ -1,13 +1,13 @@
 // A small API server over real HTTP, for tests: lists with pages, watches with bookmarks, versions and conflicts, status
 // subresources, selectors, and the refusals of a real one. Faults are injected by the test that wants them.
 
+import Foundation
 import KubernetesAPI
 package import KubernetesClient
-import Foundation
-package import NIOSSL
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+package import NIOSSL
 import Synchronization
 
 package final class APIServer: Sendable {
@@ -220,7 +220,9 @@ package final class APIServer: Sendable {
                 var fresh = json
                 fresh["metadata"]?["resourceVersion"] = nil
                 let created = try state.create(kind, namespace: namespace, fresh)
-                guard kind.hasStatus, let status = json["status"], status != ["loadBalancer": [:]] else { return created }
+                guard kind.hasStatus, let status = json["status"], status != ["loadBalancer": [:]] else {
+                    return created
+                }
                 return try state.patch(
                     kind, namespace: namespace, name: object.metadata.name, ["status": status], status: true)
             }
@@ -297,7 +299,10 @@ package final class APIServer: Sendable {
         let key = StoredKey(plural: "namespaces", namespace: "", name: name)
         guard state.objects[key] == nil else { return }
         state.force(
-            ["kind": "Namespace", "apiVersion": "v1", "metadata": ["name": .string(name), "uid": .string("ns-\(name)")]], key)
+            [
+                "kind": "Namespace", "apiVersion": "v1",
+                "metadata": ["name": .string(name), "uid": .string("ns-\(name)")],
+            ], key)
     }
 
     private static func json<Object: APIResource>(_ object: Object) throws -> JSONValue {
@@ -355,7 +360,8 @@ package final class APIServer: Sendable {
         case .reset: responder.close()
         case .expireWatch:
             responder.send(.streamHead)
-            responder.send(.streamBytes(Array("{\"type\":\"ERROR\",\"object\":\(Refusal.expired().status.text)}\n".utf8)))
+            responder.send(
+                .streamBytes(Array("{\"type\":\"ERROR\",\"object\":\(Refusal.expired().status.text)}\n".utf8)))
             responder.send(.streamEnd)
         case .cutWatch: try perform(target, request, responder, cuts: true)
         case nil: try perform(target, request, responder, cuts: false)
@@ -436,7 +442,8 @@ package final class APIServer: Sendable {
                 message: "the body of the request was in an unknown format - accepted media types include: \(type)")
         }
         guard request.body.count <= 3 << 20 else {
-            throw Refusal(code: 413, reason: "RequestEntityTooLarge", message: "Request entity too large: limit is 3145728")
+            throw Refusal(
+                code: 413, reason: "RequestEntityTooLarge", message: "Request entity too large: limit is 3145728")
         }
         do {
             return try JSONValue(text: String(decoding: request.body, as: UTF8.self))
@@ -450,7 +457,8 @@ package final class APIServer: Sendable {
         let place = attributes.namespace.map { "in the namespace \"\($0)\"" } ?? "at the cluster scope"
         return Refusal(
             code: 403, reason: "Forbidden",
-            message: "\(qualified) is forbidden: User \"system:serviceaccount:moongate:moongate\" cannot \(attributes.verb) "
+            message:
+                "\(qualified) is forbidden: User \"system:serviceaccount:moongate:moongate\" cannot \(attributes.verb) "
                 + "resource \"\(attributes.resource)\" in API group \"\(attributes.group)\" \(place)")
     }
 }

@@ -110,7 +110,8 @@ enum Names {
         let parts = text.split(separator: ".", omittingEmptySubsequences: false)
         return parts.count == 4
             && parts.allSatisfy { part in
-                UInt8(part) != nil && (part == "0" || !part.hasPrefix("0")) && part.utf8.allSatisfy { $0 >= 48 && $0 <= 57 }
+                UInt8(part) != nil && (part == "0" || !part.hasPrefix("0"))
+                    && part.utf8.allSatisfy { $0 >= 48 && $0 <= 57 }
             }
     }
 
@@ -153,7 +154,8 @@ private enum IngressRules {
             new[path: ["metadata", "annotations"]]?["kubernetes.io/ingress.class"] != nil
         {
             faults.append(
-                "annotations.kubernetes.io/ingress.class: Invalid value: can not be set when the class field is also set")
+                "annotations.kubernetes.io/ingress.class: Invalid value: can not be set when the class field is also set"
+            )
         }
         for (index, rule) in rules.enumerated() { faults += ruleFaults(rule, "spec.rules[\(index)]") }
         for (index, tls) in (spec["tls"]?.items ?? []).enumerated() {
@@ -364,7 +366,9 @@ private enum EventRules {
         func bounded(_ field: String, _ limit: Int) {
             let text = new[field]?.string ?? ""
             if text.isEmpty { faults.append("\(field): Required value") }
-            if text.utf8.count > limit { faults.append("\(field): Invalid value: can have at most \(limit) characters") }
+            if text.utf8.count > limit {
+                faults.append("\(field): Invalid value: can have at most \(limit) characters")
+            }
         }
         if let time = new["eventTime"]?.string {
             if !Names.isMicroTime(time) { faults.append("eventTime: cannot parse \"\(time)\" as MicroTime") }
@@ -385,14 +389,17 @@ private enum EventRules {
             faults.append("regarding.namespace: Invalid value: \"\(regarding)\": does not match event.namespace")
         }
         if let series = new["series"] {
-            if (series["count"]?.integer ?? 0) < 2 { faults.append("series.count: Invalid value: should be at least 2") }
+            if (series["count"]?.integer ?? 0) < 2 {
+                faults.append("series.count: Invalid value: should be at least 2")
+            }
             if !(series["lastObservedTime"]?.string.map(Names.isMicroTime) ?? false) {
                 faults.append("series.lastObservedTime: Required value")
             }
         }
         if let old {
             for field in [
-                "eventTime", "reportingController", "reportingInstance", "action", "reason", "type", "note", "regarding",
+                "eventTime", "reportingController", "reportingInstance", "action", "reason", "type", "note",
+                "regarding",
             ] where old[field] != new[field] {
                 faults.append("\(field): field is immutable")
             }

@@ -150,19 +150,22 @@ struct APIServerState: Sendable {
         {
             throw Refusal(
                 code: 409, reason: "Conflict",
-                message: "Operation cannot be fulfilled on \(kind.qualified) \"\(key.name)\": the object has been modified; "
+                message:
+                    "Operation cannot be fulfilled on \(kind.qualified) \"\(key.name)\": the object has been modified; "
                     + "please apply your changes to the latest version and try again")
         }
         if kind.kind == "Lease", sent[path: ["metadata", "resourceVersion"]] == nil {
             throw Refusal(
                 code: 422, reason: "Invalid",
-                message: "leases.coordination.k8s.io \"\(key.name)\" is invalid: metadata.resourceVersion: Invalid value: "
+                message:
+                    "leases.coordination.k8s.io \"\(key.name)\" is invalid: metadata.resourceVersion: Invalid value: "
                     + "0x0: must be specified for an update")
         }
         var object = sent
         if status {
             guard kind.hasStatus else {
-                throw Refusal(code: 404, reason: "NotFound", message: "the server could not find the requested resource")
+                throw Refusal(
+                    code: 404, reason: "NotFound", message: "the server could not find the requested resource")
             }
             object = old
             object["status"] = sent["status"] ?? [:]

@@ -27,7 +27,8 @@ struct LabelSelector: Sendable {
                 default: return nil
                 }
             } else if let range = part.firstRange(of: "!=") {
-                requirements.append(.differs(Self.trim(part[..<range.lowerBound]), Self.trim(part[range.upperBound...])))
+                requirements.append(
+                    .differs(Self.trim(part[..<range.lowerBound]), Self.trim(part[range.upperBound...])))
             } else if let range = part.firstRange(of: "==") ?? part.firstRange(of: "=") {
                 requirements.append(.equals(Self.trim(part[..<range.lowerBound]), Self.trim(part[range.upperBound...])))
             } else if part.hasPrefix("!") {

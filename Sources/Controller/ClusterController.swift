@@ -43,7 +43,8 @@ package final class ClusterController: Sendable {
         self.store = store
         let election = options.lease.map { lease in
             LeaderElection(
-                client: client, lease: lease, identity: options.identity, terms: options.election, clock: clock, log: log)
+                client: client, lease: lease, identity: options.identity, terms: options.election, clock: clock,
+                log: log)
         }
         self.election = election
         events = EventRecorder(
@@ -103,7 +104,8 @@ package final class ClusterController: Sendable {
 
     private func follow(in group: inout TaskGroup<Void>) {
         follow(IngressClass.self, WatchScope(), &group)
-        let scopes = options.namespaces.isEmpty
+        let scopes =
+            options.namespaces.isEmpty
             ? [WatchScope()] : Set(options.namespaces).sorted().map { WatchScope(namespace: $0) }
         for scope in scopes {
             follow(Ingress.self, scope, &group)
@@ -349,7 +351,8 @@ package final class ClusterController: Sendable {
     }
 
     private static func isAboutEndpoints(_ diagnostic: Diagnostic) -> Bool {
-        diagnostic.code == TranslationCode.noEndpoints.rawValue || diagnostic.code == TranslationCode.badEndpoint.rawValue
+        diagnostic.code == TranslationCode.noEndpoints.rawValue
+            || diagnostic.code == TranslationCode.badEndpoint.rawValue
     }
 
     // MARK: Diagnostics and Events
@@ -373,7 +376,8 @@ package final class ClusterController: Sendable {
             diagnostics.append(
                 ControllerCode.forbiddenKind.diagnostic(
                     "the API server refuses \(source): \(state.message ?? "")", at: Place(),
-                    mend: "allow list and watch in the role of Moongate's service account; all else goes on without it"))
+                    mend: "allow list and watch in the role of Moongate's service account; all else goes on without it")
+            )
         }
         return diagnostics
     }
@@ -402,7 +406,9 @@ package final class ClusterController: Sendable {
                 await withTaskGroup(of: Void.self) { group in
                     group.addTask { await self.writeEvents() }
                     if case .nodes(let pod) = options.status {
-                        group.addTask { await self.followNodes(NodeAddresses(client: self.client, pod: pod, log: self.log)) }
+                        group.addTask {
+                            await self.followNodes(NodeAddresses(client: self.client, pod: pod, log: self.log))
+                        }
                     }
                     group.addTask { try? await election.waitUntilNotLeading() }
                     // The watch on the leadership is the only one that ends by itself.
@@ -517,7 +523,9 @@ package final class ClusterController: Sendable {
         if let name = ingress.spec.ingressClassName {
             return objects.ingressClasses[name].map { $0.spec.controller == options.controllerName } ?? true
         }
-        if let name = ingress.metadata.annotations["kubernetes.io/ingress.class"] { return name == options.ingressClass }
+        if let name = ingress.metadata.annotations["kubernetes.io/ingress.class"] {
+            return name == options.ingressClass
+        }
         return !objects.ingressClasses.values.contains { $0.isDefault && $0.spec.controller != options.controllerName }
     }
 

@@ -70,7 +70,9 @@ package struct StatusLedger: Sendable {
             claim = claim ?? Claim(uid: ingress.metadata.uid, addresses: wanted)
             claim?.addresses = wanted
             claim?.basedOn = nil
-            if let firstOverride = claim?.firstOverride, now - firstOverride > Self.overrideWindow { claim?.overrides = 0 }
+            if let firstOverride = claim?.firstOverride, now - firstOverride > Self.overrideWindow {
+                claim?.overrides = 0
+            }
             claims[name] = claim
             return nil
         }

@@ -76,7 +76,9 @@ package actor EventRecorder {
             ledger.writeFailed(note)
             log.warning(
                 "An Event could not be written",
-                metadata: ["object": "\(note.objectKind) \(note.object)", "reason": "\(note.reason)", "error": "\(error)"])
+                metadata: [
+                    "object": "\(note.objectKind) \(note.object)", "reason": "\(note.reason)", "error": "\(error)",
+                ])
         }
     }
 

@@ -107,25 +107,25 @@ package struct Reflector<Object: APIResource>: Sendable {
             if delivered > 0 || clock.now() - started >= Self.soundLife { progress.backoff.reset() }
         }
         try await client.watch(
-            Object.self, in: scope, after: version, seconds: seconds, opened: { healthy(&progress) }
-        ) { (news: WatchNews<Object>) in
-            delivered += 1
-            switch news {
-            case .changed(let object):
-                latest = object.metadata.resourceVersion ?? latest
-                listener(.changed(object))
-            case .removed(let name, let resourceVersion):
-                latest = resourceVersion ?? latest
-                listener(.removed(name))
-            case .unreadable(let object):
-                latest = object.resourceVersion ?? latest
-                log.error(
-                    "An object can't be read; its last good version stays",
-                    metadata: ["name": "\(object.name)", "problem": "\(object.problem)"])
-                listener(.unreadable(object))
-            case .bookmark(let resourceVersion): latest = resourceVersion
-            }
-        }
+            Object.self, in: scope, after: version, seconds: seconds, opened: { healthy(&progress) },
+            news: { (news: WatchNews<Object>) in
+                delivered += 1
+                switch news {
+                case .changed(let object):
+                    latest = object.metadata.resourceVersion ?? latest
+                    listener(.changed(object))
+                case .removed(let name, let resourceVersion):
+                    latest = resourceVersion ?? latest
+                    listener(.removed(name))
+                case .unreadable(let object):
+                    latest = object.resourceVersion ?? latest
+                    log.error(
+                        "An object can't be read; its last good version stays",
+                        metadata: ["name": "\(object.name)", "problem": "\(object.problem)"])
+                    listener(.unreadable(object))
+                case .bookmark(let resourceVersion): latest = resourceVersion
+                }
+            })
         if delivered == 0, clock.now() - started < Self.soundLife {
             throw APIError(.unreachable, "the watch ended as soon as it had begun")
         }
@@ -155,7 +155,9 @@ package struct Reflector<Object: APIResource>: Sendable {
             if isNew {
                 log.error(
                     "The role does not let us list and watch this kind; everything else goes on without it",
-                    metadata: ["error": "\(error.message)", "verbs": "list, watch", "apiVersion": "\(Object.apiVersion)"])
+                    metadata: [
+                        "error": "\(error.message)", "verbs": "list, watch", "apiVersion": "\(Object.apiVersion)",
+                    ])
             }
             listener(.trouble(error))
         case .invalid, .notFound:

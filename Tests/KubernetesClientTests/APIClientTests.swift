@@ -60,7 +60,7 @@ import Testing
 
     /// A token that rotated between our reading and the server's is read again, once.
     @Test func aRefusedTokenIsReadAgain() async throws {
-        try await withFolder { folder in
+        try await inFolder { folder in
             try folder.write("token", "old")
             try await withServer(clock: ManualClock(), credential: .tokenFile(folder.path("token"))) { server, client in
                 server.accept(tokens: ["old"])

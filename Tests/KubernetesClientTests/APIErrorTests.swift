@@ -4,7 +4,8 @@ import Testing
 
 @Suite struct APIErrorTests {
     @Test(arguments: [
-        (400, nil, APIError.Code.invalid, false), (401, nil, .unauthorized, true), (403, "Forbidden", .forbidden, false),
+        (400, nil, APIError.Code.invalid, false), (401, nil, .unauthorized, true),
+        (403, "Forbidden", .forbidden, false),
         (404, "NotFound", .notFound, false), (409, "AlreadyExists", .alreadyExists, false),
         (409, "Conflict", .conflict, false), (410, "Expired", .expired, false), (422, "Invalid", .invalid, false),
         (429, "TooManyRequests", .tooManyRequests, true), (500, nil, .server, true), (503, nil, .server, true),

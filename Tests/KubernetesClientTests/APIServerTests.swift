@@ -6,7 +6,9 @@ import KubernetesClient
 import Testing
 
 @Suite(.timeLimit(.minutes(1))) struct APIServerTests {
-    private func refusal(_ method: APIRequest.Method, _ path: String, _ body: String, _ client: APIClient) async -> APIError? {
+    private func refusal(_ method: APIRequest.Method, _ path: String, _ body: String, _ client: APIClient) async
+        -> APIError?
+    {
         let type = method == .patch ? "application/merge-patch+json" : "application/json"
         do throws(APIError) {
             _ = try await client.send(APIRequest(method, path, body: Array(body.utf8), contentType: type))
@@ -31,7 +33,10 @@ import Testing
         (#"{"rules":[\#(rule.replacing("\"pathType\":\"Prefix\",", with: ""))]}"#, "pathType must be specified"),
         (#"{"rules":[\#(rule.replacing("Prefix", with: "Regex"))]}"#, "Unsupported value"),
         (#"{"rules":[\#(rule.replacing("\"number\":80", with: ""))]}"#, "port name or number is required"),
-        (#"{"rules":[\#(rule.replacing("\"number\":80", with: "\"number\":80,\"name\":\"http\""))]}"#, "cannot set both"),
+        (
+            #"{"rules":[\#(rule.replacing("\"number\":80", with: "\"number\":80,\"name\":\"http\""))]}"#,
+            "cannot set both"
+        ),
         (#"{"rules":[\#(rule.replacing("\"number\":80", with: "\"number\":70000"))]}"#, "port.number"),
         (#"{"rules":[\#(rule.replacing("\"web\"", with: "\"1web\""))]}"#, "service.name"),
         (#"{"rules":[\#(rule)],"tls":[{"hosts":["a..b"]}]}"#, "tls[0].hosts[0]"),
@@ -48,19 +53,61 @@ import Testing
     }
 
     @Test(arguments: [
-        ("/api/v1/namespaces/default/configmaps", #"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a"}}"#, APIError.Code.invalid),
-        ("/api/v1/namespaces/default/configmaps", #"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"A"}}"#, .invalid),
-        ("/api/v1/namespaces/default/configmaps", #"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"b"}}"#, .invalid),
-        ("/api/v1/namespaces/default/configmaps", #"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"a/b":"x"}}"#, .invalid),
-        ("/api/v1/namespaces/gone/configmaps", #"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}"#, .notFound),
+        (
+            "/api/v1/namespaces/default/configmaps", #"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a"}}"#,
+            APIError.Code.invalid
+        ),
+        (
+            "/api/v1/namespaces/default/configmaps", #"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"A"}}"#,
+            .invalid
+        ),
+        (
+            "/api/v1/namespaces/default/configmaps",
+            #"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"b"}}"#, .invalid
+        ),
+        (
+            "/api/v1/namespaces/default/configmaps",
+            #"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"a/b":"x"}}"#, .invalid
+        ),
+        (
+            "/api/v1/namespaces/gone/configmaps", #"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}"#,
+            .notFound
+        ),
         ("/api/v1/namespaces/default/configmaps", "{", .invalid),
-        ("/api/v1/namespaces/default/secrets", #"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a"},"data":{"a":"?"}}"#, .invalid),
-        ("/api/v1/namespaces/default/secrets", #"{"apiVersion":"v1","kind":"Secret","type":"kubernetes.io/tls","metadata":{"name":"a"},"data":{"tls.crt":""}}"#, .invalid),
-        ("/api/v1/namespaces/default/services", #"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"},"spec":{"ports":[{"port":1},{"port":2}]}}"#, .invalid),
-        ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", #"{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{"name":"a"},"addressType":"IPv4","endpoints":[{"addresses":["::1"]}]}"#, .invalid),
-        ("/apis/coordination.k8s.io/v1/namespaces/default/leases", #"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"a"},"spec":{"renewTime":"2026-01-01T00:00:00Z"}}"#, .invalid),
-        ("/apis/networking.k8s.io/v1/ingressclasses", #"{"apiVersion":"networking.k8s.io/v1","kind":"IngressClass","metadata":{"name":"a"},"spec":{"controller":"x"}}"#, .invalid),
-        ("/apis/events.k8s.io/v1/namespaces/default/events", #"{"apiVersion":"events.k8s.io/v1","kind":"Event","metadata":{"name":"a"},"eventTime":"2026-01-01T00:00:00.000001Z","reportingController":"a/b","reportingInstance":"c","action":"d","reason":"e","type":"Warning","regarding":{"namespace":"other"}}"#, .invalid),
+        (
+            "/api/v1/namespaces/default/secrets",
+            #"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a"},"data":{"a":"?"}}"#, .invalid
+        ),
+        (
+            "/api/v1/namespaces/default/secrets",
+            #"{"apiVersion":"v1","kind":"Secret","type":"kubernetes.io/tls","metadata":{"name":"a"},"data":{"tls.crt":""}}"#,
+            .invalid
+        ),
+        (
+            "/api/v1/namespaces/default/services",
+            #"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"},"spec":{"ports":[{"port":1},{"port":2}]}}"#,
+            .invalid
+        ),
+        (
+            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+            #"{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{"name":"a"},"addressType":"IPv4","endpoints":[{"addresses":["::1"]}]}"#,
+            .invalid
+        ),
+        (
+            "/apis/coordination.k8s.io/v1/namespaces/default/leases",
+            #"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"a"},"spec":{"renewTime":"2026-01-01T00:00:00Z"}}"#,
+            .invalid
+        ),
+        (
+            "/apis/networking.k8s.io/v1/ingressclasses",
+            #"{"apiVersion":"networking.k8s.io/v1","kind":"IngressClass","metadata":{"name":"a"},"spec":{"controller":"x"}}"#,
+            .invalid
+        ),
+        (
+            "/apis/events.k8s.io/v1/namespaces/default/events",
+            #"{"apiVersion":"events.k8s.io/v1","kind":"Event","metadata":{"name":"a"},"eventTime":"2026-01-01T00:00:00.000001Z","reportingController":"a/b","reportingInstance":"c","action":"d","reason":"e","type":"Warning","regarding":{"namespace":"other"}}"#,
+            .invalid
+        ),
         ("/apis/apps/v1/namespaces/default/deployments", "{}", .notFound),
     ])
     func otherBadObjects(path: String, body: String, code: APIError.Code) async throws {
@@ -130,7 +177,8 @@ import Testing
 
     @Test(arguments: [
         ("tier=front", ["a"]), ("tier==front", ["a"]), ("tier!=front", ["b", "c"]), ("tier", ["a", "b"]),
-        ("!tier", ["c"]), ("tier in (front, back)", ["a", "b"]), ("tier notin (front),tier", ["b"]), ("", ["a", "b", "c"]),
+        ("!tier", ["c"]), ("tier in (front, back)", ["a", "b"]), ("tier notin (front),tier", ["b"]),
+        ("", ["a", "b", "c"]),
     ])
     func labelSelectors(selector: String, names: [String]) async throws {
         try await withServer { server, client in
@@ -146,7 +194,8 @@ import Testing
 
     @Test func aFieldThatCannotBeSelectedIsRefused() async throws {
         try await withServer { _, client in
-            let error = await refusal(.get, ConfigMap.path(namespace: "default") + "?fieldSelector=data.a%3D1", "", client)
+            let error = await refusal(
+                .get, ConfigMap.path(namespace: "default") + "?fieldSelector=data.a%3D1", "", client)
             #expect(error?.code == .invalid)
         }
     }

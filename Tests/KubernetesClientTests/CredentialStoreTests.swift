@@ -6,7 +6,7 @@ import Testing
 
 @Suite(.timeLimit(.minutes(1))) struct CredentialStoreTests {
     @Test func aTokenIsReadAgainAsItRotates() async throws {
-        try await withFolder { folder in
+        try await inFolder { folder in
             let clock = ManualClock()
             try folder.write("token", "one\n")
             let access = ClusterAccess(server: "https://x", credential: .tokenFile(folder.path("token")))
@@ -29,7 +29,7 @@ import Testing
     }
 
     @Test func aTokenThatWouldSplitTheHeadIsRefused() async throws {
-        try await withFolder { folder in
+        try await inFolder { folder in
             try folder.write("token", "a\u{1}b")
             let access = ClusterAccess(server: "https://x", credential: .tokenFile(folder.path("token")))
             await #expect(throws: AccessError.self) {

@@ -118,7 +118,8 @@ import Testing
                     machines[index].requestFailed(now: now)
                 } else {
                     let written: LeaseSpec?
-                    switch machines[index].leaseRead(seen.0, now: now, wall: Timestamp(seconds: now.components.seconds)) {
+                    switch machines[index].leaseRead(seen.0, now: now, wall: Timestamp(seconds: now.components.seconds))
+                    {
                     case .wait: written = nil
                     case .create(let spec), .write(let spec): written = spec
                     }

@@ -1,6 +1,7 @@
 import KubernetesAPI
-@testable import KubernetesClient
 import Testing
+
+@testable import KubernetesClient
 
 @Suite struct EventLedgerTests {
     private func note(_ text: String, object: String = "web") -> EventNote {

@@ -17,7 +17,8 @@ import Testing
         try await withServer(clock: clock) { server, client in
             try server.apply(configMap("a"))
             let recorder = EventRecorder(
-                client: client, controller: "moongate.dev/ingress-controller", instance: "pod-1", clock: clock, log: quiet)
+                client: client, controller: "moongate.dev/ingress-controller", instance: "pod-1", clock: clock,
+                log: quiet)
             try await beside({ await recorder.run() }) { try await body(server, recorder, clock) }
         }
     }

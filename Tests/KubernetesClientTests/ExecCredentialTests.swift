@@ -17,7 +17,10 @@ import Testing
             #"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"clientCertificateData":"c","clientKeyData":"k","expirationTimestamp":"2026-01-01T00:00:00Z"}}"#,
             true
         ),
-        (#"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1beta1","status":{"token":"t"}}"#, false),
+        (
+            #"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1beta1","status":{"token":"t"}}"#,
+            false
+        ),
         (#"{"kind":"Secret","apiVersion":"client.authentication.k8s.io/v1","status":{"token":"t"}}"#, false),
         (#"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1"}"#, false),
         (#"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"token":""}}"#, false),
@@ -33,7 +36,7 @@ import Testing
     }
 
     @Test func runsAndIsToldOfTheCluster() async throws {
-        try await withFolder { folder in
+        try await inFolder { folder in
             try folder.write(
                 "plugin",
                 """

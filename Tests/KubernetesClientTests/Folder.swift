@@ -28,7 +28,7 @@ func withFolder(_ body: (TestFolder) throws -> Void) throws {
     try body(folder)
 }
 
-func withFolder(_ body: (TestFolder) async throws -> Void) async throws {
+func inFolder(_ body: (TestFolder) async throws -> Void) async throws {
     let folder = try makeFolder()
     do { try await body(folder) } catch {
         try? FileManager.default.removeItem(atPath: folder.root)

@@ -101,7 +101,9 @@ import Testing
             try Kubeconfig(text: "users:\n- name: a\n  user: {token: [s3cr3t]}\n", folder: "/")
         }
         #expect(error?.description.contains("s3cr3t") == false)
-        #expect("\(Credential.token("s3cr3t"))\(Credential.basic(user: "u", password: "s3cr3t"))".contains("s3cr3t") == false)
+        #expect(
+            "\(Credential.token("s3cr3t"))\(Credential.basic(user: "u", password: "s3cr3t"))".contains("s3cr3t")
+                == false)
         var dumped = ""
         dump(Credential.token("s3cr3t"), to: &dumped)
         #expect(!dumped.contains("s3cr3t"))

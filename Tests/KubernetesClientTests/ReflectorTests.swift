@@ -78,7 +78,9 @@ private struct Heard: Sendable {
     /// The history before a bookmark may be forgotten: nothing has to be listed again.
     @Test func aBookmarkMovesTheVersion() async throws {
         try await follow { server, heard, _ in
-            for _ in 0..<5 { try server.apply(IngressClass(metadata: ObjectMeta(name: "x"), spec: .init(controller: "a/b"))) }
+            for _ in 0..<5 {
+                try server.apply(IngressClass(metadata: ObjectMeta(name: "x"), spec: .init(controller: "a/b")))
+            }
             try server.delete(IngressClass.self, namespace: "", name: "x")
             server.compact()
             server.sendBookmarks()
@@ -208,7 +210,10 @@ private struct Heard: Sendable {
     @Test func anUnreadableObjectIsNamedAndTheRestGoesOn() async throws {
         try await follow { server, heard, _ in
             server.force(
-                ["apiVersion": "v1", "kind": "ConfigMap", "metadata": ["name": "c1", "namespace": "shop"], "data": ["a": 7]],
+                [
+                    "apiVersion": "v1", "kind": "ConfigMap", "metadata": ["name": "c1", "namespace": "shop"],
+                    "data": ["a": 7],
+                ],
                 plural: "configmaps")
             try server.apply(configMap("c2", ["a": "1"]))
             try await heard.wait { $0.held["c2"] == "1" }

@@ -13,7 +13,8 @@ import Testing
                 access
                     == ClusterAccess(
                         server: "https://10.0.0.1:443", namespace: "moongate",
-                        certificateAuthority: .file(folder.path("ca.crt")), credential: .tokenFile(folder.path("token"))))
+                        certificateAuthority: .file(folder.path("ca.crt")), credential: .tokenFile(folder.path("token"))
+                    ))
         }
     }
 
@@ -21,7 +22,8 @@ import Testing
         try withFolder { folder in
             try folder.write("token", "t")
             let access = try ClusterAccess.inCluster(
-                environment: ["KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"], folder: folder.root)
+                environment: ["KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"],
+                folder: folder.root)
             #expect(access.server == "https://[fd00::1]:443")
         }
     }

@@ -61,7 +61,8 @@ func configMap(_ name: String, namespace: String = "shop", _ data: [String: Stri
     ConfigMap(metadata: ObjectMeta(name: name, namespace: namespace), data: data)
 }
 
-func slice(_ name: String, service: String = "web", namespace: String = "shop", _ addresses: [String]) -> EndpointSlice {
+func slice(_ name: String, service: String = "web", namespace: String = "shop", _ addresses: [String]) -> EndpointSlice
+{
     var metadata = ObjectMeta(name: name, namespace: namespace)
     metadata.labels[EndpointSlice.serviceLabel] = service
     return EndpointSlice(
