@@ -83,11 +83,18 @@ extension Loop {
                 let d = f.downstream
                 let ending = f.ending
                 let isPersistent = f.isPersistent
+                let framing = f.responseFraming
                 finish(f)
                 guard let d else { continue }
                 switch ending {
                 case .complete: perform(d, .responseEnded(persistent: isPersistent))
-                case .broken: perform(d, .responseBroken)
+                case .broken:
+                    switch framing {
+                    // The framing itself says that something is missing (RFC 9112 §8): what has come is worth having.
+                    case .length, .chunked: perform(d, .responseEnded(persistent: false))
+                    // Only a reset tells a body that ends with its connection from one that was cut off.
+                    case .close, .none: perform(d, .responseBroken)
+                    }
                 case .none: break
                 }
             }
