@@ -32,11 +32,9 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
-        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
-        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
@@ -71,26 +69,6 @@ let package = Package(
         .target(name: "Manifests", dependencies: ["KubernetesAPI", "Model"], swiftSettings: rules),
         .target(name: "IngressTranslation", dependencies: ["KubernetesAPI", "Model"], swiftSettings: rules),
         .target(
-            name: "KubernetesClient",
-            dependencies: [
-                "KubernetesAPI",
-                .product(name: "AsyncHTTPClient", package: "async-http-client"),
-                .product(name: "Logging", package: "swift-log"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOFoundationCompat", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
-                .product(name: "NIOSSL", package: "swift-nio-ssl"),
-                .product(name: "Yams", package: "Yams"),
-            ],
-            swiftSettings: rules),
-        .target(
-            name: "Controller",
-            dependencies: [
-                "IngressTranslation", "KubernetesAPI", "KubernetesClient", "Model", "Telemetry",
-                .product(name: "Logging", package: "swift-log"),
-            ],
-            swiftSettings: rules),
-        .target(
             name: "Admin",
             dependencies: [
                 "Model", "Telemetry",
@@ -108,7 +86,7 @@ let package = Package(
         .executableTarget(
             name: "moongate",
             dependencies: [
-                "Admin", "Controller", "HTTPWire", "IngressTranslation", "KubernetesAPI", "KubernetesClient", "Manifests",
+                "Admin", "HTTPWire", "IngressTranslation", "KubernetesAPI", "Manifests",
                 "Middlewares", "Model", "Proxy", "Reactor", "Routing", "Scripting", "Telemetry", "Upstreams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Configuration", package: "swift-configuration"),
@@ -124,16 +102,6 @@ let package = Package(
         // Tests: one target a room.
         .target(name: "MoongateTesting", dependencies: ["Model"], swiftSettings: rules),
         // Apart from MoongateTesting because it stands on SwiftNIO, which no other room's tests should wait for.
-        .target(
-            name: "ClusterTesting",
-            dependencies: [
-                "KubernetesAPI", "KubernetesClient",
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-                .product(name: "NIOSSL", package: "swift-nio-ssl"),
-            ],
-            swiftSettings: rules),
         .testTarget(name: "HTTPWireTests", dependencies: ["HTTPWire", "Model"], swiftSettings: rules),
         .testTarget(name: "RoutingTests", dependencies: ["Model", "Routing"], swiftSettings: rules),
         .testTarget(name: "UpstreamsTests", dependencies: ["Model", "Upstreams"], swiftSettings: rules),
@@ -150,17 +118,6 @@ let package = Package(
             ],
             swiftSettings: rules),
         .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: rules),
-        .testTarget(
-            name: "KubernetesClientTests",
-            dependencies: ["ClusterTesting", "KubernetesAPI", "KubernetesClient", .product(name: "Logging", package: "swift-log")],
-            swiftSettings: rules),
-        .testTarget(
-            name: "ControllerTests",
-            dependencies: [
-                "ClusterTesting", "Controller", "IngressTranslation", "KubernetesAPI", "KubernetesClient", "Model",
-                .product(name: "Logging", package: "swift-log"),
-            ],
-            swiftSettings: rules),
         .testTarget(name: "ManifestsTests", dependencies: ["KubernetesAPI", "Manifests", "Model"], swiftSettings: rules),
         .testTarget(name: "IngressTranslationTests", dependencies: ["IngressTranslation", "KubernetesAPI", "Manifests", "Model", "MoongateTesting"], swiftSettings: rules),
         .testTarget(name: "ModelTests", dependencies: ["Model"], swiftSettings: rules),
