@@ -288,7 +288,7 @@ package struct HeadParser: Sendable {
                 let count = Int(nameCount)
                 head.fields.append(
                     FieldRecord(
-                        name: FieldName.lookup(bytes, at: mark, count: count),
+                        name: FieldName(bytes.extracting(mark..<mark + count)),
                         nameRange: ByteRange(offset: mark, count: count),
                         valueRange: ByteRange(offset: start, count: valueEnd - start),
                         flags: hasUnderscore ? .hasUnderscore : []))

@@ -57,8 +57,7 @@ extension Span where Element == UInt8 {
     public func equals(_ text: StaticString) -> Bool {
         guard count == text.utf8CodeUnitCount else { return false }
         // Proof: a StaticString's bytes live as long as the program, and `i` stays below their count.
-        let other = unsafe text.utf8Start
-        for i in 0..<count where unsafe self[i] != other[i] { return false }
+        for i in 0..<count where unsafe self[i] != text.utf8Start[i] { return false }
         return true
     }
 
@@ -67,10 +66,9 @@ extension Span where Element == UInt8 {
     public func equalsIgnoringCase(_ text: StaticString) -> Bool {
         guard count == text.utf8CodeUnitCount else { return false }
         // Proof: as in `equals`.
-        let other = unsafe text.utf8Start
         for i in 0..<count {
             let byte = self[i]
-            if unsafe (byte &- 65 < 26 ? byte | 0x20 : byte) != other[i] { return false }
+            if unsafe (byte &- 65 < 26 ? byte | 0x20 : byte) != text.utf8Start[i] { return false }
         }
         return true
     }

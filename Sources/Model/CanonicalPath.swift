@@ -19,9 +19,9 @@
 ///
 /// The result is a fixed point: normalising it again changes nothing, and none of its segments is `.` or `..` when
 /// decoded once.
-public enum CanonicalPath {
+package enum CanonicalPath {
     /// Why a path was refused.
-    public enum Refusal: UInt8, Error, Sendable, Hashable, CaseIterable {
+    package enum Refusal: UInt8, Error, Sendable, Hashable, CaseIterable {
         case notAbsolute
         case forbiddenByte
         case badEscape
@@ -47,11 +47,11 @@ public enum CanonicalPath {
     }
 
     /// What a route may allow on top.
-    public struct Options: OptionSet, Sendable, Hashable {
-        public let rawValue: UInt8
-        @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
+    package struct Options: OptionSet, Sendable, Hashable {
+        package let rawValue: UInt8
+        @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
         /// `%2F` and `%5C` stay as they are, as data; a dot segment between them is still refused.
-        @inlinable public static var encodedSlashes: Options { Options(rawValue: 1) }
+        @inlinable package static var encodedSlashes: Options { Options(rawValue: 1) }
     }
 
     /// Longest path that is looked at; the head parser's limit is lower.
@@ -65,7 +65,7 @@ public enum CanonicalPath {
     /// Whether `path` holds only what is canonical at sight: plain bytes, single slashes, no dot after a slash. Most
     /// paths do, and need no copy.
     @inlinable
-    public static func isPlain(_ path: Span<UInt8>) -> Bool {
+    package static func isPlain(_ path: Span<UInt8>) -> Bool {
         guard path.count > 0, path[0] == 0x2f else { return false }
         var previous: UInt8 = 0
         for i in 0..<path.count {
@@ -79,7 +79,7 @@ public enum CanonicalPath {
     /// Brings the path that lies in `arena` at `range` to its canonical spelling, and says where that lies: in the same
     /// place, or at the arena's end. On refusal the arena is as it was.
     @inlinable
-    public static func normalise(
+    package static func normalise(
         _ range: Range<Int>, in arena: inout [UInt8], allowing options: Options = []
     ) throws(Refusal) -> Range<Int> {
         if isPlain(arena.span.extracting(range)) { return range }

@@ -17,7 +17,8 @@ public enum FieldGrammar {
     /// RFC 9110 §5.5: visible bytes, obs-text, space and tab. Refuses every other control byte, so also CR, LF, NUL.
     @inlinable
     public static func isValue(_ bytes: Span<UInt8>) -> Bool {
-        bytes.firstControl(from: 0, to: bytes.count) == bytes.count
+        for i in 0..<bytes.count where isControl(bytes[i]) { return false }
+        return true
     }
 
     /// A byte that no field value may hold.
@@ -136,6 +137,61 @@ extension FieldName {
         case .xForwardedProto: "x-forwarded-proto"
         case .xRealIP: "x-real-ip"
         case .xRequestID: "x-request-id"
+        }
+    }
+
+    /// The known name that equals `name`, letters compared without case; `.other` if none does.
+    @inlinable
+    public init(_ name: Span<UInt8>) {
+        let count = name.count
+        guard count >= 2, count <= 20 else {
+            self = .other
+            return
+        }
+        // The length and the first letter leave at most three candidates (an OR with 0x20 lowers a letter).
+        let candidates: (FieldName, FieldName, FieldName)
+        switch (count, name[0] | 0x20) {
+        case (2, 0x74): candidates = (.te, .other, .other)
+        case (3, 0x76): candidates = (.via, .other, .other)
+        case (4, 0x68): candidates = (.host, .other, .other)
+        case (4, 0x64): candidates = (.date, .other, .other)
+        case (6, 0x61): candidates = (.accept, .other, .other)
+        case (6, 0x63): candidates = (.cookie, .other, .other)
+        case (6, 0x65): candidates = (.expect, .other, .other)
+        case (7, 0x74): candidates = (.trailer, .other, .other)
+        case (7, 0x75): candidates = (.upgrade, .other, .other)
+        case (9, 0x66): candidates = (.forwarded, .other, .other)
+        case (9, 0x78): candidates = (.xRealIP, .other, .other)
+        case (10, 0x63): candidates = (.connection, .other, .other)
+        case (10, 0x6b): candidates = (.keepAlive, .other, .other)
+        case (10, 0x73): candidates = (.setCookie, .other, .other)
+        case (12, 0x63): candidates = (.contentType, .other, .other)
+        case (12, 0x78): candidates = (.xRequestID, .other, .other)
+        case (13, 0x61): candidates = (.authorization, .other, .other)
+        case (14, 0x63): candidates = (.contentLength, .other, .other)
+        case (14, 0x68): candidates = (.http2Settings, .other, .other)
+        case (15, 0x78): candidates = (.xForwardedFor, .other, .other)
+        case (16, 0x70): candidates = (.proxyConnection, .other, .other)
+        case (16, 0x78): candidates = (.xForwardedHost, .xForwardedPort, .other)
+        case (17, 0x73): candidates = (.secWebSocketKey, .other, .other)
+        case (17, 0x74): candidates = (.transferEncoding, .other, .other)
+        case (17, 0x78): candidates = (.xForwardedProto, .other, .other)
+        case (18, 0x70): candidates = (.proxyAuthenticate, .other, .other)
+        case (18, 0x78): candidates = (.xForwardedPrefix, .other, .other)
+        case (19, 0x70): candidates = (.proxyAuthorization, .other, .other)
+        case (20, 0x73): candidates = (.secWebSocketAccept, .other, .other)
+        default:
+            self = .other
+            return
+        }
+        if name.equalsIgnoringCase(candidates.0.text) {
+            self = candidates.0
+        } else if candidates.1 != .other, name.equalsIgnoringCase(candidates.1.text) {
+            self = candidates.1
+        } else if candidates.2 != .other, name.equalsIgnoringCase(candidates.2.text) {
+            self = candidates.2
+        } else {
+            self = .other
         }
     }
 }
