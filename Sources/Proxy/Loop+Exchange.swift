@@ -91,7 +91,9 @@ extension Loop {
                 case .broken:
                     switch framing {
                     // The framing itself says that something is missing (RFC 9112 §8): what has come is worth having.
-                    case .length, .chunked: perform(d, .responseEnded(persistent: false))
+                    case .length, .chunked:
+                        perform(d, .responseEnded(persistent: false))
+                        flush(d)
                     // Only a reset tells a body that ends with its connection from one that was cut off.
                     case .close, .none: perform(d, .responseBroken)
                     }

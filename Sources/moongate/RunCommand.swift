@@ -93,6 +93,8 @@ struct Standalone {
             try await admin.value
             return
         }
+        // Before anybody is told that we listen: a signal that comes early must drain, not kill.
+        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
         try server.start()
         source.start()
         state.start()
@@ -117,7 +119,7 @@ struct Standalone {
                     log(scripts.log.drain(), logger)
                 }
             },
-            Task { await drainOnSignal(server, state, logger) },
+            Task { await drain(on: signals, server, state, logger) },
         ]
         await joined(server)
         for task in tasks { task.cancel() }
@@ -227,8 +229,10 @@ struct Standalone {
             ])
     }
 
-    private func drainOnSignal(_ server: ProxyServer, _ state: ServingState, _ logger: Logger) async {
-        for await signal in await UnixSignalsSequence(trapping: .sigterm, .sigint) {
+    private func drain(
+        on signals: UnixSignalsSequence, _ server: ProxyServer, _ state: ServingState, _ logger: Logger
+    ) async {
+        for await signal in signals {
             if state.beginDrain() {
                 logger.notice("draining", metadata: ["signal": "\(signal)", "timeout": "\(settings.drainTimeout) ms"])
                 server.drain(delay: UInt64(settings.drainDelay), timeout: UInt64(settings.drainTimeout))

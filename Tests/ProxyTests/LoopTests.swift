@@ -303,7 +303,10 @@ import Testing
         let scene = Scene()
         let client = scene.client()
         try scene.send(client, "GET /half/100/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n")
-        #expect(scene.network.wasAborted(client))
+        // What has come is passed on; that the rest is missing, the length says.
+        #expect(scene.network.available(client) > 0)
+        scene.advance(milliseconds: 6_000)
+        #expect(scene.network.isClosed(client))
         scene.checkQuiet()
     }
 
@@ -425,7 +428,8 @@ import Testing
         scene.network.send(upstream, Array("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".utf8))
         try scene.settle()
         scene.advance(milliseconds: 61_000)
-        #expect(scene.network.wasAborted(client))
+        scene.advance(milliseconds: 6_000)
+        #expect(scene.network.isClosed(client))
         scene.checkQuiet()
     }
 
