@@ -18,9 +18,10 @@ let rules: [SwiftSetting] = [
 /// The data plane's rooms. Overlapping accesses to a variable are refused at compile time where the compiler can see
 /// them, and checked at run time in debug and sanitizer builds, in which all tests run; the run-time half costs a
 /// release build two fifths of the instructions of a proxied request, and is left out there.
-let hot: [SwiftSetting] = rules + [
-    .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))
-]
+let hot: [SwiftSetting] =
+    rules + [
+        .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))
+    ]
 
 let package = Package(
     name: "moongate",
@@ -106,10 +107,16 @@ let package = Package(
         .testTarget(name: "RoutingTests", dependencies: ["Model", "Routing"], swiftSettings: rules),
         .testTarget(name: "UpstreamsTests", dependencies: ["Model", "Upstreams"], swiftSettings: rules),
         .testTarget(name: "ScriptingTests", dependencies: ["Model", "Scripting"], swiftSettings: rules),
-        .testTarget(name: "MiddlewaresTests", dependencies: ["HTTPWire", "Middlewares", "Model", "Scripting"], swiftSettings: rules),
+        .testTarget(
+            name: "MiddlewaresTests", dependencies: ["HTTPWire", "Middlewares", "Model", "Scripting"],
+            swiftSettings: rules),
         .testTarget(name: "TelemetryTests", dependencies: ["Model", "Telemetry"], swiftSettings: rules),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor"], swiftSettings: rules),
-        .testTarget(name: "ProxyTests", dependencies: ["HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "Telemetry", "Upstreams"], swiftSettings: rules),
+        .testTarget(
+            name: "ProxyTests",
+            dependencies: [
+                "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "Telemetry", "Upstreams",
+            ], swiftSettings: rules),
         .testTarget(
             name: "AdminTests",
             dependencies: [
@@ -118,13 +125,18 @@ let package = Package(
             ],
             swiftSettings: rules),
         .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: rules),
-        .testTarget(name: "ManifestsTests", dependencies: ["KubernetesAPI", "Manifests", "Model"], swiftSettings: rules),
-        .testTarget(name: "IngressTranslationTests", dependencies: ["IngressTranslation", "KubernetesAPI", "Manifests", "Model", "MoongateTesting"], swiftSettings: rules),
+        .testTarget(
+            name: "ManifestsTests", dependencies: ["KubernetesAPI", "Manifests", "Model"], swiftSettings: rules),
+        .testTarget(
+            name: "IngressTranslationTests",
+            dependencies: ["IngressTranslation", "KubernetesAPI", "Manifests", "Model", "MoongateTesting"],
+            swiftSettings: rules),
         .testTarget(name: "ModelTests", dependencies: ["Model"], swiftSettings: rules),
         .testTarget(
             name: "moongateTests",
             dependencies: [
-                "IngressTranslation", "Model", "moongate", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "IngressTranslation", "Model", "moongate",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Configuration", package: "swift-configuration"),
             ],
             swiftSettings: rules),

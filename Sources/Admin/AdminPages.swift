@@ -166,7 +166,9 @@ struct AdminPages: Sendable {
 
     /// A stranger's text inside a message: short, on one line.
     private static func shown(_ text: String) -> String {
-        String(String.UnicodeScalarView(text.unicodeScalars.prefix(60).map { $0.value < 32 || $0.value == 127 ? "?" : $0 }))
+        String(
+            String.UnicodeScalarView(text.unicodeScalars.prefix(60).map { $0.value < 32 || $0.value == 127 ? "?" : $0 })
+        )
     }
 
     private static func encode(_ value: some Encodable) -> String? {

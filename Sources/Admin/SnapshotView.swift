@@ -159,7 +159,8 @@ struct SnapshotView: Encodable {
         }
         hosts = snapshot.hosts.map { host in
             Host(
-                pattern: host.pattern.description, routes: host.routes.compactMap { item(snapshot.routes, $0).map(view) })
+                pattern: host.pattern.description,
+                routes: host.routes.compactMap { item(snapshot.routes, $0).map(view) })
         }
         upstreams = snapshot.upstreams.map { upstream in
             UpstreamView(

@@ -324,7 +324,8 @@ private struct Work {
             for item in unknown {
                 guard case .missing(let problem, let mend) = failure(of: item, for: name) else { continue }
                 report(
-                    .unknownScript, problem, at: place(of: item.annotation, field: item.field, line: item.line, in: name),
+                    .unknownScript, problem,
+                    at: place(of: item.annotation, field: item.field, line: item.line, in: name),
                     mend: untilThen(mend, "the scripts stay as they last were"))
             }
             newMemory.annotations[name] = texts

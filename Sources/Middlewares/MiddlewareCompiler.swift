@@ -165,7 +165,8 @@ package final class MiddlewareCompiler {
                     all.append(LoopScript(version, try version.makeMachine()))
                 } catch {
                     throw ScriptVersion.Refusal(
-                        cause: .failed(.initialise, error), mayHaveAccess: version.phases.contains(.access), version: id)
+                        cause: .failed(.initialise, error), mayHaveAccess: version.phases.contains(.access), version: id
+                    )
                 }
             }
             let built = Live(version: version, loops: all)
@@ -242,9 +243,11 @@ private struct BackendResolver {
         let near = EditDistance.nearest(to: name, among: own).map { "did you mean \"\($0)\"? " } ?? ""
         return Diagnostic(
             .error, "MG330", "unknown-script-backend",
-            problem: "script \(binding.reference) names the backend \"\(backend)\", and there is no Service port \(name)",
+            problem:
+                "script \(binding.reference) names the backend \"\(backend)\", and there is no Service port \(name)",
             place: binding.place,
-            mend: near + "name a Service of this namespace as NAME:PORT; until then the script fails where it chooses it")
+            mend: near
+                + "name a Service of this namespace as NAME:PORT; until then the script fails where it chooses it")
     }
 }
 
@@ -264,7 +267,8 @@ extension MiddlewareCompiler {
         return uses.map { use in
             Diagnostic(
                 .warning, "MG332", "script-function-unavailable",
-                problem: "script \(binding.reference) uses \(use.name) in line \(use.line), which this version of Moongate "
+                problem:
+                    "script \(binding.reference) uses \(use.name) in line \(use.line), which this version of Moongate "
                     + "does not offer yet",
                 place: binding.place,
                 mend: use.name == "body_filter"
@@ -302,7 +306,8 @@ extension MiddlewareCompiler {
         case .schema(let finding):
             return [
                 Diagnostic(
-                    .error, "MG334", "bad-script-schema", problem: "\(subject()): \(finding.problem)", place: binding.place,
+                    .error, "MG334", "bad-script-schema", problem: "\(subject()): \(finding.problem)",
+                    place: binding.place,
                     mend: "\(finding.mend); \(until)")
             ]
         case .arguments(let findings):

@@ -210,7 +210,8 @@ package final class MiddlewareSet: @unchecked Sendable {
         }
         guard let request = entry.request else {
             return failed(
-                ScriptFailure(kind: .memory, message: "not enough memory for another request"), step, phase, script, now, 0,
+                ScriptFailure(kind: .memory, message: "not enough memory for another request"), step, phase, script,
+                now, 0,
                 entry, exchange)
         }
         let watch = isHeard ? Picture(exchange) : nil
@@ -246,7 +247,8 @@ package final class MiddlewareSet: @unchecked Sendable {
     }
 
     private func failed(
-        _ failure: ScriptFailure, _ step: Step, _ phase: ScriptPhase, _ script: LoopScript, _ now: UInt64, _ spent: UInt64,
+        _ failure: ScriptFailure, _ step: Step, _ phase: ScriptPhase, _ script: LoopScript, _ now: UInt64,
+        _ spent: UInt64,
         _ entry: StepState, _ exchange: Exchange
     ) -> StepVerdict {
         script.failed(failure.kind, now: now, nanoseconds: spent)
@@ -276,7 +278,9 @@ package final class MiddlewareSet: @unchecked Sendable {
     // MARK: State
 
     private func state(of exchange: Exchange) -> RequestState {
-        if exchange.scriptState >= 0, Int(exchange.scriptState) < states.count { return states[Int(exchange.scriptState)] }
+        if exchange.scriptState >= 0, Int(exchange.scriptState) < states.count {
+            return states[Int(exchange.scriptState)]
+        }
         if let index = freeStates.popLast() {
             exchange.scriptState = index
             return states[Int(index)]
@@ -403,7 +407,11 @@ private struct Picture {
         var left = after
         var list: [String] = []
         for line in before {
-            if let index = left.firstIndex(of: line) { left.remove(at: index) } else { list.append("- \(side) \(line)") }
+            if let index = left.firstIndex(of: line) {
+                left.remove(at: index)
+            } else {
+                list.append("- \(side) \(line)")
+            }
         }
         return list + left.map { "+ \(side) \($0)" }
     }

@@ -37,7 +37,8 @@ package struct SpecResult: Sendable, Hashable {
         func line(_ name: String, _ failure: String?) {
             number += 1
             // A `#` would begin a directive.
-            let shown = name.split(separator: "\n").joined(separator: " ").split(separator: "#").joined(separator: "\\#")
+            let shown = name.split(separator: "\n").joined(separator: " ").split(separator: "#").joined(
+                separator: "\\#")
             text += "\(failure == nil ? "ok" : "not ok") \(number) - \(shown)\n"
             guard let failure else { return }
             text += "  ---\n  message: |\n"
@@ -384,7 +385,9 @@ private final class SpecSession: @unchecked Sendable {
             }
         }
         let exchange: Exchange
-        do throws(RequestSketch.Problem) { exchange = try sketch.makeExchange() } catch { return .failed(error.message) }
+        do throws(RequestSketch.Problem) { exchange = try sketch.makeExchange() } catch {
+            return .failed(error.message)
+        }
         exchange.route = 0
         exchange.upstream = 0
         var failures: [LuaValue] = []

@@ -306,7 +306,8 @@ package final class RouteTable: Sendable {
             if entry >> 32 == wanted >> 32 {
                 let record = Int(truncatingIfNeeded: entry & 0xffff_ffff)
                 let first = words[record]
-                if Int(truncatingIfNeeded: first >> 32) == length, path.equals(words, from: record &+ 2, count: length) {
+                if Int(truncatingIfNeeded: first >> 32) == length, path.equals(words, from: record &+ 2, count: length)
+                {
                     let second = words[record &+ 1]
                     return PathSlot(
                         atEnd: Int32(truncatingIfNeeded: second >> 32), atSlash: Int32(truncatingIfNeeded: second),

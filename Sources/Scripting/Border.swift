@@ -306,7 +306,7 @@ extension BorderRun {
             guard wallDeadline != 0 else { return false }
             let now = mg_clock_ns()
             out.append(wallDeadline > now ? Double(wallDeadline - now) / 1e9 : 0)
-        default: return false // MG_CLIENT_TLS: without TLS there is nothing to say
+        default: return false  // MG_CLIENT_TLS: without TLS there is nothing to say
         }
         return true
     }
@@ -396,7 +396,7 @@ extension BorderRun {
         case MG_RES_HEADERS: return exchange.response.giveField(name, nth, to: out)
         case MG_REQ_COOKIES: return exchange.request.giveCookie(name, nth, to: out)
         case MG_RES_COOKIES: return exchange.response.giveSetCookie(name, nth, to: out)
-        default: return exchange.request.giveQuery(name, nth, to: out) // MG_QUERY
+        default: return exchange.request.giveQuery(name, nth, to: out)  // MG_QUERY
         }
     }
 
@@ -407,7 +407,7 @@ extension BorderRun {
         case MG_RES_HEADERS: return exchange.response.giveField(at: position, to: out)
         case MG_REQ_COOKIES: return exchange.request.giveCookie(at: position, to: out)
         case MG_RES_COOKIES: return exchange.response.giveSetCookie(at: position, to: out)
-        default: return exchange.request.giveQuery(at: position, to: out) // MG_QUERY
+        default: return exchange.request.giveQuery(at: position, to: out)  // MG_QUERY
         }
     }
 
@@ -773,12 +773,15 @@ extension BorderRun {
         guard let exchange else { return "no request is running" }
         if key.isEmpty || key.count > 64 { return "a tag's name has 1 to 64 bytes" }
         if exchange.tags.count >= 64 { return "a request has at most 64 tags" }
-        if let problem = value.withBytes(at: 0, { text -> String? in
-            if text.count > 256 { return "a tag's value is longer than 256 bytes" }
-            undo.willTag(exchange)
-            exchange.tag(key, text)
-            return nil
-        }) {
+        if let problem = value.withBytes(
+            at: 0,
+            { text -> String? in
+                if text.count > 256 { return "a tag's value is longer than 256 bytes" }
+                undo.willTag(exchange)
+                exchange.tag(key, text)
+                return nil
+            })
+        {
             return problem
         }
         let text: String
@@ -800,7 +803,8 @@ extension BorderRun {
             guard let (type, id) = arguments.handle(at: 0), type == scene.backendClass else {
                 return "ctx.upstream:use takes a backend of ctx.config; declare it there with type = \"backend\""
             }
-            guard let place = Int(exactly: id), scene.backends.indices.contains(place), scene.backends[place] >= 0 else {
+            guard let place = Int(exactly: id), scene.backends.indices.contains(place), scene.backends[place] >= 0
+            else {
                 return "this backend is not known"
             }
             var isStrict = false
@@ -824,14 +828,14 @@ extension BorderRun {
             default: return "ctx.upstream:hash_key takes a string or an integer"
             }
             undo.willDecide(exchange)
-            exchange.hashKey = key == 0 ? 1 : key // 0 means none
+            exchange.hashKey = key == 0 ? 1 : key  // 0 means none
         case MG_UPSTREAM_TIMEOUT:
             guard let seconds = Self.seconds(arguments.value(at: 0)), seconds >= 0.001, seconds <= 86400 else {
                 return "ctx.upstream:timeout takes seconds, or a duration such as \"500ms\", up to a day"
             }
             undo.willDecide(exchange)
             exchange.responseTimeout = UInt32(seconds * 1000)
-        default: // MG_UPSTREAM_RETRIES
+        default:  // MG_UPSTREAM_RETRIES
             guard let count = arguments.integer(at: 0), (0...10).contains(count) else {
                 return "ctx.upstream:retries takes an integer from 0 to 10"
             }
@@ -852,7 +856,9 @@ extension BorderRun {
     }
 
     func sharedValue(_ key: Span<UInt8>, _ out: ValueWriter) -> Bool {
-        guard let shared = values, !shared.values.isEmpty, let value = shared.values[Self.array(key)] else { return false }
+        guard let shared = values, !shared.values.isEmpty, let value = shared.values[Self.array(key)] else {
+            return false
+        }
         out.append(value)
         return true
     }

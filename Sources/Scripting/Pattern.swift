@@ -170,7 +170,9 @@ package final class Pattern {
                 }
                 at += 1
             }
-            guard !name.isEmpty else { throw .invalid("a replacement has a $ without a group; write $$ for a dollar sign") }
+            guard !name.isEmpty else {
+                throw .invalid("a replacement has a $ without a group; write $$ for a dollar sign")
+            }
             let group = digits ? Int(shown) : names.first { $0.name == name }?.group
             guard let group, group <= groupCount else {
                 throw .invalid("the pattern has no group \"\(shown)\"")

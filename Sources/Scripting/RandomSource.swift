@@ -40,7 +40,9 @@ package struct RandomSource: RandomNumberGenerator {
         output.reserveCapacity(count + 7)
         while output.count < count {
             let word = next()
-            for shift: UInt64 in [0, 8, 16, 24, 32, 40, 48, 56] { output.append(UInt8(truncatingIfNeeded: word >> shift)) }
+            for shift: UInt64 in [0, 8, 16, 24, 32, 40, 48, 56] {
+                output.append(UInt8(truncatingIfNeeded: word >> shift))
+            }
         }
         output.removeLast(output.count - count)
         return output

@@ -130,7 +130,9 @@ package final class ScriptLibrary: @unchecked Sendable {
                 methods: [
                     HostFunction("contains") { [unowned self] in blocksContain(&$0) },
                     HostFunction("__tostring") { [unowned self] call in
-                        guard let list = call.handle(0).flatMap({ blocks[$0.id] }) else { return .failed("this is no cidr") }
+                        guard let list = call.handle(0).flatMap({ blocks[$0.id] }) else {
+                            return .failed("this is no cidr")
+                        }
                         call.push(list.map(\.description).joined(separator: ","))
                         return .done
                     },
@@ -143,7 +145,9 @@ package final class ScriptLibrary: @unchecked Sendable {
                 methods: [
                     HostFunction("inc", phases: counts) { [unowned self] call in
                         let by = call.isNil(1) ? 1 : call.number(1)
-                        guard let by, by >= 0, by.isFinite else { return .failed("a counter grows by a number that is not negative") }
+                        guard let by, by >= 0, by.isFinite else {
+                            return .failed("a counter grows by a number that is not negative")
+                        }
                         return cell(&call) { $0.add(by) }
                     }
                 ]),
@@ -151,7 +155,9 @@ package final class ScriptLibrary: @unchecked Sendable {
                 name: "gauge",
                 methods: [
                     HostFunction("set", phases: counts) { [unowned self] call in
-                        guard let value = call.number(1), value.isFinite else { return .failed("a gauge is set to a number") }
+                        guard let value = call.number(1), value.isFinite else {
+                            return .failed("a gauge is set to a number")
+                        }
                         return cell(&call) { $0.set(value) }
                     },
                     HostFunction("inc", phases: counts) { [unowned self] call in
@@ -169,7 +175,9 @@ package final class ScriptLibrary: @unchecked Sendable {
                 name: "histogram",
                 methods: [
                     HostFunction("observe", phases: counts) { [unowned self] call in
-                        guard let value = call.number(1), value.isFinite else { return .failed("a histogram observes a number") }
+                        guard let value = call.number(1), value.isFinite else {
+                            return .failed("a histogram observes a number")
+                        }
                         return cell(&call) { $0.observe(value) }
                     }
                 ]),
@@ -204,7 +212,9 @@ package final class ScriptLibrary: @unchecked Sendable {
         list += [
             // An integer: Lua's own 64 bits, so that `% n` works on it.
             HostFunction("hash.xxh64") { call in
-                guard let hash = call.withBytes(0, { XXH64.hash($0) }) else { return .failed("hash.xxh64 takes a string") }
+                guard let hash = call.withBytes(0, { XXH64.hash($0) }) else {
+                    return .failed("hash.xxh64 takes a string")
+                }
                 call.push(Int64(bitPattern: hash))
                 return .done
             },
@@ -281,7 +291,9 @@ package final class ScriptLibrary: @unchecked Sendable {
                 }
                 let time = Int64((seconds * 1000).rounded())
                 let layout = call.string(1) ?? "rfc3339"
-                guard call.isNil(1) || call.string(1) != nil else { return .failed("the layout of time.format is a string") }
+                guard call.isNil(1) || call.string(1) != nil else {
+                    return .failed("the layout of time.format is a string")
+                }
                 let text: String?
                 switch layout {
                 case "rfc3339": text = DateText.rfc3339(time)
@@ -292,7 +304,9 @@ package final class ScriptLibrary: @unchecked Sendable {
                 default: text = DateText.format(time, layout: layout)
                 }
                 guard let text else {
-                    return .failed("time.format takes \"rfc3339\", \"http\" or a layout of %Y %m %d %H %M %S %L %j %F %T %s, for years 0 to 9999")
+                    return .failed(
+                        "time.format takes \"rfc3339\", \"http\" or a layout of %Y %m %d %H %M %S %L %j %F %T %s, for years 0 to 9999"
+                    )
                 }
                 call.push(text)
                 return .done
@@ -355,11 +369,13 @@ package final class ScriptLibrary: @unchecked Sendable {
     ]
 
     private static func unavailable(_ digest: Digest, _ call: inout HostCall) -> HostStatus {
-        call.pushFailure(code: "unavailable", message: "the cryptographic policy of this machine forbids \(digest.rawValue)")
+        call.pushFailure(
+            code: "unavailable", message: "the cryptographic policy of this machine forbids \(digest.rawValue)")
         return .done
     }
 
-    private static func encoder(_ name: String, _ encode: @escaping @Sendable (Span<UInt8>) -> [UInt8]) -> HostFunction {
+    private static func encoder(_ name: String, _ encode: @escaping @Sendable (Span<UInt8>) -> [UInt8]) -> HostFunction
+    {
         HostFunction(name) { call in
             guard let text = call.withBytes(0, encode) else { return .failed("\(name) takes a string") }
             call.push(text.span)
@@ -367,7 +383,8 @@ package final class ScriptLibrary: @unchecked Sendable {
         }
     }
 
-    private static func decoder(_ name: String, _ decode: @escaping @Sendable (Span<UInt8>) -> [UInt8]?) -> HostFunction {
+    private static func decoder(_ name: String, _ decode: @escaping @Sendable (Span<UInt8>) -> [UInt8]?) -> HostFunction
+    {
         HostFunction(name) { call in
             guard let result = call.withBytes(0, decode) else { return .failed("\(name) takes a string") }
             guard let bytes = result else {
@@ -403,7 +420,8 @@ package final class ScriptLibrary: @unchecked Sendable {
     private func fail(_ failure: Pattern.Failure, _ call: inout HostCall) -> HostStatus {
         switch failure {
         case .budget: call.pushFailure(code: "budget", message: "the match took too long")
-        case .tooLarge: call.pushFailure(code: "too_large", message: "the result is longer than \(Pattern.resultBytes) bytes")
+        case .tooLarge:
+            call.pushFailure(code: "too_large", message: "the result is longer than \(Pattern.resultBytes) bytes")
         case .invalid(let message): call.pushFailure(code: "invalid", message: message)
         }
         return .done
@@ -429,7 +447,9 @@ package final class ScriptLibrary: @unchecked Sendable {
         guard let pattern = pattern(call) else { return .failed("this is no regex") }
         var start = 0
         if !call.isNil(2) {
-            guard let place = call.integer(2), place >= 1 else { return .failed("the start of regex:match is an integer from 1") }
+            guard let place = call.integer(2), place >= 1 else {
+                return .failed("the start of regex:match is an integer from 1")
+            }
             start = Int(clamping: place - 1)
         }
         let result = call.withBytes(1) { text -> Result<LuaValue, Pattern.Failure> in
@@ -573,7 +593,9 @@ package final class ScriptLibrary: @unchecked Sendable {
                 let hint = EditDistance.nearest(to: name, among: keys).map { "; did you mean \"\($0)\"?" } ?? ""
                 return .failed("moongate.split does not know \"\(name)\"\(hint)")
             }
-            if !isGood { return .failed("the \(call.value(at: place - 1).text ?? "") of moongate.split is of the wrong type") }
+            if !isGood {
+                return .failed("the \(call.value(at: place - 1).text ?? "") of moongate.split is of the wrong type")
+            }
         }
         guard !splitName.isEmpty else { return .failed("moongate.split needs a name") }
         guard hasUnit else { return .failed("moongate.split needs a unit") }
@@ -718,9 +740,12 @@ package final class ScriptLibrary: @unchecked Sendable {
         case .nil: break
         case .map(let entries):
             for entry in entries {
-                guard let name = entry.key.text else { return .failed("the labels of a metric are a table of names and values") }
+                guard let name = entry.key.text else {
+                    return .failed("the labels of a metric are a table of names and values")
+                }
                 switch entry.value {
-                case .bytes, .integer, .number, .bool: labels.append(ScriptMetrics.Label(name, Self.shown(entry.value, 128)))
+                case .bytes, .integer, .number, .bool:
+                    labels.append(ScriptMetrics.Label(name, Self.shown(entry.value, 128)))
                 default: return .failed("the label \(name) is neither a string, a number nor a boolean")
                 }
             }

@@ -117,7 +117,8 @@ package final class ScriptMetrics: Sendable {
                 state.families[name] = Family(kind: kind)
             }
             guard let family = state.families[name], family.kind == kind else {
-                return .failure(Refusal(message: "\"\(name)\" is a \(state.families[name]?.kind.rawValue ?? "") already"))
+                return .failure(
+                    Refusal(message: "\"\(name)\" is a \(state.families[name]?.kind.rawValue ?? "") already"))
             }
             if let cell = family.cells[key] { return .success((cell, false)) }
             let sets = family.sets[script, default: 0]

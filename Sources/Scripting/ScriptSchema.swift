@@ -78,7 +78,8 @@ package struct ScriptSchema: Sendable, Hashable {
     }
 
     static let typeNames = [
-        "string", "number", "integer", "boolean", "percent", "duration", "bytes", "regex", "cidr", "range", "enum", "list",
+        "string", "number", "integer", "boolean", "percent", "duration", "bytes", "regex", "cidr", "range", "enum",
+        "list",
         "map", "backend", "secret", "jwks",
     ]
     static let fieldKeys = ["type", "required", "default", "min", "max", "doc", "of", "values"]
@@ -180,7 +181,9 @@ extension ScriptSchema {
         case .nil: self.init()
         case .map(let entries): try self.init(fields: Self.fields(entries, path: "config"))
         default:
-            throw ScriptFinding("config is not a table of fields", path: "config", mend: "write config = { name = { type = \"string\" } }")
+            throw ScriptFinding(
+                "config is not a table of fields", path: "config",
+                mend: "write config = { name = { type = \"string\" } }")
         }
     }
 
@@ -188,7 +191,9 @@ extension ScriptSchema {
         var fields: [Field] = []
         for entry in entries {
             guard let name = entry.key.text else {
-                throw ScriptFinding("a field of \(path) has no name", path: path, mend: "write \(path) = { name = { type = \"string\" } }")
+                throw ScriptFinding(
+                    "a field of \(path) has no name", path: path,
+                    mend: "write \(path) = { name = { type = \"string\" } }")
             }
             fields.append(try field(name, entry.value, path: "\(path).\(name)"))
         }
@@ -214,7 +219,8 @@ extension ScriptSchema {
             guard let bound = value[key] else { continue }
             guard let number = quantity(bound, field.shape) else {
                 throw ScriptFinding(
-                    "\(path).\(key) is no \(field.shape.name)", path: path, mend: "write a value of the field's own type")
+                    "\(path).\(key) is no \(field.shape.name)", path: path,
+                    mend: "write a value of the field's own type")
             }
             field[keyPath: target] = number
         }
@@ -244,7 +250,8 @@ extension ScriptSchema {
         }
         if let fallback = value["default"] {
             guard let converted = ConfigValue(fallback) else {
-                throw ScriptFinding("\(path).default is a function or an object", path: path, mend: "write a plain value")
+                throw ScriptFinding(
+                    "\(path).default is a function or an object", path: path, mend: "write a plain value")
             }
             field.fallback = converted
             var config = ScriptConfig()
@@ -252,7 +259,8 @@ extension ScriptSchema {
                 _ = try field.judge(converted, path: "\(path).default", into: &config)
             } catch {
                 guard let first = error.findings.first else { return field }
-                throw ScriptFinding("the default of \(path) does not fit: \(first.problem)", path: path, mend: first.mend)
+                throw ScriptFinding(
+                    "the default of \(path) does not fit: \(first.problem)", path: path, mend: first.mend)
             }
         }
         return field
@@ -287,7 +295,8 @@ extension ScriptSchema {
                     element = Field("", .record(try fields(entries, path: "\(path).of")))
                 }
             default:
-                throw ScriptFinding("\(path).of is neither a type nor a table", path: path, mend: "write of = \"string\"")
+                throw ScriptFinding(
+                    "\(path).of is neither a type nor a table", path: path, mend: "write of = \"string\"")
             }
             return type == "list" ? .list(element) : .map(element)
         default:
@@ -418,10 +427,12 @@ extension ScriptSchema {
         for entry in given {
             if !seen.insert(entry.key).inserted {
                 findings.append(
-                    ScriptFinding("\(path).\(entry.key) stands twice", path: "\(path).\(entry.key)", mend: "keep one of them"))
+                    ScriptFinding(
+                        "\(path).\(entry.key) stands twice", path: "\(path).\(entry.key)", mend: "keep one of them"))
             }
             guard !names.contains(entry.key) else { continue }
-            let list = names.isEmpty ? "this script takes no arguments" : "the arguments are \(names.joined(separator: ", "))"
+            let list =
+                names.isEmpty ? "this script takes no arguments" : "the arguments are \(names.joined(separator: ", "))"
             findings.append(
                 ScriptFinding(
                     "\(path).\(entry.key) is unknown to the script", path: "\(path).\(entry.key)",
@@ -475,7 +486,9 @@ extension ScriptSchema.Field {
         }
     }
 
-    func judge(_ value: ConfigValue, path: String, into config: inout ScriptConfig) throws(Judgement) -> ScriptConfig.Value {
+    func judge(_ value: ConfigValue, path: String, into config: inout ScriptConfig) throws(Judgement)
+        -> ScriptConfig.Value
+    {
         switch shape {
         case .string:
             guard case .string(let text) = value else { throw refuse(value, path, "a string", "put it in quotes") }
@@ -519,12 +532,15 @@ extension ScriptSchema.Field {
                 throw refuse(value, path, "a duration", "write digits and a unit: 150ms, 5s, 2m, 1h or 30d")
             }
             try bounds(Double(milliseconds) / 1000, path, "seconds")
-            return milliseconds % 1000 == 0 ? .integer(Int64(milliseconds / 1000)) : .number(Double(milliseconds) / 1000)
+            return milliseconds % 1000 == 0
+                ? .integer(Int64(milliseconds / 1000)) : .number(Double(milliseconds) / 1000)
         case .bytes:
             var count: Int?
             if case .string(let text) = value { count = Quantity.bytes(text) }
             if case .integer(let number) = value, number >= 0 { count = Int(number) }
-            guard let count else { throw refuse(value, path, "a size", "write digits and a unit if any: 64KiB, 10MiB, 1m") }
+            guard let count else {
+                throw refuse(value, path, "a size", "write digits and a unit if any: 64KiB, 10MiB, 1m")
+            }
             try bounds(Double(count), path, "bytes")
             return .integer(Int64(count))
         case .regex:
@@ -534,7 +550,8 @@ extension ScriptSchema.Field {
             } catch {
                 throw Judgement(findings: [
                     ScriptFinding(
-                        "\(path) is no pattern: \(error.message) at offset \(error.offset) of \(value.shown)", path: path,
+                        "\(path) is no pattern: \(error.message) at offset \(error.offset) of \(value.shown)",
+                        path: path,
                         mend: "write a regular expression in PCRE2 syntax")
                 ])
             }
@@ -575,7 +592,9 @@ extension ScriptSchema.Field {
             return .list(list)
         case .map(let element):
             var given: [ConfigValue.Entry] = []
-            if case .map(let entries) = value { given = entries } else if value != .list([]) {
+            if case .map(let entries) = value {
+                given = entries
+            } else if value != .list([]) {
                 throw refuse(value, path, "a map", "write { key: value }")
             }
             try bounds(Double(given.count), path, "entries long")

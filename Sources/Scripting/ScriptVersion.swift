@@ -129,7 +129,8 @@ package final class ScriptVersion: Sendable {
         func refuse(_ cause: Refusal.Cause, _ phases: PhaseSet?) -> Refusal {
             Refusal(
                 cause: cause,
-                mayHaveAccess: phases.map { $0.contains(.access) } ?? ScriptScan(source.main).mentionsAccess, version: id)
+                mayHaveAccess: phases.map { $0.contains(.access) } ?? ScriptScan(source.main).mentionsAccess,
+                version: id)
         }
         let machine: Machine
         do throws(ScriptFailure) {

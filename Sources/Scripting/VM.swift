@@ -246,7 +246,8 @@ package final class ScriptVM {
         // Proof: `run` is held by this frame, and by `waiting` while the phase is suspended; so are the three that it
         // borrows: by the caller, then by `hold`.
         let outcome = unsafe mg_run(
-            vm, request.number, mg_phase(UInt32(phase.rawValue)), Unmanaged.passUnretained(run).toOpaque(), wallDeadline)
+            vm, request.number, mg_phase(UInt32(phase.rawValue)), Unmanaged.passUnretained(run).toOpaque(), wallDeadline
+        )
         if outcome == MG_NEXT {
             run.end(keep: true)
             return .next
@@ -359,7 +360,8 @@ package final class ScriptVM {
         unsafe withUnsafeBytes(of: error.frames) { bytes in
             let frames = unsafe bytes.bindMemory(to: mg_frame.self)
             return unsafe frames.prefix(Int(error.frame_count)).map { frame in
-                ScriptFailure.Call(file: text(of: frame.file), line: Int(frame.line), function: text(of: frame.function))
+                ScriptFailure.Call(
+                    file: text(of: frame.file), line: Int(frame.line), function: text(of: frame.function))
             }
         }
     }

@@ -52,7 +52,9 @@ struct CustomMetrics: Sendable {
     mutating func record(
         _ kind: CustomMetricKind, name: String, labels: [(name: String, value: String)], value: Double, script: String
     ) -> Answer {
-        guard Self.isName(name), !Self.isReserved(name), labels.count <= Self.mostLabels, value.isFinite else { return .refused }
+        guard Self.isName(name), !Self.isReserved(name), labels.count <= Self.mostLabels, value.isFinite else {
+            return .refused
+        }
         guard labels.allSatisfy({ Self.isName($0.name) && $0.name != "script" && $0.name != "le" }) else {
             return .refused
         }

@@ -214,7 +214,8 @@ package final class LoopMetrics {
     /// A request is over, however it ended.
     package func finished(_ exchange: Exchange, labels: TelemetryLabels) {
         let status = StatusClass.index(exchange.response.status)
-        let counter = RouteLayout.requests + MethodClass(exchange.request.method).rawValue * RouteLayout.statuses + status
+        let counter =
+            RouteLayout.requests + MethodClass(exchange.request.method).rawValue * RouteLayout.statuses + status
         let duration = exchange.finished > exchange.started ? exchange.finished - exchange.started : 0
         let bucket = RouteLayout.duration + requestBuckets.index(of: duration)
         let sum = RouteLayout.duration + requestBuckets.words - 1

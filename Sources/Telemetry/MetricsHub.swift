@@ -190,7 +190,8 @@ package final class MetricsHub: Sendable {
                 }
             }
         }
-        Self.histogram("moongate_request_duration_seconds", "From the head's first byte to the last byte sent.", rows,
+        Self.histogram(
+            "moongate_request_duration_seconds", "From the head's first byte to the last byte sent.", rows,
             at: RouteLayout.duration, .requests, &page)
         page.family("moongate_request_bytes_total", "counter", "Bytes received from clients, heads included.")
         for row in rows { page.sample(row.words[RouteLayout.bytesIn], labels: row.labels) }
@@ -202,7 +203,9 @@ package final class MetricsHub: Sendable {
         var sums: [SeriesID: [UInt64]] = [:]
         for report in reports { report.upstreams.add(to: &sums) }
         let rows = registry.families.withLock { families in
-            Self.rows(sums, families.upstreams) { "upstream=\"\(PrometheusText.escape($0))\"" } other: {
+            Self.rows(sums, families.upstreams) {
+                "upstream=\"\(PrometheusText.escape($0))\""
+            } other: {
                 "upstream=\"\""
             }
         }
@@ -212,11 +215,13 @@ package final class MetricsHub: Sendable {
         }
         page.family("moongate_upstream_responses_total", "counter", "Responses of upstreams by class of status.")
         for row in rows {
-            for (status, label) in StatusClass.labels.enumerated() where row.words[UpstreamLayout.answers + status] > 0 {
+            for (status, label) in StatusClass.labels.enumerated() where row.words[UpstreamLayout.answers + status] > 0
+            {
                 page.sample(row.words[UpstreamLayout.answers + status], labels: "\(row.labels),status=\"\(label)\"")
             }
         }
-        Self.histogram("moongate_upstream_duration_seconds", "From the choice of an endpoint to its response's head.",
+        Self.histogram(
+            "moongate_upstream_duration_seconds", "From the choice of an endpoint to its response's head.",
             rows, at: UpstreamLayout.duration, .requests, &page)
     }
 
@@ -224,7 +229,11 @@ package final class MetricsHub: Sendable {
         var sums: [SeriesID: [UInt64]] = [:]
         for report in reports { report.scripts.add(to: &sums) }
         let rows = registry.families.withLock { families in
-            Self.rows(sums, families.scripts) { "script=\"\(PrometheusText.escape($0))\"" } other: { "script=\"\"" }
+            Self.rows(sums, families.scripts) {
+                "script=\"\(PrometheusText.escape($0))\""
+            } other: {
+                "script=\"\""
+            }
         }
         page.family("moongate_script_runs_total", "counter", "Requests that a script saw, by what it made of them.")
         for row in rows {
@@ -236,14 +245,16 @@ package final class MetricsHub: Sendable {
         for row in rows {
             for error in ScriptErrorClass.allCases {
                 page.sample(
-                    row.words[ScriptLayout.errors + Int(error.rawValue)], labels: "\(row.labels),class=\"\(error.label)\"")
+                    row.words[ScriptLayout.errors + Int(error.rawValue)],
+                    labels: "\(row.labels),class=\"\(error.label)\"")
             }
         }
         page.family("moongate_script_breaker_open", "gauge", "Loops in which the breaker of the script is open.")
         for row in rows { page.sample(row.words[ScriptLayout.breakerOpen], labels: row.labels) }
         page.family("moongate_script_breaker_skips_total", "counter", "Runs that an open breaker prevented.")
         for row in rows { page.sample(row.words[ScriptLayout.breakerSkips], labels: row.labels) }
-        Self.histogram("moongate_script_cpu_seconds", "CPU time of a script in one request.", rows,
+        Self.histogram(
+            "moongate_script_cpu_seconds", "CPU time of a script in one request.", rows,
             at: ScriptLayout.cpu, .scripts, &page)
     }
 
@@ -259,7 +270,8 @@ package final class MetricsHub: Sendable {
             page.family("moongate_script_\(name)", kind.label, "Named by a script.")
             for member in members where member.metric.kind == kind {
                 for (set, series) in member.metric.series.sorted(by: { $0.key < $1.key }) {
-                    let labels = "script=\"\(PrometheusText.escape(member.key.script))\"" + (set.isEmpty ? "" : ",\(set)")
+                    let labels =
+                        "script=\"\(PrometheusText.escape(member.key.script))\"" + (set.isEmpty ? "" : ",\(set)")
                     if kind == .histogram {
                         page.histogram(
                             bounds: CustomMetrics.bounds, counts: series.buckets, sum: series.value, labels: labels)

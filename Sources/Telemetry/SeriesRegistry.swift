@@ -127,7 +127,9 @@ package final class SeriesRegistry: Sendable {
 
 extension SeriesRegistry.Families {
     func isAlive(_ ids: [SeriesID]) -> Bool {
-        ids.allSatisfy { routes.entries[Int($0.slot)].life == $0.life && ($0.slot == 0 || routes.entries[Int($0.slot)].key != nil) }
+        ids.allSatisfy {
+            routes.entries[Int($0.slot)].life == $0.life && ($0.slot == 0 || routes.entries[Int($0.slot)].key != nil)
+        }
     }
 
     mutating func touchRoutes(_ ids: [SeriesID], now: Int64) {

@@ -9,7 +9,9 @@ struct DemoCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "demo", abstract: "Serve the quickstart with two upstreams of its own, and print what to try.")
 
-    @Option(help: ArgumentHelp("The folder to serve (default: examples/quickstart, or the copy in the program).", valueName: "dir"))
+    @Option(
+        help: ArgumentHelp(
+            "The folder to serve (default: examples/quickstart, or the copy in the program).", valueName: "dir"))
     var manifests: String?
     @Option(help: ArgumentHelp("Where the proxy listens.", valueName: "addr:port"))
     var http = "127.0.0.1:8080"
@@ -22,7 +24,9 @@ struct DemoCommand: AsyncParsableCommand {
     func run() async throws {
         let folder = try folder()
         defer { if folder.isTemporary { try? FileManager.default.removeItem(atPath: folder.path) } }
-        let flags = try RunFlags.parse(["--http", http, "--admin", admin, "--access-log", "text", "--drain-timeout", "5s"])
+        let flags = try RunFlags.parse([
+            "--http", http, "--admin", admin, "--access-log", "text", "--drain-timeout", "5s",
+        ])
         let settings = try await Settings.resolve(flags)
 
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -31,7 +35,9 @@ struct DemoCommand: AsyncParsableCommand {
                 group.addTask {
                     let address = SocketAddress(ip: IPAddress(v4: 0x7f00_0001), port: upstream.port)
                     do {
-                        try await EchoServer(name: upstream.name).run(on: address, endsOnSignal: false) { _ in signal.yield() }
+                        try await EchoServer(name: upstream.name).run(on: address, endsOnSignal: false) { _ in
+                            signal.yield()
+                        }
                     } catch {
                         signal.finish()
                         throw ValidationError("the upstream \(upstream.name) can't listen on \(address): \(error)")
@@ -64,7 +70,8 @@ struct DemoCommand: AsyncParsableCommand {
         if let manifests { return (manifests, false) }
         let checkout = "examples/quickstart"
         if FileManager.default.fileExists(atPath: checkout + "/ingress.yaml") { return (checkout, false) }
-        let copy = FileManager.default.temporaryDirectory.appending(path: "moongate-demo-\(ProcessInfo.processInfo.processIdentifier)")
+        let copy = FileManager.default.temporaryDirectory.appending(
+            path: "moongate-demo-\(ProcessInfo.processInfo.processIdentifier)")
         try FileManager.default.createDirectory(at: copy, withIntermediateDirectories: true)
         try Quickstart.ingress.write(to: copy.appending(path: "ingress.yaml"), atomically: true, encoding: .utf8)
         try Quickstart.services.write(to: copy.appending(path: "services.yaml"), atomically: true, encoding: .utf8)
@@ -76,7 +83,10 @@ struct DemoCommand: AsyncParsableCommand {
         ("curl -H 'Host: shop.test' http://HTTP/", "a plain request: v1 answers"),
         ("curl -H 'Host: shop.test' -H 'X-Canary: always' http://HTTP/", "header canary: v2 answers"),
         ("curl -H 'Host: shop.test' --cookie canary=always http://HTTP/cart", "cookie canary: v2 answers"),
-        ("curl -i -H 'Host: shop.test' --cookie uid=bob http://HTTP/checkout", "sticky A/B split: bob always gets \"new\", from v2"),
+        (
+            "curl -i -H 'Host: shop.test' --cookie uid=bob http://HTTP/checkout",
+            "sticky A/B split: bob always gets \"new\", from v2"
+        ),
         ("curl -i -H 'Host: shop.test' --cookie uid=ada http://HTTP/checkout", "and ada always \"old\", from v1"),
         ("curl -H 'Host: shop.test' http://HTTP/v2/orders/7", "rewrite: the upstream gets /orders/7?version=2"),
         ("curl -i -H 'Host: shop.test' 'http://HTTP/old?a=1'", "redirect: 308 to /new?a=1"),

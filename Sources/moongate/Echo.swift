@@ -7,6 +7,7 @@ import HTTPTypes
 import Hummingbird
 import Logging
 import Model
+
 import struct NIOCore.ByteBuffer
 
 struct EchoCommand: AsyncParsableCommand {
@@ -23,7 +24,8 @@ struct EchoCommand: AsyncParsableCommand {
             throw ValidationError("--listen \"\(listen)\" is not an address and a port, such as 127.0.0.1:9001")
         }
         try await EchoServer(name: name).run(on: address) { port in
-            StandardOutput.line(#"{"event":"listening","name":\#(StandardOutput.quoted(name)),"echo":"\#(address.ip):\#(port)"}"#)
+            StandardOutput.line(
+                #"{"event":"listening","name":\#(StandardOutput.quoted(name)),"echo":"\#(address.ip):\#(port)"}"#)
         }
     }
 }
@@ -51,7 +53,8 @@ struct EchoServer: Sendable {
         var logger = Logger(label: "moongate.echo")
         logger.logLevel = .critical
         let application = Application(
-            responder: CallbackResponder { request, _ in try await answer(request) } as CallbackResponder<BasicRequestContext>,
+            responder: CallbackResponder { request, _ in try await answer(request) }
+                as CallbackResponder<BasicRequestContext>,
             configuration: .init(
                 address: .hostname(address.ip.description, port: Int(address.port)), serverName: "moongate-echo"),
             onServerRunning: { channel in onBound(channel.localAddress?.port ?? Int(address.port)) },
@@ -72,7 +75,9 @@ struct EchoServer: Sendable {
                 collected.writeImmutableBuffer(part)
             }
         }
-        let text = count == collected.readableBytes && count > 0 ? String(validating: collected.readableBytesView, as: UTF8.self) : nil
+        let text =
+            count == collected.readableBytes && count > 0
+            ? String(validating: collected.readableBytesView, as: UTF8.self) : nil
         var headers = request.headers.map { [$0.name.rawName, $0.value] }
         if let host = request.head.authority { headers.insert(["Host", host], at: 0) }
         let encoder = JSONEncoder()

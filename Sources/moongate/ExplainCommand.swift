@@ -16,7 +16,8 @@ struct ExplainCommand: AsyncParsableCommand {
             moongate explain --admin http://127.0.0.1:9901 'GET https://shop.test/cart' [-H 'name: value']
             """)
 
-    @Argument(help: ArgumentHelp("A folder of manifests (not with --admin), then the request.", valueName: "dir> <request"))
+    @Argument(
+        help: ArgumentHelp("A folder of manifests (not with --admin), then the request.", valueName: "dir> <request"))
     var arguments: [String]
     @Option(name: .customShort("H"), help: ArgumentHelp("A header; repeat for several.", valueName: "name: value"))
     var header: [String] = []
@@ -140,7 +141,8 @@ extension RequestExplanation {
             lines += step.details.map { String(repeating: " ", count: 12) + $0 }
         }
         if !tags.isEmpty {
-            lines.append("tags      " + tags.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " "))
+            lines.append(
+                "tags      " + tags.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " "))
         }
         if let upstream, status == nil {
             lines.append("→         \(upstream)\(target.map { " gets \($0)" } ?? "")")

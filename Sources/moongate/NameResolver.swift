@@ -40,11 +40,14 @@ actor NameResolver {
     func resolve(_ snapshot: Snapshot) async -> (addresses: [String: [IPAddress]], diagnostics: [Diagnostic]) {
         var users: [String: [Upstream]] = [:]
         for upstream in snapshot.upstreams {
-            for case .name(let name) in upstream.endpoints.lazy.map(\.host) { users[name, default: []].append(upstream) }
+            for case .name(let name) in upstream.endpoints.lazy.map(\.host) {
+                users[name, default: []].append(upstream)
+            }
         }
         known = known.filter { users[$0.key] != nil }
         failed = failed.filter { users[$0] != nil }
-        await waitBriefly(for: Set(users.keys.filter { known[$0] == nil && !failed.contains($0) && !pending.contains($0) }))
+        await waitBriefly(
+            for: Set(users.keys.filter { known[$0] == nil && !failed.contains($0) && !pending.contains($0) }))
 
         let diagnostics = users.keys.sorted().filter { known[$0] == nil }.flatMap { name in
             (users[name] ?? []).map { upstream in
@@ -95,7 +98,10 @@ actor NameResolver {
             for name in names {
                 group.addTask {
                     await withCheckedContinuation { continuation in
-                        queue.async { continuation.resume(returning: (name, lookUp(name).sorted { $0.description < $1.description })) }
+                        queue.async {
+                            continuation.resume(
+                                returning: (name, lookUp(name).sorted { $0.description < $1.description }))
+                        }
                     }
                 }
             }

@@ -38,7 +38,8 @@ actor Pipeline {
 
     /// Prepares these objects.
     /// - Returns: the diagnostics, always; the configuration only if something else is to be served than before.
-    func prepare(_ contents: FolderContents) async -> (configuration: PreparedConfiguration?, diagnostics: [Diagnostic]) {
+    func prepare(_ contents: FolderContents) async -> (configuration: PreparedConfiguration?, diagnostics: [Diagnostic])
+    {
         let translation = Translator.translate(contents.objects, options: options, memory: &memory)
         let names = await resolver.resolve(translation.snapshot)
         var diagnostics = contents.diagnostics + translation.diagnostics + names.diagnostics

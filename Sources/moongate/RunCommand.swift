@@ -25,7 +25,8 @@ struct RunCommand: AsyncParsableCommand {
         let settings = try await Settings.resolve(flags)
         guard let directory = settings.manifests else {
             throw SettingsError(
-                problem: "there is nothing to serve", key: "manifests", mend: "name a folder: --manifests examples/quickstart")
+                problem: "there is nothing to serve", key: "manifests",
+                mend: "name a folder: --manifests examples/quickstart")
         }
         try await Standalone(settings: settings, directory: directory).run()
     }

@@ -57,9 +57,12 @@ struct RunFlags: ParsableArguments {
     var drainTimeout: String?
     @Option(help: ArgumentHelp("How long to accept on after readiness went off (default 0s).", valueName: "duration"))
     var drainDelay: String?
-    @Option(help: ArgumentHelp("trace, debug, info, notice, warning, error or critical (default info).", valueName: "level"))
+    @Option(
+        help: ArgumentHelp("trace, debug, info, notice, warning, error or critical (default info).", valueName: "level")
+    )
     var logLevel: String?
-    @Option(help: ArgumentHelp("Format of the access log on standard output (default json).", valueName: "json|text|off"))
+    @Option(
+        help: ArgumentHelp("Format of the access log on standard output (default json).", valueName: "json|text|off"))
     var accessLog: String?
     @Flag(inversion: .prefixedNo, help: "Send Forwarded (RFC 7239) to upstreams as well.")
     var forwarded: Bool?
@@ -267,7 +270,8 @@ struct SettingsReader {
         switch text.lowercased() {
         case "true", "yes", "on", "1": return true
         case "false", "no", "off", "0": return false
-        case _: throw SettingsError(problem: "\"\(text)\" is neither true nor false", key: key, mend: "write true or false")
+        case _:
+            throw SettingsError(problem: "\"\(text)\" is neither true nor false", key: key, mend: "write true or false")
         }
     }
 

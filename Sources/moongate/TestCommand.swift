@@ -24,7 +24,9 @@ struct TestCommand: AsyncParsableCommand {
 
     func run() async throws {
         let files = try paths.flatMap { try Self.specs(at: $0) }
-        if files.isEmpty { throw ValidationError("there is no spec.lua or *_spec.lua in \(paths.joined(separator: ", "))") }
+        if files.isEmpty {
+            throw ValidationError("there is no spec.lua or *_spec.lua in \(paths.joined(separator: ", "))")
+        }
         let results = files.map { file -> SpecResult in
             guard let source = try? String(contentsOfFile: file, encoding: .utf8) else {
                 return SpecResult(file: file, cases: [], failure: "the file can't be read as UTF-8")
@@ -59,7 +61,8 @@ struct TestCommand: AsyncParsableCommand {
         guard !name.hasPrefix("/"), !name.split(separator: "/").contains(".."),
             let main = try? String(contentsOf: file, encoding: .utf8)
         else { return nil }
-        let siblings = (try? FileManager.default.contentsOfDirectory(atPath: file.deletingLastPathComponent().path)) ?? []
+        let siblings =
+            (try? FileManager.default.contentsOfDirectory(atPath: file.deletingLastPathComponent().path)) ?? []
         let modules = siblings.sorted().compactMap { sibling -> ScriptSource.Module? in
             guard sibling.hasSuffix(".lua"), !isSpec(sibling), sibling != file.lastPathComponent,
                 let source = try? String(

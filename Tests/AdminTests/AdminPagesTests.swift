@@ -65,12 +65,13 @@ func sources(
         #expect(await ask("/healthz", sources(), host: host, isLoopbackOnly: false).status == 200)
     }
 
-    @Test(arguments: [
-        (nil, false), ("*/*", false), ("application/json", true), ("APPLICATION/JSON; charset=utf-8", true),
-        ("text/html,application/json;q=0.9,*/*;q=0.8", true), ("text/plain, application/json;q=0.5", false),
-        ("application/json;q=0", false), ("application/*", true), ("text/plain;q=0.1,application/json;q=0.1", true),
-        (";;,,", false), ("application/json;q=x", true),
-    ] as [(String?, Bool)])
+    @Test(
+        arguments: [
+            (nil, false), ("*/*", false), ("application/json", true), ("APPLICATION/JSON; charset=utf-8", true),
+            ("text/html,application/json;q=0.9,*/*;q=0.8", true), ("text/plain, application/json;q=0.5", false),
+            ("application/json;q=0", false), ("application/*", true), ("text/plain;q=0.1,application/json;q=0.1", true),
+            (";;,,", false), ("application/json;q=x", true),
+        ] as [(String?, Bool)])
     func whatAcceptMeans(accept: String?, isJSON: Bool) {
         #expect(AdminPages.wantsJSON(accept) == isJSON)
     }
@@ -99,10 +100,12 @@ func sources(
         #expect(json.contentType == "application/json" && json.body == "{\"told\":true}\n")
     }
 
-    @Test(arguments: [
-        [], [("request", "")], [("request", "GET /"), ("request", "GET /")], [("request", "GET /"), ("heder", "x")],
-        [("request", "BAD /")], [("request", String(repeating: "x", count: 20_000))],
-    ] as [[(String, String)]])
+    @Test(
+        arguments: [
+            [], [("request", "")], [("request", "GET /"), ("request", "GET /")],
+            [("request", "GET /"), ("heder", "x")],
+            [("request", "BAD /")], [("request", String(repeating: "x", count: 20_000))],
+        ] as [[(String, String)]])
     func explainRefusesWhatItDoesNotUnderstand(query: [(String, String)]) async {
         let reply = await ask("/explain", sources(), query: query)
         #expect(reply.status == 400)
@@ -128,7 +131,8 @@ func sources(
         let arguments = ConfigValue.map([
             .init("percent", .integer(30)), .init("api_key", .string("TOPSECRET-KEY")),
             .init("nested", .list([.map([.init("clientSecret", .map([.init("x", .string("TOPSECRET-NESTED"))]))])])),
-            .init("ratio", .number(.nan)), .init("monkey", .string("seen")), .init("none", .null), .init("on", .bool(true)),
+            .init("ratio", .number(.nan)), .init("monkey", .string("seen")), .init("none", .null),
+            .init("on", .bool(true)),
         ])
         var policy = RoutePolicy()
         policy.retries = 0

@@ -24,7 +24,8 @@ private func exchange(_ text: String, port: UInt16) async throws -> String {
 }
 
 private func withServer(
-    _ sources: AdminSources, address: Model.SocketAddress = Model.SocketAddress(ip: IPAddress(v4: 0x7f00_0001), port: 0),
+    _ sources: AdminSources,
+    address: Model.SocketAddress = Model.SocketAddress(ip: IPAddress(v4: 0x7f00_0001), port: 0),
     _ body: @Sendable @escaping (UInt16) async throws -> Void
 ) async throws {
     let (ports, continuation) = AsyncStream.makeStream(of: UInt16.self)
@@ -58,7 +59,8 @@ private func withServer(
             let post = try await exchange("POST /metrics HTTP/1.1\r\ncontent-length: 0\r\n\(host)", port: port)
             #expect(post.hasPrefix("HTTP/1.1 405 ") && post.lowercased().contains("allow: get, head"))
             let explain = try await exchange(
-                "GET /explain?request=GET%20https://shop.test/cart%3Fa%3Db&header=x:%20y HTTP/1.1\r\n\(host)", port: port)
+                "GET /explain?request=GET%20https://shop.test/cart%3Fa%3Db&header=x:%20y HTTP/1.1\r\n\(host)",
+                port: port)
             #expect(explain.hasSuffix("\r\n\r\nGET https://shop.test/cart?a=b|x: y\n"))
         }
     }
@@ -72,7 +74,8 @@ private func withServer(
     }
 
     @Test(arguments: [
-        "\r\n\r\n\r\n", "NONSENSE\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET /%ff%00%zz HTTP/1.1\r\nconnection: close\r\n\r\n",
+        "\r\n\r\n\r\n", "NONSENSE\r\n\r\n", "GET / HTTP/9.9\r\n\r\n",
+        "GET /%ff%00%zz HTTP/1.1\r\nconnection: close\r\n\r\n",
         "GET /explain?request=%ff%fe&request HTTP/1.1\r\nconnection: close\r\n\r\n",
         "GET /" + String(repeating: "a", count: 200_000) + " HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\r\ncontent-length: -5\r\n\r\n",
@@ -81,7 +84,8 @@ private func withServer(
         try await withServer(sources()) { port in
             // What comes back is its own affair; that the next one is served is ours.
             let sent = Task { try? await exchange(text, port: port) }
-            let next = try await exchange("GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", port: port)
+            let next = try await exchange(
+                "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", port: port)
             #expect(next.hasPrefix("HTTP/1.1 200 OK\r\n"))
             sent.cancel()
             if let answer = await sent.value, !answer.isEmpty { #expect(!answer.hasPrefix("HTTP/1.1 2")) }

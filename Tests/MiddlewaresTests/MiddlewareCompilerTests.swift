@@ -4,7 +4,8 @@ import Scripting
 import Testing
 
 @Suite struct MiddlewareCompilerTests {
-    static let good = "return { config = { n = { type = 'integer', default = 1 } }, route = function(req, ctx) ctx:tag('n', ctx.config.n) end }"
+    static let good =
+        "return { config = { n = { type = 'integer', default = 1 } }, route = function(req, ctx) ctx:tag('n', ctx.config.n) end }"
 
     /// Serves one request on the first loop and gives its tags and verdict.
     func serve(_ world: World, _ preparation: MiddlewareCompiler.Preparation) throws -> World.Outcome {
@@ -27,13 +28,15 @@ import Testing
         Broken(
             script: "local function f() error('not today') end\nreturn { init = function()\n f() end }", code: "MG333",
             says: ["failed in init", "not today", "s0:3"]),
-        Broken(script: "return { config = { a = { type = 'strnig' } } }", code: "MG334", says: ["did you mean \"string\""]),
+        Broken(
+            script: "return { config = { a = { type = 'strnig' } } }", code: "MG334", says: ["did you mean \"string\""]),
         Broken(script: "return { on_error = 'sometimes' }", code: "MG334", says: ["on_error"]),
         Broken(
             script: good, arguments: .map([.init("m", .integer(1))]), code: "MG335",
             says: ["args.m", "did you mean \"n\""]),
         Broken(
-            script: good, arguments: .map([.init("n", .string("x"))]), code: "MG335", says: ["args.n is \"x\", not an integer"]),
+            script: good, arguments: .map([.init("n", .string("x"))]), code: "MG335",
+            says: ["args.n is \"x\", not an integer"]),
     ]
 
     @Test(arguments: broken)
@@ -83,7 +86,9 @@ import Testing
     @Test func anUnknownScriptGuards() throws {
         var world = World()
         world.route("/", [World.binding(nil, reference: "plugin/jwt-auth")])
-        #expect(try serve(world, world.compiler.prepare(world.snapshot)).request == .refuse(status: 503, reason: .scriptFailed))
+        #expect(
+            try serve(world, world.compiler.prepare(world.snapshot)).request
+                == .refuse(status: 503, reason: .scriptFailed))
         var known = World(Self.good)
         _ = known.compiler.prepare(known.snapshot)
         known.snapshot.scripts = []
@@ -93,7 +98,9 @@ import Testing
     }
 
     @Test func unchangedVersionsKeepTheirMachine() throws {
-        var world = World("local n = 0\nlocal t = { n = 0 }\nreturn { route = function(req, ctx) t.n = t.n + 1 ctx:tag('n', t.n) end }")
+        var world = World(
+            "local n = 0\nlocal t = { n = 0 }\nreturn { route = function(req, ctx) t.n = t.n + 1 ctx:tag('n', t.n) end }"
+        )
         #expect(try serve(world, world.compiler.prepare(world.snapshot)).tags == ["n=1"])
         world.snapshot.upstreams.append(Upstream(namespace: "shop", service: "new", port: "80"))
         #expect(try serve(world, world.compiler.prepare(world.snapshot)).tags == ["n=2"])
@@ -102,11 +109,13 @@ import Testing
     }
 
     @Test func aRequestInFlightFinishesOnItsOwnVersion() throws {
-        var world = World("return { route = function() end, header_filter = function(req, res, ctx) ctx:tag('v', 1) end }")
+        var world = World(
+            "return { route = function() end, header_filter = function(req, res, ctx) ctx:tag('v', 1) end }")
         let old = try #require(world.compiler.prepare(world.snapshot).sets.first)
         let exchange = try world.exchange()
         _ = old.runRequestPhases(exchange) { _ in }
-        world.snapshot.scripts[0].main = "return { route = function() end, header_filter = function(req, res, ctx) ctx:tag('v', 2) end }"
+        world.snapshot.scripts[0].main =
+            "return { route = function() end, header_filter = function(req, res, ctx) ctx:tag('v', 2) end }"
         let new = world.compiler.prepare(world.snapshot)
         #expect(try serve(world, new).tags == ["v=2"])
         exchange.response.status = 200
@@ -117,7 +126,8 @@ import Testing
 
     @Test func loopsHaveMachinesOfTheirOwn() throws {
         var world = World(loops: 3)
-        let script = world.add(script: "local t = { n = 0 }\nreturn { route = function(req, ctx) t.n = t.n + 1 ctx:tag('n', t.n) end }")
+        let script = world.add(
+            script: "local t = { n = 0 }\nreturn { route = function(req, ctx) t.n = t.n + 1 ctx:tag('n', t.n) end }")
         world.route("/", [World.binding(script)])
         let preparation = world.compiler.prepare(world.snapshot)
         #expect(preparation.sets.count == 3)
@@ -138,7 +148,8 @@ import Testing
     }
 
     @Test func backendsAreResolvedAnew() throws {
-        let script = "return { config = { to = { type = 'backend' } }, route = function(req, ctx) ctx.upstream:use(ctx.config.to) end }"
+        let script =
+            "return { config = { to = { type = 'backend' } }, route = function(req, ctx) ctx.upstream:use(ctx.config.to) end }"
         var world = World(script, arguments: .map([.init("to", .string("canary:80"))]))
         #expect(try serve(world, world.compiler.prepare(world.snapshot)).exchange.upstream == 1)
         world.snapshot.upstreams.insert(Upstream(namespace: "aaa", service: "first", port: "80"), at: 0)
@@ -153,7 +164,8 @@ import Testing
     }
 
     @Test func modulesOfTheConfigMap() throws {
-        var world = World("local lib = require('lib')\nreturn { route = function(req, ctx) ctx:tag('v', lib.value()) end }")
+        var world = World(
+            "local lib = require('lib')\nreturn { route = function(req, ctx) ctx:tag('v', lib.value()) end }")
         world.snapshot.scripts[0].modules = [.init(name: "lib", source: "return { value = function() return 42 end }")]
         #expect(try serve(world, world.compiler.prepare(world.snapshot)).tags == ["v=42"])
         world.snapshot.scripts[0].modules = []

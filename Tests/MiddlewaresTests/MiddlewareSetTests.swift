@@ -30,7 +30,8 @@ struct World {
             loops: loops,
             surroundings: ScriptSurroundings(log: log, metrics: metrics, clock: clock.script, randomSeed: seed))
         snapshot.upstreams = [
-            Upstream(namespace: "shop", service: "web", port: "80"), Upstream(namespace: "shop", service: "canary", port: "80"),
+            Upstream(namespace: "shop", service: "web", port: "80"),
+            Upstream(namespace: "shop", service: "canary", port: "80"),
             Upstream(namespace: "other", service: "web", port: "80"),
         ]
     }
@@ -44,7 +45,8 @@ struct World {
     mutating func route(_ path: String, _ bindings: [ScriptBinding]) {
         snapshot.routes.append(
             Route(
-                path: .prefix(path), ingress: Self.ingress, rule: "rules[0]", host: .any, upstream: 0, scripts: bindings))
+                path: .prefix(path), ingress: Self.ingress, rule: "rules[0]", host: .any, upstream: 0, scripts: bindings
+            ))
     }
 
     static func binding(
@@ -53,7 +55,8 @@ struct World {
         mode: ScriptBinding.Mode = .enforce
     ) -> ScriptBinding {
         ScriptBinding(
-            script: script, reference: reference ?? "ref\(script ?? -1)", order: 10, arguments: arguments, onError: onError,
+            script: script, reference: reference ?? "ref\(script ?? -1)", order: 10, arguments: arguments,
+            onError: onError,
             budget: budget, percent: percent, mode: mode, place: Place(object: ingress, field: "annotation scripts"))
     }
 
@@ -166,9 +169,14 @@ extension Exchange {
 
     @Test func oneReroute() throws {
         var world = World()
-        let rewriter = world.add(script: "return { rewrite = function(req) req.path = '/%63' end, access = function(req, ctx) ctx:tag('old', 1) end }")
+        let rewriter = world.add(
+            script:
+                "return { rewrite = function(req) req.path = '/%63' end, access = function(req, ctx) ctx:tag('old', 1) end }"
+        )
         let target = world.add(
-            script: "return { rewrite = function(req, ctx) ctx:tag('again', 1) end, access = function(req, ctx) ctx:tag('path', req.path) end }")
+            script:
+                "return { rewrite = function(req, ctx) ctx:tag('again', 1) end, access = function(req, ctx) ctx:tag('path', req.path) end }"
+        )
         world.route("/", [World.binding(rewriter)])
         world.route("/c", [World.binding(target)])
         let set = try world.prepare()
@@ -193,7 +201,9 @@ extension Exchange {
     @Test func aRewriteToNowhereEndsTheRun() throws {
         var world = World()
         let script = world.add(
-            script: "return { rewrite = function(req) req.path = '/x' end, access = function() return moongate.respond(403) end }")
+            script:
+                "return { rewrite = function(req) req.path = '/x' end, access = function() return moongate.respond(403) end }"
+        )
         world.route("/a", [World.binding(script)])
         let outcome = try world.serve(try world.prepare(), "GET http://shop.test/a")
         #expect(outcome.request == .next)
@@ -204,8 +214,13 @@ extension Exchange {
     func anEarlyResponseEndsTheRequestPhases(_ phase: String) throws {
         var world = World()
         let first = world.add(
-            script: "return { \(phase) = function() return moongate.respond(418, { ['x-a'] = 'b' }, 'tea') end, header_filter = function(req, res) res.headers:set('x-origin', res.origin) end }")
-        let second = world.add(script: "return { route = function(req, ctx) ctx:tag('ran', 1) end, log = function(req, res, ctx) ctx:tag('status', res.status) end }")
+            script:
+                "return { \(phase) = function() return moongate.respond(418, { ['x-a'] = 'b' }, 'tea') end, header_filter = function(req, res) res.headers:set('x-origin', res.origin) end }"
+        )
+        let second = world.add(
+            script:
+                "return { route = function(req, ctx) ctx:tag('ran', 1) end, log = function(req, res, ctx) ctx:tag('status', res.status) end }"
+        )
         world.route("/", [World.binding(first), World.binding(second)])
         let outcome = try world.serve(try world.prepare())
         #expect(outcome.request == .respond)
@@ -219,8 +234,12 @@ extension Exchange {
 
     @Test func aFilterCanReplaceTheResponse() throws {
         var world = World()
-        let outer = world.add(script: "return { header_filter = function(req, res) res.headers:set('x-seen', tostring(res.status)) end }")
-        let inner = world.add(script: "return { header_filter = function(req, res) if res.status == 200 then return moongate.respond(410) end end }")
+        let outer = world.add(
+            script: "return { header_filter = function(req, res) res.headers:set('x-seen', tostring(res.status)) end }")
+        let inner = world.add(
+            script:
+                "return { header_filter = function(req, res) if res.status == 200 then return moongate.respond(410) end end }"
+        )
         world.route("/", [World.binding(outer), World.binding(inner)])
         let outcome = try world.serve(try world.prepare())
         #expect(outcome.response == .respond)
@@ -238,7 +257,8 @@ extension Exchange {
     static let failing = [
         Failing(phase: "rewrite", refused: false), Failing(phase: "access", refused: true),
         Failing(phase: "route", refused: false), Failing(phase: "rewrite", onError: .closed, refused: true),
-        Failing(phase: "route", onError: .closed, refused: true), Failing(phase: "access", onError: .open, refused: false),
+        Failing(phase: "route", onError: .closed, refused: true),
+        Failing(phase: "access", onError: .open, refused: false),
         Failing(phase: "route", own: "closed", refused: true), Failing(phase: "access", own: "open", refused: false),
         Failing(phase: "access", onError: .closed, own: "open", refused: true),
     ]
@@ -297,7 +317,9 @@ extension Exchange {
     @Test func twoBindingsOfOneVersionHaveTwoStates() throws {
         var world = World()
         let script = world.add(
-            script: "return { access = function(req, ctx) ctx.state.n = (ctx.state.n or 0) + 1; ctx.shared.n = (ctx.shared.n or 0) + 1; ctx:tag('n', ctx.state.n .. '/' .. ctx.shared.n) end }")
+            script:
+                "return { access = function(req, ctx) ctx.state.n = (ctx.state.n or 0) + 1; ctx.shared.n = (ctx.shared.n or 0) + 1; ctx:tag('n', ctx.state.n .. '/' .. ctx.shared.n) end }"
+        )
         world.route("/", [World.binding(script, reference: "a"), World.binding(script, reference: "b")])
         #expect(try world.serve(try world.prepare()).tags == ["n=1/2"])
     }
@@ -305,7 +327,9 @@ extension Exchange {
     @Test func aShareOfRequests() throws {
         var world = World()
         let script = world.add(
-            script: "return { access = function(req, ctx) ctx:tag('a', 1) end, header_filter = function(req, res, ctx) ctx:tag('h', 1) end }")
+            script:
+                "return { access = function(req, ctx) ctx:tag('a', 1) end, header_filter = function(req, res, ctx) ctx:tag('h', 1) end }"
+        )
         world.route("/", [World.binding(script, percent: 25)])
         let set = try world.prepare()
         var both = 0
@@ -325,7 +349,8 @@ extension Exchange {
         let statistics = try #require(world.compiler.statistics.first)
         #expect(statistics.runCount == 50)
         // Open: closed policy without a run.
-        #expect(try world.serve(set, "GET http://shop.test/good").request == .refuse(status: 503, reason: .scriptFailed))
+        #expect(
+            try world.serve(set, "GET http://shop.test/good").request == .refuse(status: 503, reason: .scriptFailed))
         #expect(statistics.runCount == 50 && statistics.skippedCount == 1)
         world.clock.advance(seconds: 10.5)
         #expect(try world.serve(set, "GET http://shop.test/good").request == .next)
@@ -334,7 +359,9 @@ extension Exchange {
         var text = ""
         ScriptStatistics.write(world.compiler.statistics, to: &text)
         #expect(text.contains("moongate_script_runs_total{script=\"s0\",version=\"\(statistics.version)\"} 52\n"))
-        #expect(text.contains("moongate_script_errors_total{class=\"runtime\",script=\"s0\",version=\"\(statistics.version)\"} 50\n"))
+        #expect(
+            text.contains(
+                "moongate_script_errors_total{class=\"runtime\",script=\"s0\",version=\"\(statistics.version)\"} 50\n"))
         #expect(text.contains("moongate_script_breaker_open{script=\"s0\",version=\"\(statistics.version)\"} 0\n"))
     }
 
@@ -355,7 +382,8 @@ extension Exchange {
     }
 
     @Test func backendsAreThoseOfTheArguments() throws {
-        let script = "return { config = { to = { type = 'backend', required = true } }, route = function(req, ctx) ctx.upstream:use(ctx.config.to) ctx:tag('to', tostring(ctx.config.to)) end }"
+        let script =
+            "return { config = { to = { type = 'backend', required = true } }, route = function(req, ctx) ctx.upstream:use(ctx.config.to) ctx:tag('to', tostring(ctx.config.to)) end }"
         for (name, place) in [("canary:80", 1), ("other/web:80", 2)] {
             let world = World(script, arguments: .map([.init("to", .string(name))]))
             let outcome = try world.serve(try world.prepare())
@@ -380,7 +408,8 @@ extension Exchange {
         _ = try world.serve(set, "GET http://shop.test/", [("X-B", "0")])
         #expect(
             events.first?.edits == [
-                "query:  → q=2", "- request X-B: 0", "+ request x-a: 1", "upstream: shop/canary:80", "tag variant=canary",
+                "query:  → q=2", "- request X-B: 0", "+ request x-a: 1", "upstream: shop/canary:80",
+                "tag variant=canary",
             ])
         #expect(events.first?.phase == "route")
     }

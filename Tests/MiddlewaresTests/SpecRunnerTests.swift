@@ -79,7 +79,8 @@ import Testing
     @Test func tap() {
         let results = [
             SpecResult(
-                file: "a", cases: [.init(name: "one", failure: nil), .init(name: "two # 2", failure: "x\ny")], failure: nil),
+                file: "a", cases: [.init(name: "one", failure: nil), .init(name: "two # 2", failure: "x\ny")],
+                failure: nil),
             SpecResult(file: "b", cases: [], failure: "z"),
         ]
         #expect(
@@ -103,7 +104,9 @@ import Testing
     }
 
     /// Tables of the chi-square distribution.
-    @Test(arguments: [(3.841, 1, 0.05), (10.828, 1, 0.001), (5.991, 2, 0.05), (18.307, 10, 0.05), (0.0, 3, 1.0), (9.342, 10, 0.5)])
+    @Test(arguments: [
+        (3.841, 1, 0.05), (10.828, 1, 0.001), (5.991, 2, 0.05), (18.307, 10, 0.05), (0.0, 3, 1.0), (9.342, 10, 0.5),
+    ])
     func chiSquare(_ value: Double, _ freedom: Int, _ chance: Double) {
         #expect(abs(ChiSquare.probability(value, freedom: freedom) - chance) < chance * 0.002)
     }

@@ -15,7 +15,8 @@ struct QuantityTests {
     }
 
     @Test(arguments: [
-        ("0", 0), ("65536", 65536), ("64KiB", 65536), ("10MiB", 10_485_760), ("1m", 1_048_576), ("8k", 8192), ("2g", 2 << 30),
+        ("0", 0), ("65536", 65536), ("64KiB", 65536), ("10MiB", 10_485_760), ("1m", 1_048_576), ("8k", 8192),
+        ("2g", 2 << 30),
     ])
     func `a size is digits and perhaps a unit`(text: String, expected: Int) {
         #expect(Quantity.bytes(text) == expected)

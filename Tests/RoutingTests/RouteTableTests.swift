@@ -186,12 +186,17 @@ extension RouteTable {
         let elements = ["", "a", "b", "ab", "abcdefg", "abcdefgh", "x-y", "0/", "é"]
         let labels = ["a", "b", "shop", "a-1", "x_y", "%2e"]
         func path(_ most: Int) -> String {
-            "/" + (0..<Int.random(in: 0...most, using: &generator)).map { _ in elements[Int.random(in: elements.indices, using: &generator)] }
+            "/"
+                + (0..<Int.random(in: 0...most, using: &generator)).map { _ in
+                    elements[Int.random(in: elements.indices, using: &generator)]
+                }
                 .joined(separator: "/") + (Bool.random(using: &generator) ? "/" : "")
         }
         func host(_ most: Int) -> String {
-            (0..<Int.random(in: 1...most, using: &generator)).map { _ in labels[Int.random(in: labels.indices, using: &generator)] }
-                .joined(separator: ".")
+            (0..<Int.random(in: 1...most, using: &generator)).map { _ in
+                labels[Int.random(in: labels.indices, using: &generator)]
+            }
+            .joined(separator: ".")
         }
         var rules: [(host: String, path: String)] = []
         for _ in 0..<Int.random(in: 0...60, using: &generator) {
@@ -205,9 +210,11 @@ extension RouteTable {
         let colliding = RouteTable(snapshot, generation: 1, hash: ByteHash(start: 0, step: 0, end: 0))
         for _ in 0..<400 {
             let known = rules.randomElement(using: &generator)
-            let asked = Int.random(in: 0...3, using: &generator) == 0 ? host(3) : known?.host.replacing("*", with: "b") ?? ""
+            let asked =
+                Int.random(in: 0...3, using: &generator) == 0 ? host(3) : known?.host.replacing("*", with: "b") ?? ""
             let below = Bool.random(using: &generator) ? "" : path(2)
-            let target = Bool.random(using: &generator) ? path(5) : (known?.path.replacing("=", with: "") ?? "/") + below
+            let target =
+                Bool.random(using: &generator) ? path(5) : (known?.path.replacing("=", with: "") ?? "/") + below
             let expected = Self.naive(snapshot, asked, target)
             #expect(table.match(asked, target) == expected, "\(asked) \(target) in \(rules)")
             #expect(colliding.match(asked, target) == expected)

@@ -14,11 +14,14 @@ import Testing
         ("req.headers:get('x-canary')", "always"), ("req.headers:get('X-CANARY')", "always"),
         ("req.headers:get('missing')", "nil"), ("req.headers:get('')", "nil"),
         ("req.headers:get('accept')", "text/html"), ("table.concat(req.headers:all('Accept'), '|')", "text/html|*/*"),
-        ("#req.headers:all('missing')", "0"), ("req.headers:has('cookie')", "true"), ("req.headers:has('cooki')", "false"),
+        ("#req.headers:all('missing')", "0"), ("req.headers:has('cookie')", "true"),
+        ("req.headers:has('cooki')", "false"),
         ("req.cookies:get('uid')", "u1"), ("table.concat(req.cookies:all('uid'), '|')", "u1|u2"),
-        ("req.cookies:get('canary')", "never"), ("req.cookies:get('UID')", "nil"), ("req.cookies:has('canary')", "true"),
+        ("req.cookies:get('canary')", "never"), ("req.cookies:get('UID')", "nil"),
+        ("req.cookies:has('canary')", "true"),
         ("req.query:get('size')", "42"), ("req.query:get('colour')", "dark blue"),
-        ("table.concat(req.query:all('size'), '|')", "42|7"), ("req.query:tostring()", "size=42&colour=dark+blue&size=7"),
+        ("table.concat(req.query:all('size'), '|')", "42|7"),
+        ("req.query:tostring()", "size=42&colour=dark+blue&size=7"),
         ("req.query:get('x')", "nil"), ("req:bearer()", "abc.def"),
         ("req:unit{'cookie:none', 'cookie:uid', 'ip'}", "u1"), ("req:unit{'header:x-canary'}", "always"),
         ("req:unit{'query:size'}", "42"), ("req:unit{'ip'}", "127.0.0.1"), ("req:unit{'cookie:none'}", "nil"),
@@ -59,11 +62,13 @@ import Testing
                 + "Authorization=Bearer abc.def;Connection=keep-alive")
         #expect(
             try Sample.value(
-                "local t = {} for n, v in req.cookies:pairs() do t[#t + 1] = n .. '=' .. v end return table.concat(t, ';')")
+                "local t = {} for n, v in req.cookies:pairs() do t[#t + 1] = n .. '=' .. v end return table.concat(t, ';')"
+            )
                 == "uid=u1;canary=never;uid=u2")
         #expect(
             try Sample.value(
-                "local t = {} for n, v in req.query:pairs() do t[#t + 1] = n .. '=' .. v end return table.concat(t, ';')")
+                "local t = {} for n, v in req.query:pairs() do t[#t + 1] = n .. '=' .. v end return table.concat(t, ';')"
+            )
                 == "size=42;colour=dark blue;size=7")
     }
 
@@ -165,11 +170,13 @@ import Testing
         (.route, "req.headers:set('upgrade', 'x')"), (.route, "req.headers:set('te', 'x')"),
         (.route, "req.headers:set('trailer', 'x')"), (.route, "req.headers:set('host', 'x')"),
         (.route, "req.headers:remove('content-length')"), (.route, "req.cookies:set('a', 'b')"),
-        (.route, "req.host = 'a b'"), (.route, "req.host = ''"), (.route, "req.host = 'a\\r\\nb'"), (.route, "req.host = 7"),
+        (.route, "req.host = 'a b'"), (.route, "req.host = ''"), (.route, "req.host = 'a\\r\\nb'"),
+        (.route, "req.host = 7"),
         (.rewrite, "req.path = 'x'"), (.rewrite, "req.path = '/a\\r\\nb'"), (.rewrite, "req.path = '/a?b'"),
         (.rewrite, "req.path = '/../x'"), (.rewrite, "req.path = '/%00'"), (.rewrite, "req.path = nil"),
         (.rewrite, "req.path = {}"), (.rewrite, "req.raw_path = '/x'"), (.rewrite, "req.method = 'POST'"),
-        (.headerFilter, "res.headers:set('x', 'a\\r\\nb: c')"), (.headerFilter, "res.headers:set('content-length', '0')"),
+        (.headerFilter, "res.headers:set('x', 'a\\r\\nb: c')"),
+        (.headerFilter, "res.headers:set('content-length', '0')"),
         (.headerFilter, "res.status = 99"), (.headerFilter, "res.status = 600"), (.headerFilter, "res.status = 'x'"),
         (.headerFilter, "res.status = 204"), (.headerFilter, "res.cookies:set('a b', 'c')"),
         (.headerFilter, "res.cookies:set('a', 'b;c')"), (.headerFilter, "res.cookies:set('a', 'b\\r\\n')"),
@@ -185,7 +192,8 @@ import Testing
         (.route, "req:unit{'jwt:sub'}"), (.route, "req:unit{'cookie:'}"), (.route, "req:unit{7}"),
         (.route, "moongate.respond(200, {['x y'] = 'a'})"), (.route, "moongate.respond(200, {x = 'a\\r\\nb'})"),
         (.route, "moongate.respond(200, {x = {'a', 'b\\0'}})"), (.route, "moongate.respond(200, {x = {{}}})"),
-        (.route, "moongate.respond(200, {[1] = 'x'})"), (.route, "moongate.respond(99)"), (.route, "moongate.respond(1000)"),
+        (.route, "moongate.respond(200, {[1] = 'x'})"), (.route, "moongate.respond(99)"),
+        (.route, "moongate.respond(1000)"),
         (.route, "moongate.respond(200, {['content-length'] = '1'})"), (.route, "moongate.redirect(200, '/')"),
         (.route, "moongate.redirect(302, '/\\r\\nx: y')"), (.route, "moongate.json(200, print or function() end)"),
         (.route, "moongate.json.encode(0/0)"), (.route, "moongate.json.encode({[true] = 1})"),
@@ -254,10 +262,13 @@ import Testing
             let exchange = Sample.exchange()
             exchange.tag(Array("kept".utf8).span, Array("before".utf8).span)
             let shared = ScriptShared()
-            Sample.run(of: try Sample.vm("return {route = function(q, c) c.shared.old = 'before' end}"), on: exchange, shared: shared)
+            Sample.run(
+                of: try Sample.vm("return {route = function(q, c) c.shared.old = 'before' end}"), on: exchange,
+                shared: shared)
             let before = Picture(exchange, shared)
             let request = try #require(vm.begin())
-            let outcome = vm.run(phase, request, on: exchange, with: Sample.scene, shared: shared, discardsEdits: isShadow)
+            let outcome = vm.run(
+                phase, request, on: exchange, with: Sample.scene, shared: shared, discardsEdits: isShadow)
             vm.end(request)
             if isShadow {
                 guard case .next = outcome else {
@@ -286,7 +297,8 @@ import Testing
             rest = [head.pathRange, head.queryRange, head.hostRange, head.authorityRange].map { head.text($0) }
             rest += [
                 "\(exchange.response.status)", "\(exchange.upstream)", "\(exchange.isUpstreamChosen)",
-                "\(exchange.isUpstreamStrict)", "\(exchange.hashKey)", "\(exchange.responseTimeout)", "\(exchange.retries)",
+                "\(exchange.isUpstreamStrict)", "\(exchange.hashKey)", "\(exchange.responseTimeout)",
+                "\(exchange.retries)",
                 exchange.tagText("kept") ?? "-", exchange.tagText("new") ?? "-", "\(exchange.tags.count)",
                 "\(exchange.request.bytes.count)", "\(exchange.response.bytes.count)", "\(exchange.tagBytes.count)",
                 "\(shared.values)",
@@ -415,7 +427,9 @@ import Testing
         }
         #expect(response.status == 401)
         #expect(
-            response.fields.map { String(decoding: $0.name, as: UTF8.self) + ": " + String(decoding: $0.value, as: UTF8.self) }
+            response.fields.map {
+                String(decoding: $0.name, as: UTF8.self) + ": " + String(decoding: $0.value, as: UTF8.self)
+            }
                 == ["X-B: 2", "X-B: 1", "a: 7", "www-authenticate: Bearer realm=\"api\"", "x-late: yes"])
         #expect(response.body == Array("no".utf8))
         let exchange = Sample.exchange()
@@ -425,7 +439,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("moongate.redirect(308, '/new')", "/new"), ("moongate.redirect(302, '/new', {keep_query = true})", "/new?size=42&colour=dark+blue&size=7"),
+        ("moongate.redirect(308, '/new')", "/new"),
+        ("moongate.redirect(302, '/new', {keep_query = true})", "/new?size=42&colour=dark+blue&size=7"),
         ("moongate.redirect(302, '/new?a=1#top', {keep_query = true})", "/new?a=1&size=42&colour=dark+blue&size=7#top"),
         ("moongate.redirect(301, 'https://x.test/')", "https://x.test/"),
     ])
@@ -440,7 +455,8 @@ import Testing
     }
 
     @Test func jsonResponse() throws {
-        let vm = try Sample.vm("return { access = function() return moongate.json(200, { b = { 1, 2.5 }, a = 'x' }) end }")
+        let vm = try Sample.vm(
+            "return { access = function() return moongate.json(200, { b = { 1, 2.5 }, a = 'x' }) end }")
         guard case .responded(let response) = Sample.run(.access, of: vm) else {
             Issue.record("no response")
             return
@@ -451,9 +467,12 @@ import Testing
 
     @Test func aResponseIsCheckedWhenItIsReturned() throws {
         for body in [
-            "local r = moongate.respond(200) r.headers.x = 'a\\nb' return r", "local r = moongate.respond(200) r.status = 'x' return r",
-            "local r = moongate.respond(200) r.body = {} return r", "local r = moongate.respond(200) r.headers = 7 return r",
-            "local r = moongate.respond(200) r.headers.x = {{}} return r", "local r = moongate.respond(200) r.status = 100 return r",
+            "local r = moongate.respond(200) r.headers.x = 'a\\nb' return r",
+            "local r = moongate.respond(200) r.status = 'x' return r",
+            "local r = moongate.respond(200) r.body = {} return r",
+            "local r = moongate.respond(200) r.headers = 7 return r",
+            "local r = moongate.respond(200) r.headers.x = {{}} return r",
+            "local r = moongate.respond(200) r.status = 100 return r",
         ] {
             let failure = try #require(try Sample.failure(body), "\(body)")
             #expect(failure.kind == .api, "\(body): \(failure)")
@@ -463,10 +482,13 @@ import Testing
     // MARK: JSON
 
     @Test(arguments: [
-        ("nil", "null"), ("{}", "{}"), ("moongate.json.array()", "[]"), ("moongate.json.array({})", "[]"), ("{1, 2, 3}", "[1,2,3]"),
+        ("nil", "null"), ("{}", "{}"), ("moongate.json.array()", "[]"), ("moongate.json.array({})", "[]"),
+        ("{1, 2, 3}", "[1,2,3]"),
         ("{a = 1, [2] = 'x'}", #"{"2":"x","a":1}"#), ("1", "1"), ("1.0", "1.0"), ("0.1", "0.1"), ("1e300", "1e+300"),
-        ("math.mininteger", "-9223372036854775808"), ("'a\"\\\\\\n\\0\\31'", #""a\"\\\n\u0000\u001f""#), ("'é'", "\"é\""),
-        ("{moongate.json.null, false}", "[null,false]"), ("ctx.config.list", #"["b",{"c":1}]"#), ("{{}, {{}}}", "[{},[{}]]"),
+        ("math.mininteger", "-9223372036854775808"), ("'a\"\\\\\\n\\0\\31'", #""a\"\\\n\u0000\u001f""#),
+        ("'é'", "\"é\""),
+        ("{moongate.json.null, false}", "[null,false]"), ("ctx.config.list", #"["b",{"c":1}]"#),
+        ("{{}, {{}}}", "[{},[{}]]"),
     ])
     func encodes(_ expression: String, _ expected: String) throws {
         let vm = try Sample.vm(
@@ -478,7 +500,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "[]", "{}", "[1,2.5,\"x\",true,false,null,[],{}]", #"{"a":{"b":[1]},"c":"\u0000"}"#, "-0.5", "9223372036854775807",
+        "[]", "{}", "[1,2.5,\"x\",true,false,null,[],{}]", #"{"a":{"b":[1]},"c":"\u0000"}"#, "-0.5",
+        "9223372036854775807",
         "\"\"", "[[],[[]]]", "1e+300", "{\"a\":[]}",
     ])
     func decodesWhatItEncodes(_ text: String) throws {
@@ -486,29 +509,40 @@ import Testing
     }
 
     @Test(arguments: [
-        #"" \u00e9\ud83d\ude00\/\b\f\n\r\t\"\\""#: " é😀/\u{8}\u{c}\n\r\t\"\\", "1E2": "100.0", "18446744073709551616": "1.844674407371e+19",
+        #"" \u00e9\ud83d\ude00\/\b\f\n\r\t\"\\""#: " é😀/\u{8}\u{c}\n\r\t\"\\", "1E2": "100.0",
+        "18446744073709551616": "1.844674407371e+19",
         "  [ 1 , 2 ]  ": "table", "null": "null", "-0": "0", "-1": "-1",
     ])
     func decodes(_ text: String, _ expected: String) throws {
-        #expect(try Sample.value("return (tostring(moongate.json.decode([==[\(text)]==])):gsub('(%.%d%d%d%d%d%d%d%d%d%d%d%d)%d*', '%1'))") == expected)
+        #expect(
+            try Sample.value(
+                "return (tostring(moongate.json.decode([==[\(text)]==])):gsub('(%.%d%d%d%d%d%d%d%d%d%d%d%d)%d*', '%1'))"
+            ) == expected)
     }
 
     @Test(arguments: [
-        "", " ", "nul", "[1,]", "[1", "[,]", "{", "{1:2}", "{\"a\" 1}", "{\"a\":1,}", "\"", "\"\\x\"", "\"\\u12\"", "\"\\ud800\"",
-        "\"\\ud800x\"", "\"\\udc00\"", "01", "1.", ".5", "+1", "1e", "--1", "0x1", "nan", "[1]x", "\"\u{1}\"", "tru", "'a'", "1e999",
+        "", " ", "nul", "[1,]", "[1", "[,]", "{", "{1:2}", "{\"a\" 1}", "{\"a\":1,}", "\"", "\"\\x\"", "\"\\u12\"",
+        "\"\\ud800\"",
+        "\"\\ud800x\"", "\"\\udc00\"", "01", "1.", ".5", "+1", "1e", "--1", "0x1", "nan", "[1]x", "\"\u{1}\"", "tru",
+        "'a'", "1e999",
     ])
     func refusesJSON(_ text: String) throws {
         #expect(
-            try Sample.value("local v, e = moongate.json.decode([==[\(text)]==]) return tostring(v) .. ' ' .. e.code .. ' ' .. type(e.message)")
+            try Sample.value(
+                "local v, e = moongate.json.decode([==[\(text)]==]) return tostring(v) .. ' ' .. e.code .. ' ' .. type(e.message)"
+            )
                 == "nil syntax string", "\(text)")
     }
 
     @Test func jsonIsBounded() throws {
         #expect(try Sample.value("local _, e = moongate.json.decode(('['):rep(1000)) return e.code") == "too_deep")
-        #expect(try Sample.value("local v = moongate.json.decode(('['):rep(60) .. (']'):rep(60)) return type(v)") == "table")
+        #expect(
+            try Sample.value("local v = moongate.json.decode(('['):rep(60) .. (']'):rep(60)) return type(v)") == "table"
+        )
         #expect(try Sample.failure("local t = {} for i = 1, 100 do t = {t} end moongate.json.encode(t)")?.kind == .api)
         #expect(
-            try Sample.failure("local s = ('x'):rep(200000) moongate.json.encode({s, s, s})", limits: Sample.limits(milliseconds: 500))?
+            try Sample.failure(
+                "local s = ('x'):rep(200000) moongate.json.encode({s, s, s})", limits: Sample.limits(milliseconds: 500))?
                 .kind == .api)
     }
 
@@ -551,7 +585,10 @@ import Testing
             try vm.describe("config")
                 == .map([
                     ("check", .opaque), ("list", .list([.string("b"), .string("a")])),
-                    ("percent", .map([("default", .integer(0)), ("max", .number(50.5)), ("type", .string("percent"))])),
+                    (
+                        "percent",
+                        .map([("default", .integer(0)), ("max", .number(50.5)), ("type", .string("percent"))])
+                    ),
                 ]))
         #expect(vm.phases == .route)
     }
@@ -559,7 +596,8 @@ import Testing
     // MARK: Shared
 
     @Test func sharedIsForAllScriptsOfTheRequest() throws {
-        let writer = try Sample.vm("return { route = function(q, ctx) ctx.shared.user = 'u7' ctx.shared.n = 3 ctx.shared.x = true end }")
+        let writer = try Sample.vm(
+            "return { route = function(q, ctx) ctx.shared.user = 'u7' ctx.shared.n = 3 ctx.shared.x = true end }")
         let reader = try Sample.vm(
             "return { route = function(q, ctx) ctx:tag('out', tostring(ctx.shared.user) .. tostring(ctx.shared.n) .. tostring(ctx.shared.x)) ctx.shared.user = nil end }"
         )

@@ -33,10 +33,16 @@ import Testing
             "while true do pcall(string.gsub, 'aaa', 'a', function() while true do pcall(error) end end) end"
         ),
         ("__tostring", "tostring(setmetatable({}, {__tostring = function() while true do pcall(error) end end}))"),
-        ("__eq", "local m = {__eq = function() while true do end end} return setmetatable({}, m) == setmetatable({}, m)"),
+        (
+            "__eq",
+            "local m = {__eq = function() while true do end end} return setmetatable({}, m) == setmetatable({}, m)"
+        ),
         ("__concat", "return setmetatable({}, {__concat = function() while true do pcall(error) end end}) .. ''"),
         ("__index", "return setmetatable({}, {__index = function() while true do end end}).x"),
-        ("__pairs", "for k in pairs(setmetatable({}, {__pairs = function() return function() return 1 end end})) do end"),
+        (
+            "__pairs",
+            "for k in pairs(setmetatable({}, {__pairs = function() return function() return 1 end end})) do end"
+        ),
         (
             "__len in insert",
             "table.insert(setmetatable({}, {__len = function() return 1 << 53 end}), 1, 0)"
@@ -94,7 +100,10 @@ import Testing
             while true do local u = table.move(t, 1, #t, 1, {}) table.sort(u) end
             """
         ),
-        ("comparison", "local a, b = ('\\0'):rep(500000), ('\\0'):rep(499999) .. '\\0' while true do local x = a < b end"),
+        (
+            "comparison",
+            "local a, b = ('\\0'):rep(500000), ('\\0'):rep(499999) .. '\\0' while true do local x = a < b end"
+        ),
         (
             "comparison in an outer coroutine",
             """
@@ -112,8 +121,14 @@ import Testing
         ("pattern with a long set", "(('a'):rep(500000)):find('[' .. ('b'):rep(100000) .. ']')"),
         ("balanced pattern", "while true do (('('):rep(500000)):find('%b()') end"),
         ("gmatch", "while true do for x in (('a'):rep(400000)):gmatch('.-b') do end end"),
-        ("plain find", "local h, n = ('a'):rep(500000) .. 'b', ('a'):rep(250000) .. 'c' while true do h:find(n, 1, true) end"),
-        ("insert at the front", "local t = {} for i = 1, 30000 do t[i] = i end while true do table.insert(t, 1, 0) table.remove(t, 1) end"),
+        (
+            "plain find",
+            "local h, n = ('a'):rep(500000) .. 'b', ('a'):rep(250000) .. 'c' while true do h:find(n, 1, true) end"
+        ),
+        (
+            "insert at the front",
+            "local t = {} for i = 1, 30000 do t[i] = i end while true do table.insert(t, 1, 0) table.remove(t, 1) end"
+        ),
         ("move", "table.move({}, 1, math.maxinteger - 10, 2)"),
         ("unpack", "while true do pcall(table.unpack, {}, 1, 1e6) end"),
         (
@@ -127,7 +142,10 @@ import Testing
         ("tonumber", "local s = ('1'):rep(500000) while true do tonumber(s) end"),
         ("arithmetic on strings", "local s = ('1'):rep(500000) while true do pcall(function() return s + 1 end) end"),
         ("utf8", "local s = ('x'):rep(500000) while true do utf8.len(s) end"),
-        ("json encode", "local t = {} for i = 1, 10000 do t[i] = {a = i} end while true do moongate.json.encode(t) end"),
+        (
+            "json encode",
+            "local t = {} for i = 1, 10000 do t[i] = {a = i} end while true do moongate.json.encode(t) end"
+        ),
         ("json decode", "local s = '[' .. ('1,'):rep(100000) .. '1]' while true do moongate.json.decode(s) end"),
         ("garbage at the limit", "local t = {} for i = 1, 12000 do t[i] = {i} end while true do local x = {{}} end"),
     ]
@@ -204,7 +222,8 @@ import Testing
     @Test(arguments: [
         ("Lua recursion", "local function f() return f() + 1 end f()", [ScriptFailure.Kind.memory, .runtime]),
         (
-            "__index recursion", "local t = setmetatable({}, {}) getmetatable(t).__index = function(t, k) return t[k + 1] end return t[1]",
+            "__index recursion",
+            "local t = setmetatable({}, {}) getmetatable(t).__index = function(t, k) return t[k + 1] end return t[1]",
             [.runtime]
         ),
         ("JSON of itself", "local t = {} t.t = t moongate.json.encode(t)", [.api]),
@@ -351,7 +370,8 @@ import Testing
     ])
     func isFrozen(_ body: String) throws {
         let vm = try Sample.vm(
-            "return { route = function(req, ctx)\n\(body)\nend }", config: [("list", .list([.string("b"), .string("a")]))])
+            "return { route = function(req, ctx)\n\(body)\nend }",
+            config: [("list", .list([.string("b"), .string("a")]))])
         guard case .failed(let failure) = Sample.run(of: vm) else {
             Issue.record("\(body) was allowed")
             return
@@ -445,7 +465,8 @@ import Testing
             return table.concat(parts, " "):sub(1, 250)
             """)
         #expect(!text.contains("0x"), "\(text)")
-        #expect(text.hasPrefix("table table nil nil function function function function thread thread req req req.headers"))
+        #expect(
+            text.hasPrefix("table table nil nil function function function function thread thread req req req.headers"))
     }
 
     /// A script whose compilation is made slow is stopped, too.

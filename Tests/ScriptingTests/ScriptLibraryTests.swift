@@ -5,7 +5,10 @@ import Testing
 
 /// The modules as a script sees them. Each case is a Lua expression and what it must equal.
 @Suite struct ScriptLibraryTests {
-    static func machine(_ source: String, log: ScriptLog = ScriptLog(), metrics: ScriptMetrics = ScriptMetrics(), clock: ScriptClock = clock)
+    static func machine(
+        _ source: String, log: ScriptLog = ScriptLog(), metrics: ScriptMetrics = ScriptMetrics(),
+        clock: ScriptClock = clock
+    )
         throws -> (version: ScriptVersion, machine: ScriptVersion.Machine)
     {
         do throws(ScriptVersion.Refusal) {
@@ -22,23 +25,30 @@ import Testing
 
     @Test(arguments: [
         ("moongate.hash.sha256_hex('abc')", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
-        ("#moongate.hash.sha256('abc') .. ' ' .. #moongate.hash.sha512('') .. ' ' .. #moongate.hash.sha1('')", "32 64 20"),
+        (
+            "#moongate.hash.sha256('abc') .. ' ' .. #moongate.hash.sha512('') .. ' ' .. #moongate.hash.sha1('')",
+            "32 64 20"
+        ),
         ("moongate.hash.md5_hex('abc')", "900150983cd24fb0d6963f7d28e17f72"),
         ("moongate.hash.xxh64_hex('abc')", "44bc2cf5ad770999"),
         ("('%016x'):format(moongate.hash.xxh64('abc'))", "44bc2cf5ad770999"),
         ("moongate.base64.encode('foob')", "Zm9vYg=="), ("moongate.base64.decode('Zm9vYg==')", "foob"),
         ("select(2, moongate.base64.decode('?')).code", "invalid"),
-        ("moongate.base64url.encode('\\255\\254')", "__4"), ("moongate.base64url.decode('__4') == '\\255\\254'", "true"),
+        ("moongate.base64url.encode('\\255\\254')", "__4"),
+        ("moongate.base64url.decode('__4') == '\\255\\254'", "true"),
         ("moongate.hex.encode('az')", "617a"), ("moongate.hex.decode('617A')", "az"),
         ("moongate.url.escape('a b/')", "a%20b%2F"), ("moongate.url.decode('a%20b')", "a b"),
         ("tostring(moongate.url.decode('%'))", "nil"),
         ("moongate.url.parse('https://h:8443/p?q#f').port", "8443"), ("moongate.url.parse('https://h/p?q').query", "q"),
         ("select(2, moongate.url.parse('a b')).code", "invalid"),
-        ("#moongate.uuid.v4() .. moongate.uuid.v4():sub(15, 15)", "364"), ("moongate.uuid.v7():sub(1, 14)", "01a20ea6-f052-"),
+        ("#moongate.uuid.v4() .. moongate.uuid.v4():sub(15, 15)", "364"),
+        ("moongate.uuid.v7():sub(1, 14)", "01a20ea6-f052-"),
         ("moongate.random.int(3, 3)", "3"), ("#moongate.random.bytes(7)", "7"),
         ("moongate.time.now()", "1795542151.25"), ("moongate.time.monotonic()", "5.123"),
-        ("moongate.time.format(0)", "1970-01-01T00:00:00Z"), ("moongate.time.format(784111777, 'http')", "Sun, 06 Nov 1994 08:49:37 GMT"),
-        ("moongate.time.format(0.5, '%H:%M:%S.%L')", "00:00:00.500"), ("moongate.time.parse('1970-01-02T00:00:00Z')", "86400"),
+        ("moongate.time.format(0)", "1970-01-01T00:00:00Z"),
+        ("moongate.time.format(784111777, 'http')", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("moongate.time.format(0.5, '%H:%M:%S.%L')", "00:00:00.500"),
+        ("moongate.time.parse('1970-01-02T00:00:00Z')", "86400"),
         ("select(2, moongate.time.parse('x')).code", "invalid"),
         ("moongate.time.parse_http('Sun, 06 Nov 1994 08:49:37 GMT')", "784111777"),
         ("moongate.ip.parse('::FFFF:1.2.3.4').text", "1.2.3.4"), ("moongate.ip.parse('::1').version", "6"),
@@ -49,7 +59,8 @@ import Testing
         ("select(2, moongate.ip.cidr{'x'}).code", "invalid"),
         ("moongate.regex.compile('^a(?<n>[0-9]+)$'):match('a12').n", "12"),
         ("moongate.regex.compile('^a(?<n>[0-9]+)$'):match('a12')[0]", "a12"),
-        ("tostring(moongate.regex.compile('b'):match('a'))", "nil"), ("tostring(moongate.regex.compile('b'):match(nil))", "nil"),
+        ("tostring(moongate.regex.compile('b'):match('a'))", "nil"),
+        ("tostring(moongate.regex.compile('b'):match(nil))", "nil"),
         ("moongate.regex.compile('b'):test('abc')", "true"), ("moongate.regex.compile('b'):test(nil)", "false"),
         ("table.concat({moongate.regex.compile('(b)'):gsub('abcb', '[$1]')}, ' ')", "a[b]c[b] 2"),
         ("table.concat({moongate.regex.compile('b'):gsub('bbb', 'x', 2)}, ' ')", "xxb 2"),
@@ -78,7 +89,8 @@ import Testing
         ("moongate.split{unit='e', variants={a=1}}", "needs a name"),
         ("moongate.split{name='e', unit='u', variants={a=1}, slots='0-1000'}", "slots"),
         ("moongate.metrics.counter('1x')", "name"), ("moongate.metrics.counter('runs_total')", "Moongate itself"),
-        ("moongate.metrics.counter('a'):inc(-1)", "not negative"), ("moongate.metrics.counter('a', { le = '1' })", "le"),
+        ("moongate.metrics.counter('a'):inc(-1)", "not negative"),
+        ("moongate.metrics.counter('a', { le = '1' })", "le"),
         ("moongate.metrics.counter('b'); moongate.metrics.gauge('b')", "is a counter already"),
         ("moongate.kv('x')", "not available"), ("moongate.jwt.verify('x', {})", "not available"),
         ("moongate.sleep(1)", "not available"), ("moongate.hmac.sha256('a', 'b')", "not available"),
@@ -87,7 +99,8 @@ import Testing
     func mistakes(_ code: String, _ says: String) throws {
         do throws(ScriptVersion.Refusal) {
             _ = try ScriptVersion.build(
-                ScriptSource(name: "test", namespace: "t", main: "\n\(code)\nreturn {}"), .map([]), limits: ScriptLimits(),
+                ScriptSource(name: "test", namespace: "t", main: "\n\(code)\nreturn {}"), .map([]),
+                limits: ScriptLimits(),
                 surroundings: ScriptSurroundings())
             Issue.record("no error")
         } catch {
@@ -104,7 +117,8 @@ import Testing
     @Test func logIsLimitedAndCounted() throws {
         let log = ScriptLog()
         _ = try Self.machine(
-            "for i = 1, 1000 do moongate.log.warn('line ' .. i, { n = i, t = {}, long = ('x'):rep(1000) }) end return {}", log: log)
+            "for i = 1, 1000 do moongate.log.warn('line ' .. i, { n = i, t = {}, long = ('x'):rep(1000) }) end return {}",
+            log: log)
         let lines = log.drain()
         #expect(lines.count == 100)
         #expect(lines.first?.level == .warn && lines.first?.message == "line 1" && lines.first?.script == "test")
@@ -118,7 +132,8 @@ import Testing
         let log = ScriptLog()
         for _ in 0..<ScriptLog.capacity + 5 {
             log.append(
-                ScriptLogLine(level: .info, script: "", version: "", message: "", fields: [], suppressed: 0, requestID: ""))
+                ScriptLogLine(
+                    level: .info, script: "", version: "", message: "", fields: [], suppressed: 0, requestID: ""))
         }
         #expect(log.lost.dropped == 5)
         #expect(log.drain().count == ScriptLog.capacity)
@@ -126,7 +141,9 @@ import Testing
 
     @Test func aBucketFillsAgain() {
         var bucket = TokenBucket(burst: 2, perSecond: 1)
-        let times: [UInt64] = [1_000_000_000, 1_000_000_000, 1_000_000_000, 1_500_000_000, 2_100_000_000, 2_100_000_000]
+        let times: [UInt64] = [
+            1_000_000_000, 1_000_000_000, 1_000_000_000, 1_500_000_000, 2_100_000_000, 2_100_000_000,
+        ]
         let taken = times.map { bucket.take(now: $0) }
         #expect(taken == [true, true, false, false, true, false])
     }
@@ -240,7 +257,8 @@ import Testing
             local s = 'moongate.sleep\\' moongate.kv' .. [=[moongate.jwt]=]
             return { ["access"] = 1, access = function() moongate.hmac.verify() moongate . kv('x') end }
             """)
-        #expect(scan.unavailable == [.init(name: "moongate.hmac.verify", line: 4), .init(name: "moongate.kv", line: 4)])
+        #expect(
+            scan.unavailable == [.init(name: "moongate.hmac.verify", line: 4), .init(name: "moongate.kv", line: 4)])
         #expect(scan.mentionsAccess)
         #expect(!ScriptScan("return { route = function() local x = access end }").mentionsAccess)
         #expect(ScriptScan("local M = {}\nfunction M.access() end\nreturn M").mentionsAccess)

@@ -52,13 +52,16 @@ import Testing
 
     static let bad: [(String, ConfigValue)] = [
         ("string", .integer(1)), ("integer", .number(1.5)), ("integer", .string("1")), ("number", .string("1")),
-        ("boolean", .string("true")), ("percent", .integer(101)), ("percent", .string("-1")), ("percent", .string("5 %")),
+        ("boolean", .string("true")), ("percent", .integer(101)), ("percent", .string("-1")),
+        ("percent", .string("5 %")),
         ("percent", .string("%")), ("duration", .string("5")), ("duration", .integer(5)), ("duration", .string("5 s")),
         ("duration", .string("-5s")), ("bytes", .string("8 MB")), ("bytes", .integer(-1)), ("range", .string("9-1")),
         ("range", .string("1-2-3")), ("range", .string("-")), ("regex", .string("(")), ("cidr", .string("10.0.0.0/33")),
         ("backend", .string("web")), ("backend", .string("http://web:80")), ("backend", .string("a/b/c:1")),
-        ("backend", .string("web:0")), ("backend", .string("Web:80")), ("list", .string("a")), ("list", .list([.integer(1)])),
-        ("map", .string("a")), ("map", .map([.init("k", .bool(true))])), ("secret", .string("a")), ("jwks", .string("a")),
+        ("backend", .string("web:0")), ("backend", .string("Web:80")), ("list", .string("a")),
+        ("list", .list([.integer(1)])),
+        ("map", .string("a")), ("map", .map([.init("k", .bool(true))])), ("secret", .string("a")),
+        ("jwks", .string("a")),
     ]
 
     @Test(arguments: bad)
@@ -70,7 +73,9 @@ import Testing
     }
 
     @Test func bounds() throws {
-        let percent: [(String, LuaValue)] = [("type", .string("percent")), ("min", .integer(1)), ("max", .string("50%"))]
+        let percent: [(String, LuaValue)] = [
+            ("type", .string("percent")), ("min", .integer(1)), ("max", .string("50%")),
+        ]
         #expect(try judge(percent, .integer(50)) == .number(50))
         #expect(throws: Judgement.self) { try judge(percent, .integer(51)) }
         #expect(throws: Judgement.self) { try judge(percent, .number(0.5)) }
@@ -84,11 +89,15 @@ import Testing
     }
 
     @Test func enumerations() throws {
-        let texts: [(String, LuaValue)] = [("type", .string("enum")), ("values", .list([.string("lax"), .string("strict")]))]
+        let texts: [(String, LuaValue)] = [
+            ("type", .string("enum")), ("values", .list([.string("lax"), .string("strict")])),
+        ]
         #expect(try judge(texts, .string("lax")) == .string("lax"))
         let error = try #require(throws: Judgement.self) { try judge(texts, .string("strct")) }
         #expect(error.findings.first?.mend == "did you mean \"strict\"?")
-        let numbers: [(String, LuaValue)] = [("type", .string("enum")), ("values", .list([.integer(301), .integer(308)]))]
+        let numbers: [(String, LuaValue)] = [
+            ("type", .string("enum")), ("values", .list([.integer(301), .integer(308)])),
+        ]
         #expect(try judge(numbers, .integer(308)) == .integer(308))
         #expect(throws: Judgement.self) { try judge(numbers, .integer(302)) }
         #expect(throws: Judgement.self) { try judge(numbers, .string("308")) }
@@ -104,7 +113,8 @@ import Testing
         #expect(config["value"] == nil)
         #expect(config.backends.map(\.text) == ["web:80"])
         let error = try #require(throws: Judgement.self) {
-            try schema.judge(.map([.init("cnary", .string("web:80")), .init("zzz", .null), .init("header", .integer(1))]))
+            try schema.judge(
+                .map([.init("cnary", .string("web:80")), .init("zzz", .null), .init("header", .integer(1))]))
         }
         // Everything at once, unknown names first.
         #expect(error.findings.map(\.path) == ["args.cnary", "args.zzz", "args.header", "args.canary"])
@@ -140,7 +150,10 @@ import Testing
                 ]))
         let error = try #require(throws: Judgement.self) {
             try schema.judge(
-                .map([.init("variants", .map([.init("a", .map([.init("wieght", .integer(1))])), .init("b", .integer(1))]))]))
+                .map([
+                    .init(
+                        "variants", .map([.init("a", .map([.init("wieght", .integer(1))])), .init("b", .integer(1))]))
+                ]))
         }
         #expect(error.findings.map(\.path) == ["args.variants.a.wieght", "args.variants.a.weight", "args.variants.b"])
     }

@@ -13,7 +13,9 @@ import Testing
         let variants = weights.map { Split.Variant($0.0, $0.1) }
         let name = Array(experiment.utf8)
         return users.map { user in
-            guard let index = split.choose(experiment: name.span, variants: variants, unit: user.span) else { return "" }
+            guard let index = split.choose(experiment: name.span, variants: variants, unit: user.span) else {
+                return ""
+            }
             return weights[index].0
         }
     }
@@ -65,7 +67,9 @@ import Testing
     /// Within three and a half standard deviations of the share that moves, for 40 000 users.
     @Test(arguments: changes)
     func usersMoved(_ change: Change) {
-        func tolerance(_ percent: Double) -> Double { 350 * (percent / 100 * (1 - percent / 100) / 40_000).squareRoot() }
+        func tolerance(_ percent: Double) -> Double {
+            350 * (percent / 100 * (1 - percent / 100) / 40_000).squareRoot()
+        }
         let share = moved(assign(change.before), assign(change.after))
         #expect(abs(share - change.byRendezvous) < tolerance(change.byRendezvous), "rendezvous moved \(share) %")
         let other = moved(intervals(change.before), intervals(change.after))

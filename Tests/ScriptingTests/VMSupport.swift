@@ -94,7 +94,8 @@ enum Sample {
 
     /// Runs `body` as the route phase and returns the tag `out` that it set, as a way to get a value out.
     static func value(
-        _ body: String, limits: ScriptLimits = Sample.limits(), functions: [HostFunction] = [], phase: ScriptPhase = .route
+        _ body: String, limits: ScriptLimits = Sample.limits(), functions: [HostFunction] = [],
+        phase: ScriptPhase = .route
     ) throws -> String {
         let arguments = phase == .headerFilter || phase == .log ? "req, res, ctx" : "req, ctx"
         let source = """

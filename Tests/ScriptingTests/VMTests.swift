@@ -35,7 +35,8 @@ import Testing
         #expect(failure.sourceLine == "return v.field.deeper")
         #expect(
             failure.calls == [
-                .init(file: "main.lua", line: 2, function: "inner"), .init(file: "main.lua", line: 5, function: "outer"),
+                .init(file: "main.lua", line: 2, function: "inner"),
+                .init(file: "main.lua", line: 5, function: "outer"),
                 .init(file: "main.lua", line: 9, function: "route"),
             ])
         #expect(
@@ -52,18 +53,25 @@ import Testing
         ("error('boom')", ScriptFailure.Kind.runtime, "main.lua:2: boom", 2),
         ("error('boom', 0)", .runtime, "boom", 2),
         ("error({})", .runtime, "main.lua:2: (error object is a table value)", 2),
-        ("error(42)", .runtime, "main.lua:2: 42", 2), ("error()", .runtime, "main.lua:2: (error object is a nil value)", 2),
+        ("error(42)", .runtime, "main.lua:2: 42", 2),
+        ("error()", .runtime, "main.lua:2: (error object is a nil value)", 2),
         ("local function f() error('up', 2) end\nf()", .runtime, "main.lua:3: up", 3),
         ("local x = nil + 1", .runtime, "main.lua:2: attempt to perform arithmetic on a nil value", 2),
         ("\n\nreq:nothing()", .runtime, "main.lua:4: attempt to call a nil value (method 'nothing')", 4),
         ("req.headers:set('a', '\\n')", .api, "main.lua:2: a header value holds LF", 2),
         ("pcall(error)\nreq.headers:set('a', '\\n')", .api, "main.lua:3: a header value holds LF", 3),
-        ("local ok, e = pcall(req.headers.set, req.headers, 'a', '\\n')\nerror(e, 0)", .api, "main.lua:2: a header value", 2),
+        (
+            "local ok, e = pcall(req.headers.set, req.headers, 'a', '\\n')\nerror(e, 0)", .api,
+            "main.lua:2: a header value", 2
+        ),
         ("string.rep()", .runtime, "main.lua:2: bad argument #1 to 'rep' (string expected, got no value)", 2),
         ("('x'):bad()", .runtime, "main.lua:2: attempt to call a nil value (method 'bad')", 2),
         ("coroutine.wrap(function()\nerror('in') end)()", .runtime, "main.lua:2: main.lua:3: in", 2),
         ("while true do end", .cpu, "main.lua:2: the CPU budget of 20 ms is used up", 2),
-        ("local s = ('x'):rep(1e9)", .memory, "main.lua:2: the memory limit is reached (8 MiB in all, 512 KiB for one string)", 2),
+        (
+            "local s = ('x'):rep(1e9)", .memory,
+            "main.lua:2: the memory limit is reached (8 MiB in all, 512 KiB for one string)", 2
+        ),
         ("require('other')", .api, "main.lua:2: module 'other' is not there", 2),
     ])
     func failuresAreClassified(_ body: String, _ kind: ScriptFailure.Kind, _ message: String, _ line: Int) throws {
@@ -118,7 +126,8 @@ import Testing
             }
             """, limits: Sample.limits(milliseconds: 3))
         for _ in 0..<20 {
-            guard case .failed(let first) = Sample.run(.rewrite, of: vm), case .failed(let second) = Sample.run(.route, of: vm),
+            guard case .failed(let first) = Sample.run(.rewrite, of: vm),
+                case .failed(let second) = Sample.run(.route, of: vm),
                 case .next = Sample.run(.access, of: vm)
             else {
                 Issue.record("unexpected outcome")
@@ -131,24 +140,60 @@ import Testing
     // MARK: Coroutines
 
     @Test(arguments: [
-        ("local c = coroutine.create(function(a) local b = coroutine.yield(a + 1) return b * 2 end) local _, x = coroutine.resume(c, 1) local _, y = coroutine.resume(c, 5) return x .. ' ' .. y .. ' ' .. coroutine.status(c)", "2 10 dead"),
-        ("local t = {} for v in coroutine.wrap(function() for i = 1, 3 do coroutine.yield(i) end end) do t[#t + 1] = v end return table.concat(t, ',')", "1,2,3"),
-        ("local c = coroutine.create(function() error('x', 0) end) local ok, e = coroutine.resume(c) return tostring(ok) .. e .. coroutine.status(c)", "falsexdead"),
+        (
+            "local c = coroutine.create(function(a) local b = coroutine.yield(a + 1) return b * 2 end) local _, x = coroutine.resume(c, 1) local _, y = coroutine.resume(c, 5) return x .. ' ' .. y .. ' ' .. coroutine.status(c)",
+            "2 10 dead"
+        ),
+        (
+            "local t = {} for v in coroutine.wrap(function() for i = 1, 3 do coroutine.yield(i) end end) do t[#t + 1] = v end return table.concat(t, ',')",
+            "1,2,3"
+        ),
+        (
+            "local c = coroutine.create(function() error('x', 0) end) local ok, e = coroutine.resume(c) return tostring(ok) .. e .. coroutine.status(c)",
+            "falsexdead"
+        ),
         ("local ok, e = pcall(coroutine.wrap(function() error({code = 7}) end)) return e.code", "7"),
         ("return tostring(coroutine.isyieldable()) .. tostring(select(2, coroutine.running()))", "falsetrue"),
-        ("return coroutine.wrap(function() return tostring(coroutine.isyieldable()) .. tostring(select(2, coroutine.running())) end)()", "truefalse"),
-        ("local c c = coroutine.create(function() return coroutine.status(c) .. tostring(coroutine.resume(c)) end) local _, s = coroutine.resume(c) return s", "runningfalse"),
-        ("local c = coroutine.create(function() end) coroutine.resume(c) local ok, e = coroutine.resume(c) return e", "cannot resume dead coroutine"),
-        ("local a a = coroutine.create(function() local b = coroutine.create(function() return coroutine.status(a) end) return select(2, coroutine.resume(b)) end) return select(2, coroutine.resume(a))", "normal"),
+        (
+            "return coroutine.wrap(function() return tostring(coroutine.isyieldable()) .. tostring(select(2, coroutine.running())) end)()",
+            "truefalse"
+        ),
+        (
+            "local c c = coroutine.create(function() return coroutine.status(c) .. tostring(coroutine.resume(c)) end) local _, s = coroutine.resume(c) return s",
+            "runningfalse"
+        ),
+        (
+            "local c = coroutine.create(function() end) coroutine.resume(c) local ok, e = coroutine.resume(c) return e",
+            "cannot resume dead coroutine"
+        ),
+        (
+            "local a a = coroutine.create(function() local b = coroutine.create(function() return coroutine.status(a) end) return select(2, coroutine.resume(b)) end) return select(2, coroutine.resume(a))",
+            "normal"
+        ),
         ("local ok, e = coroutine.resume(coroutine.running()) return e", "cannot resume non-suspended coroutine"),
         ("return coroutine.status((coroutine.running()))", "normal"),
-        ("local log = '' local c = coroutine.create(function() local x <close> = setmetatable({}, {__close = function() log = log .. 'closed' end}) coroutine.yield() end) coroutine.resume(c) local ok = coroutine.close(c) return log .. tostring(ok) .. coroutine.status(c)", "closedtruedead"),
-        ("local c = coroutine.create(function() local x <close> = setmetatable({}, {__close = function() error('in close', 0) end}) coroutine.yield() end) coroutine.resume(c) local ok, e = coroutine.close(c) return tostring(ok) .. e", "falsein close"),
+        (
+            "local log = '' local c = coroutine.create(function() local x <close> = setmetatable({}, {__close = function() log = log .. 'closed' end}) coroutine.yield() end) coroutine.resume(c) local ok = coroutine.close(c) return log .. tostring(ok) .. coroutine.status(c)",
+            "closedtruedead"
+        ),
+        (
+            "local c = coroutine.create(function() local x <close> = setmetatable({}, {__close = function() error('in close', 0) end}) coroutine.yield() end) coroutine.resume(c) local ok, e = coroutine.close(c) return tostring(ok) .. e",
+            "falsein close"
+        ),
         ("local ok, e = pcall(coroutine.yield, 1) return e", "attempt to yield from outside a coroutine"),
-        ("local w = coroutine.wrap(function() return pcall(function() return coroutine.yield(1) + 1 end) end) w() local ok, v = w(41) return tostring(ok) .. v", "true42"),
-        ("local w = coroutine.wrap(function() return select(2, pcall(table.sort, {3, 2, 1}, function() coroutine.yield() end)) end) return w()", "attempt to yield across a C-call boundary"),
+        (
+            "local w = coroutine.wrap(function() return pcall(function() return coroutine.yield(1) + 1 end) end) w() local ok, v = w(41) return tostring(ok) .. v",
+            "true42"
+        ),
+        (
+            "local w = coroutine.wrap(function() return select(2, pcall(table.sort, {3, 2, 1}, function() coroutine.yield() end)) end) return w()",
+            "attempt to yield across a C-call boundary"
+        ),
         ("return select('#', coroutine.wrap(function() return nil, nil end)())", "2"),
-        ("local c = coroutine.wrap(function() return 1 end) c() local ok, e = pcall(c) return (e:gsub('^main.lua:%d+: ', ''))", "cannot resume dead coroutine"),
+        (
+            "local c = coroutine.wrap(function() return 1 end) c() local ok, e = pcall(c) return (e:gsub('^main.lua:%d+: ', ''))",
+            "cannot resume dead coroutine"
+        ),
     ])
     func coroutinesBehave(_ body: String, _ expected: String) throws {
         #expect(try Sample.value(body) == expected)
@@ -224,7 +269,7 @@ import Testing
         }
         vm.end(request)
         #expect(failure.kind == .api && failure.message == "main.lua:4: second" && failure.line == 4)
-        #expect(exchange.tagText("caught") == nil) // undone with the rest
+        #expect(exchange.tagText("caught") == nil)  // undone with the rest
     }
 
     /// Where it cannot wait it says so, at the script's line.
@@ -235,9 +280,12 @@ import Testing
         "table.sort({3, 2, 1}, function(a, b) coroutine.wrap(function() moongate.wait() end)() return a < b end)",
     ])
     func cannotWaitInsideACCall(_ body: String) throws {
-        let failure = try #require(try Sample.failure("local x = \n" + (body.hasPrefix("(") ? body : "nil " + body), functions: [Self.waiting()]))
+        let failure = try #require(
+            try Sample.failure(
+                "local x = \n" + (body.hasPrefix("(") ? body : "nil " + body), functions: [Self.waiting()]))
         #expect(failure.kind == .api, "\(failure)")
-        #expect(failure.message.contains("can not inside a sort comparator, a gsub callback or a metamethod"), "\(failure)")
+        #expect(
+            failure.message.contains("can not inside a sort comparator, a gsub callback or a metamethod"), "\(failure)")
         #expect(failure.line == 3)
     }
 
@@ -426,7 +474,10 @@ import Testing
             return { route = function(req, ctx) ctx:tag("out", require("lib").add(req.path, "!")) end }
             """,
             modules: [
-                ("lib", "runs = (runs or 0) + 1 return { add = function(a, b) if type(a) == 'string' then return a .. b end return a + b end }"),
+                (
+                    "lib",
+                    "runs = (runs or 0) + 1 return { add = function(a, b) if type(a) == 'string' then return a .. b end return a + b end }"
+                ),
                 ("nothing", ""),
             ])
         let exchange = Sample.exchange()
@@ -456,7 +507,9 @@ import Testing
             return .done
         }
         let kinds = HostFunction("kinds") { call in
-            call.push("\(call.count) \(call.integer(0) ?? -1) \(call.number(1) ?? -1) \(call.string(2) ?? "-") \(call.bool(3) ?? false)")
+            call.push(
+                "\(call.count) \(call.integer(0) ?? -1) \(call.number(1) ?? -1) \(call.string(2) ?? "-") \(call.bool(3) ?? false)"
+            )
             call.push(Int64(call.withBytes(2) { $0.count } ?? -1))
             call.push(call.isNil(4) && call.isNil(9))
             call.push(call.integer(1) == nil)
@@ -519,7 +572,8 @@ import Testing
             return .done
         }
         do {
-            let vm = try #require(ScriptVM(limits: Sample.limits(milliseconds: 1000), functions: [make], classes: [counter]))
+            let vm = try #require(
+                ScriptVM(limits: Sample.limits(milliseconds: 1000), functions: [make], classes: [counter]))
             try vm.compile(
                 file: "main.lua",
                 source: Array(
@@ -608,7 +662,9 @@ import Testing
                     throw failure
                 }
             }
-            try run(0) { try vm.addModule(name: "lib", file: "lib.lua", source: Array("return { f = function() end }".utf8)) }
+            try run(0) {
+                try vm.addModule(name: "lib", file: "lib.lua", source: Array("return { f = function() end }".utf8))
+            }
             if failed { return true }
             try run(1) { try vm.compile(file: "main.lua", source: Array(source.utf8)) }
             if failed { return true }
@@ -617,13 +673,16 @@ import Testing
             try run(3) { _ = try vm.describe("config") }
             try run(4) {
                 try vm.configure(
-                    .map([("canary", .handle(HandleClass(rawValue: 1), 0)), ("list", .list([.string("a"), .string("b")]))]))
+                    .map([
+                        ("canary", .handle(HandleClass(rawValue: 1), 0)),
+                        ("list", .list([.string("a"), .string("b")])),
+                    ]))
             }
             if failed { return true }
             try run(5) { try vm.initialise() }
             if failed, step == 5 { return true }
             try run(6) { try phase() }
-            try run(7) { try phase() } // in the tracks of a failed one
+            try run(7) { try phase() }  // in the tracks of a failed one
             try phase()
             return failed
         }

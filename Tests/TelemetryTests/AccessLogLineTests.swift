@@ -157,10 +157,12 @@ func line(_ exchange: Exchange, _ format: AccessLogFormat, _ labels: TelemetryLa
             // Quotes open and close only where the format has them, and no field falls apart at a space.
             #expect(text.utf8.count { $0 == 0x22 } == 6)
             let middle = text.split(separator: "\"", omittingEmptySubsequences: false)[2]
-            #expect(middle.split(separator: " ").map { $0.split(separator: "=", maxSplits: 1)[0] }.dropFirst() == [
-                "in", "out", "ms", "queue_ms", "upstream_ms", "origin", "route", "upstream", "endpoint", "attempts", "error",
-                "scripts", "tags", "id",
-            ])
+            #expect(
+                middle.split(separator: " ").map { $0.split(separator: "=", maxSplits: 1)[0] }.dropFirst() == [
+                    "in", "out", "ms", "queue_ms", "upstream_ms", "origin", "route", "upstream", "endpoint", "attempts",
+                    "error",
+                    "scripts", "tags", "id",
+                ])
         }
     }
 

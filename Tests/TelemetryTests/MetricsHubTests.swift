@@ -82,7 +82,8 @@ private let route = #"ingress="shop/web",host="shop.test",path="/cart""#
         #expect(page.hasSuffix("\n"))
         var types: [String: String] = [:]
         var help: Set<String> = []
-        let sample = try Regex(#"[a-zA-Z_][a-zA-Z0-9_]*(\{[a-z]+="([^"\\]|\\.)*"(,[a-z]+="([^"\\]|\\.)*")*\})? [-+0-9.eInfNa]+"#)
+        let sample = try Regex(
+            #"[a-zA-Z_][a-zA-Z0-9_]*(\{[a-z]+="([^"\\]|\\.)*"(,[a-z]+="([^"\\]|\\.)*")*\})? [-+0-9.eInfNa]+"#)
         for line in page.split(separator: "\n") {
             let words = line.split(separator: " ", maxSplits: 3).map(String.init)
             if line.hasPrefix("# HELP ") {
@@ -93,9 +94,10 @@ private let route = #"ingress="shop/web",host="shop.test",path="/cart""#
             } else {
                 #expect(line.wholeMatch(of: sample) != nil, "\(line)")
                 let name = line.prefix { $0 != "{" && $0 != " " }
-                let family = ["_bucket", "_sum", "_count"].lazy.compactMap { suffix in
-                    name.hasSuffix(suffix) ? String(name.dropLast(suffix.count)) : nil
-                }.first { types[$0] == "histogram" } ?? String(name)
+                let family =
+                    ["_bucket", "_sum", "_count"].lazy.compactMap { suffix in
+                        name.hasSuffix(suffix) ? String(name.dropLast(suffix.count)) : nil
+                    }.first { types[$0] == "histogram" } ?? String(name)
                 #expect(types[family] != nil, "\(line)")
             }
         }
@@ -168,7 +170,8 @@ private let route = #"ingress="shop/web",host="shop.test",path="/cart""#
     @Test func processFigures() throws {
         let stat = "42 (a) b) (c) S 1 42 42 0 -1 4194560 100 0 0 0 250 150 0 0 20 0 9 0 1000 123456789 2048 1844"
         let boot = "cpu 1 2 3\nbtime 1700000000\nprocesses 1\n"
-        let limits = "Limit   Soft Limit  Hard Limit  Units\nMax open files            1024                 4096     files\n"
+        let limits =
+            "Limit   Soft Limit  Hard Limit  Units\nMax open files            1024                 4096     files\n"
         let figures = try #require(ProcessFigures.parse(stat: stat, boot: boot, limits: limits, descriptors: 5))
         #expect(figures.cpuSeconds == 4)
         #expect(figures.threads == 9)
@@ -280,7 +283,9 @@ private let route = #"ingress="shop/web",host="shop.test",path="/cart""#
         let hub = MetricsHub(version: "1")
         let loops = [hub.makeLoop {}, hub.makeLoop {}]
         for loop in loops {
-            #expect(loop.scriptMetric(.counter, name: "jwt_rejected_total", labels: [("reason", "a\"b\n")], value: 2, script: "s"))
+            #expect(
+                loop.scriptMetric(
+                    .counter, name: "jwt_rejected_total", labels: [("reason", "a\"b\n")], value: 2, script: "s"))
             #expect(loop.scriptMetric(.gauge, name: "level", labels: [], value: 1.5, script: "s"))
             for value in [0.001, 0.02, 99] {
                 #expect(loop.scriptMetric(.histogram, name: "wait", labels: [], value: value, script: "s"))
@@ -310,7 +315,9 @@ private let route = #"ingress="shop/web",host="shop.test",path="/cart""#
 
     @Test func refusedValuesAndLabels() {
         var metrics = CustomMetrics()
-        func record(_ kind: CustomMetricKind, _ labels: [(name: String, value: String)], _ value: Double) -> CustomMetrics.Answer {
+        func record(_ kind: CustomMetricKind, _ labels: [(name: String, value: String)], _ value: Double)
+            -> CustomMetrics.Answer
+        {
             metrics.record(kind, name: "m", labels: labels, value: value, script: "s")
         }
         #expect(record(.counter, [], -1) == .refused)

@@ -36,7 +36,8 @@ struct TelemetryBenchmark {
         }
         loop.publish()
         print("BENCH metrics of a finished request with a script: \(Int(counted)) ns; one event: \(Int(event)) ns")
-        #expect(hub.render(process: nil).contains("moongate_upstream_attempts_total{upstream=\"shop/web:80\"} 1500000\n"))
+        #expect(
+            hub.render(process: nil).contains("moongate_upstream_attempts_total{upstream=\"shop/web:80\"} 1500000\n"))
     }
 
     @Test func aReportOfManyRoutes() {

@@ -11,7 +11,8 @@ struct UpstreamBenchmark {
         let clock = ContinuousClock()
         var table = UpstreamTable(seed: 1)
         var closing: [UInt64] = []
-        let map = table.apply(UpstreamPlan([upstream("a", Array(1...10), balance)], generation: 1), now: 0, closing: &closing)
+        let map = table.apply(
+            UpstreamPlan([upstream("a", Array(1...10), balance)], generation: 1), now: 0, closing: &closing)
         var best = Double.infinity
         var connects = 0
         for _ in 0..<15 {
@@ -47,6 +48,8 @@ struct UpstreamBenchmark {
         let planned = clock.measure { next = UpstreamPlan(upstreams, generation: 2, previous: plan) }
         let applied = clock.measure { _ = table.apply(next, now: 0, closing: &closing) }
         plan = next
-        print("BENCH 10,000 upstreams: first \(first) on a loop; one endpoint less: plan \(planned), \(applied) on a loop")
+        print(
+            "BENCH 10,000 upstreams: first \(first) on a loop; one endpoint less: plan \(planned), \(applied) on a loop"
+        )
     }
 }

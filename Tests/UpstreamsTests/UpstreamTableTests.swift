@@ -10,7 +10,8 @@ func address(_ n: Int) -> SocketAddress {
 }
 
 func upstream(_ name: String, _ endpoints: [Int], _ balance: Upstream.Balance = .roundRobin) -> Upstream {
-    Upstream(namespace: "shop", service: name, port: "80", endpoints: endpoints.map { Endpoint(address($0)) },
+    Upstream(
+        namespace: "shop", service: name, port: "80", endpoints: endpoints.map { Endpoint(address($0)) },
         balance: balance)
 }
 

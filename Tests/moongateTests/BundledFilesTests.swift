@@ -23,7 +23,8 @@ struct BundledFilesTests {
     }
 
     @Test func `the program carries exactly the files of the tree`() throws {
-        let names = try FileManager.default.contentsOfDirectory(atPath: Self.root.appending(path: "plugins").path).sorted()
+        let names = try FileManager.default.contentsOfDirectory(atPath: Self.root.appending(path: "plugins").path)
+            .sorted()
             .filter { FileManager.default.fileExists(atPath: Self.root.appending(path: "plugins/\($0)/init.lua").path) }
         #expect(names.count >= 5)
         var text = """
@@ -37,12 +38,15 @@ struct BundledFilesTests {
 
             """
         for name in names {
-            text += "        \"\(name)\": Plugin(\n            main: "
+            text +=
+                "        \"\(name)\": Plugin(\n            main: "
                 + Self.literal(try Self.file("plugins/\(name)/init.lua"), indent: 16) + "),\n"
         }
-        text += "    ])\n}\n\n/// What `moongate demo` serves where there is no examples/quickstart.\nenum Quickstart {\n"
+        text +=
+            "    ])\n}\n\n/// What `moongate demo` serves where there is no examples/quickstart.\nenum Quickstart {\n"
         for (name, path) in [("ingress", "ingress.yaml"), ("services", "services.yaml")] {
-            text += "    static let \(name) = "
+            text +=
+                "    static let \(name) = "
                 + Self.literal(try Self.file("examples/quickstart/\(path)"), indent: 8) + "\n"
         }
         text += "}\n"

@@ -51,7 +51,9 @@ struct SettingsTests {
     }
 
     @Test func `a flag wins over the environment's names and both have the same key`() async throws {
-        let flags = try RunFlags.parse(["--ingress-class", "edge", "--no-allow-inline-scripts", "--http", "127.0.0.1:1"])
+        let flags = try RunFlags.parse([
+            "--ingress-class", "edge", "--no-allow-inline-scripts", "--http", "127.0.0.1:1",
+        ])
         let settings = try await Settings.resolve(flags)
         #expect(settings.ingressClass == "edge")
         #expect(!settings.allowInlineScripts)
