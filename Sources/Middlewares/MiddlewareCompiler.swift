@@ -224,9 +224,11 @@ package final class MiddlewareCompiler {
 /// Backends of arguments against the upstreams of one snapshot.
 private struct BackendResolver {
     let names: [String]
+    private let upstreams: [Upstream]
     private let places: [String: Int]
 
     init(_ snapshot: Snapshot) {
+        upstreams = snapshot.upstreams
         names = snapshot.upstreams.map(\.name)
         places = Dictionary(names.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
     }
@@ -235,19 +237,32 @@ private struct BackendResolver {
         "\(backend.namespace ?? route.ingress.namespace)/\(backend.service):\(backend.port)"
     }
 
-    func place(of backend: BackendName, for route: Route) -> Int? { places[name(backend, for: route)] }
+    /// Only what is of the Ingress's own namespace or was granted to it (SCRIPTING.md §11): that another tenant's
+    /// Service stands in the snapshot is no grant.
+    func place(of backend: BackendName, for route: Route) -> Int? {
+        guard let place = places[name(backend, for: route)] else { return nil }
+        let upstream = upstreams[place]
+        let namespace = route.ingress.namespace
+        let isGranted =
+            upstream.namespace == namespace
+            || upstream.allowedNamespaces.contains { $0 == "*" || $0 == namespace }
+        return isGranted ? place : nil
+    }
 
     func unknown(_ backend: BackendName, for route: Route, _ binding: ScriptBinding) -> Diagnostic {
         let name = name(backend, for: route)
-        let own = names.filter { $0.hasPrefix("\(backend.namespace ?? route.ingress.namespace)/") }
+        // What another namespace has is not this tenant's to know: only its own names are suggested, and a Service
+        // that is not granted reads like one that is not there.
+        let own = names.filter { $0.hasPrefix("\(route.ingress.namespace)/") }
         let near = EditDistance.nearest(to: name, among: own).map { "did you mean \"\($0)\"? " } ?? ""
         return Diagnostic(
             .error, "MG330", "unknown-script-backend",
             problem:
-                "script \(binding.reference) names the backend \"\(backend)\", and there is no Service port \(name)",
+                "script \(binding.reference) names the backend \"\(backend)\", and there is no Service port \(name) that it may use",
             place: binding.place,
             mend: near
-                + "name a Service of this namespace as NAME:PORT; until then the script fails where it chooses it")
+                + "name a Service of this namespace as NAME:PORT, or have the other's owner annotate it with "
+                + "moongate.dev/allow-namespaces; until then the script fails where it chooses it")
     }
 }
 

@@ -25,6 +25,7 @@ actor Pipeline {
     private let resolver: NameResolver
     private var memory = TranslationMemory()
     private var generation: UInt64 = 0
+    private var table: RouteTable?
     private var last: (snapshot: Snapshot, addresses: [String: [IPAddress]])?
 
     init(
@@ -51,10 +52,12 @@ actor Pipeline {
         diagnostics += scriptDiagnostics
         generation += 1
         last = (translation.snapshot, names.addresses)
+        // Where only endpoints changed, the compiled rules are used again.
+        let table = RouteTable(translation.snapshot, generation: generation, previous: table)
+        self.table = table
         return (
             PreparedConfiguration(
-                table: RouteTable(translation.snapshot, generation: generation), middlewares: preparation.sets,
-                addresses: names.addresses, diagnostics: diagnostics),
+                table: table, middlewares: preparation.sets, addresses: names.addresses, diagnostics: diagnostics),
             diagnostics
         )
     }

@@ -147,6 +147,20 @@ import Testing
         #expect(try world.serve(set, "GET http://shop.test/other").tags == ["n=1"])
     }
 
+    @Test(arguments: [([], false), (["else"], false), (["else", "shop"], true), (["*"], true)])
+    func anotherNamespacesServiceNeedsAGrant(allowed: [String], isChosen: Bool) throws {
+        let script =
+            "return { config = { to = { type = 'backend' } }, route = function(req, ctx) ctx.upstream:use(ctx.config.to) end }"
+        var world = World(script, arguments: .map([.init("to", .string("bank/vault:80"))]))
+        var vault = Upstream(namespace: "bank", service: "vault", port: "80")
+        vault.allowedNamespaces = allowed
+        world.snapshot.upstreams.append(vault)
+        let preparation = world.compiler.prepare(world.snapshot)
+        #expect(preparation.diagnostics.map(\.code) == (isChosen ? [] : ["MG330"]))
+        let vaultIndex = Int32(world.snapshot.upstreams.count - 1)
+        #expect((try serve(world, preparation).exchange.upstream == vaultIndex) == isChosen)
+    }
+
     @Test func backendsAreResolvedAnew() throws {
         let script =
             "return { config = { to = { type = 'backend' } }, route = function(req, ctx) ctx.upstream:use(ctx.config.to) end }"

@@ -34,6 +34,8 @@ struct World {
             Upstream(namespace: "shop", service: "canary", port: "80"),
             Upstream(namespace: "other", service: "web", port: "80"),
         ]
+        // Granted by its owner: being in the snapshot alone is none.
+        snapshot.upstreams[2].allowedNamespaces = ["shop"]
     }
 
     mutating func add(script main: String, name: String? = nil) -> Int {
