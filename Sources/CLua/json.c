@@ -9,6 +9,7 @@
 // ------------------------------------------------------------------------------------------------------------- writing
 
 static void mg_text(lua_State *L, mg_vm *vm, const char *bytes, size_t length) {
+    if (length == 0) return;
     if (vm->scratch_used + length > MG_JSON_LIMIT) {
         mg_api_error(L, "the JSON text would be longer than %d bytes", MG_JSON_LIMIT);
     }

@@ -19,7 +19,12 @@ let package = Package(
         .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8"),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl"),
         .systemLibrary(name: "CLinux"),
-        .target(name: "CLua", dependencies: ["CLua54"], cSettings: [.unsafeFlags(["-std=gnu11", "-O1"])]),
+        // Undefined behaviour in C is a trap: no runtime to link, and nothing that a test could overlook.
+        .target(
+            name: "CLua", dependencies: ["CLua54"],
+            cSettings: [
+                .unsafeFlags(["-std=gnu11", "-O1", "-fsanitize=undefined", "-fsanitize-trap=undefined"])
+            ]),
         .target(name: "Model", swiftSettings: rules),
         .target(name: "HTTPWire", dependencies: ["Model"], swiftSettings: rules),
         .target(name: "Reactor", dependencies: ["CLinux"], swiftSettings: rules),
