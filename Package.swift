@@ -55,8 +55,8 @@ let package = Package(
         .target(name: "HTTPWire", dependencies: ["Model"], swiftSettings: hot),
         .target(name: "Routing", dependencies: ["Model"], swiftSettings: hot),
         .target(name: "Upstreams", dependencies: ["Model"], swiftSettings: hot),
-        .target(name: "Scripting", dependencies: ["CLua", "CPCRE2", "COpenSSL", "Model"], swiftSettings: rules),
-        .target(name: "Middlewares", dependencies: ["Scripting", "HTTPWire", "Model"], swiftSettings: rules),
+        .target(name: "Scripting", dependencies: ["CLua", "CPCRE2", "COpenSSL", "Model"], swiftSettings: hot),
+        .target(name: "Middlewares", dependencies: ["Scripting", "HTTPWire", "Model"], swiftSettings: hot),
         .target(name: "Telemetry", dependencies: ["Model"], swiftSettings: hot),
         .target(name: "Reactor", dependencies: ["CLinux"], swiftSettings: hot),
         .target(

@@ -23,10 +23,13 @@ let package = Package(
     dependencies: [.package(url: "https://github.com/jpsim/Yams", from: "6.2.2")],
     targets: [
         room("Model"),
+        room("HTTPWire", ["Model"]),
         room("KubernetesAPI", [.product(name: "Yams", package: "Yams")]),
         room("Manifests", ["KubernetesAPI", "Model"]),
         room("IngressTranslation", ["KubernetesAPI", "Model"]),
         .target(name: "FuzzKit", swiftSettings: rules),
+        .executableTarget(name: "FuzzHead", dependencies: ["FuzzKit", "HTTPWire", "Model"], swiftSettings: rules),
+        .executableTarget(name: "FuzzChunk", dependencies: ["FuzzKit", "HTTPWire", "Model"], swiftSettings: rules),
         .executableTarget(
             name: "FuzzManifests",
             dependencies: ["FuzzKit", "IngressTranslation", "KubernetesAPI", "Manifests", "Model"],

@@ -14,7 +14,7 @@ import Testing
     }
 
     @Test func headsThatWereFound() throws {
-        let files = Self.files("head")
+        let files = Self.files("FuzzHead")
         #expect(!files.isEmpty)
         for file in files {
             let problem = FuzzChecks.head(Array(try Data(contentsOf: file)))
@@ -23,7 +23,7 @@ import Testing
     }
 
     @Test func bodiesThatWereFound() throws {
-        let files = Self.files("chunk")
+        let files = Self.files("FuzzChunk")
         #expect(!files.isEmpty)
         for file in files {
             let problem = FuzzChecks.chunks(Array(try Data(contentsOf: file)))

@@ -36,6 +36,19 @@ package struct Fuzzer {
         self.longest = longest
     }
 
+    /// The files of Seeds/NAME and FailCases/NAME, in the order of their names.
+    package static func seeds(for name: String) -> [[UInt8]] {
+        let top = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        return ["Seeds", "FailCases"].flatMap { kind in
+            let folder = top.appendingPathComponent(kind).appendingPathComponent(name)
+            let files = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+            return files.sorted().compactMap { file in
+                (try? Data(contentsOf: folder.appendingPathComponent(file))).map { Array($0) }
+            }
+        }
+    }
+
     /// Runs as the command line says (seconds, seed, folder for findings, file for the input at work) and answers the
     /// exit status: 1 after a finding. `check` answers what is wrong, or nil.
     package func run(_ arguments: [String], check: ([UInt8]) -> String?) -> Int32 {
