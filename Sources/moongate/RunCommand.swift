@@ -234,13 +234,15 @@ struct Standalone {
         on signals: UnixSignalsSequence, _ server: ProxyServer, _ state: ServingState, _ logger: Logger
     ) async {
         for await signal in signals {
-            if state.beginDrain() {
-                logger.notice("draining", metadata: ["signal": "\(signal)", "timeout": "\(settings.drainTimeout) ms"])
-                server.drain(delay: UInt64(settings.drainDelay), timeout: UInt64(settings.drainTimeout))
-            } else {
+            if state.isDraining {
                 logger.warning("ending at once", metadata: ["signal": "\(signal)"])
                 server.stop()
+                continue
             }
+            // The loops first: whoever sees readiness off is told to close by every response from then on.
+            server.drain(delay: UInt64(settings.drainDelay), timeout: UInt64(settings.drainTimeout))
+            state.beginDrain()
+            logger.notice("draining", metadata: ["signal": "\(signal)", "timeout": "\(settings.drainTimeout) ms"])
         }
     }
 

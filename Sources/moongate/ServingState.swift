@@ -18,7 +18,7 @@ final class ServingState: Sendable {
         var served: Served?
         var diagnostics: [Diagnostic] = []
         var hasStarted = false
-        var drains = 0
+        var isDraining = false
     }
 
     private let state = Mutex(State())
@@ -27,7 +27,7 @@ final class ServingState: Sendable {
     /// Nil when requests may come.
     var unreadiness: String? {
         state.withLock { state in
-            if state.drains > 0 { return "draining" }
+            if state.isDraining { return "draining" }
             return state.served != nil && state.hasStarted ? nil : "nothing is served yet"
         }
     }
@@ -50,13 +50,9 @@ final class ServingState: Sendable {
         }
     }
 
-    /// True the first time.
-    func beginDrain() -> Bool {
-        state.withLock { state in
-            state.drains += 1
-            return state.drains == 1
-        }
-    }
+    var isDraining: Bool { state.withLock { $0.isDraining } }
+
+    func beginDrain() { state.withLock { $0.isDraining = true } }
 
     /// Explains a request by that configuration, one request at a time: its set of scripts belongs to nobody else.
     func explain(
