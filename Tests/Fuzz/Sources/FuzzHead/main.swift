@@ -17,6 +17,5 @@ let dictionary = [
     "//", "?", "#", "@", "[::1]:80",
 ]
 
-exit(
-    Fuzzer(name: "FuzzHead", seeds: Fuzzer.seeds(for: "FuzzHead"), dictionary: dictionary, longest: 4 << 10)
-        .run(CommandLine.arguments, check: FuzzChecks.head))
+let fuzzer = Fuzzer(name: "FuzzHead", dictionary: dictionary, longest: 4 << 10)
+exit(fuzzer.run(CommandLine.arguments, check: FuzzChecks.head))

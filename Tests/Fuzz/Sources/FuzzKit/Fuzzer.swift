@@ -26,18 +26,21 @@ package struct Fuzzer {
     private let patience: Duration
     private let longest: Int
 
+    /// Starts from `seeds` and from the files of Seeds/NAME and FailCases/NAME.
     package init(
-        name: String, seeds: [[UInt8]], dictionary: [String], patience: Duration = .seconds(5), longest: Int = 64 << 10
+        name: String, seeds: [[UInt8]] = [], dictionary: [String], patience: Duration = .seconds(5),
+        longest: Int = 64 << 10
     ) {
         self.name = name
-        self.seeds = seeds.isEmpty ? [[]] : seeds
+        let all = seeds + Self.files(of: name)
+        self.seeds = all.isEmpty ? [[]] : all
         self.dictionary = dictionary.map { Array($0.utf8) }
         self.patience = patience
         self.longest = longest
     }
 
-    /// The files of Seeds/NAME and FailCases/NAME, in the order of their names.
-    package static func seeds(for name: String) -> [[UInt8]] {
+    /// In the order of their names, so that the same seed gives the same inputs.
+    private static func files(of name: String) -> [[UInt8]] {
         let top = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent()
         return ["Seeds", "FailCases"].flatMap { kind in
