@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -102,6 +103,16 @@ static inline int moongate_cpu_count(void) {
     int n = 0;
     for (long i = 0; i < length / (long)sizeof set[0]; i++) n += __builtin_popcountl(set[i]);
     return n > 0 ? n : 1;
+}
+
+// Raises the limit of descriptors to the most that this process may have, and answers what it may have then.
+static inline uint64_t moongate_raise_descriptor_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    if (before != limit.rlim_max && setrlimit(RLIMIT_NOFILE, &limit) != 0) return before;
+    return limit.rlim_cur;
 }
 
 #endif

@@ -43,6 +43,11 @@ package struct BodyDecoder: Sendable {
         if case .ended = state { true } else { false }
     }
 
+    /// A part of the trailer section has been read: it is in the head that was given, which must be given again.
+    package var isReadingTrailers: Bool {
+        if case .chunked(let decoder) = state { decoder.isReadingTrailers } else { false }
+    }
+
     /// What the input holds from `offset` on; moves `offset` behind it. Call it until it answers other than `.data`.
     /// The fields of a trailer section go into `trailers`, checked and without those that may not stand there.
     package mutating func next(
@@ -129,6 +134,8 @@ package struct ChunkDecoder: Sendable {
     private var trailerParser = HeadParser(.trailers)
 
     package init() {}
+
+    var isReadingTrailers: Bool { state == .trailers && trailerParser.hasBegun }
 
     /// As `BodyDecoder.next`.
     package mutating func next(

@@ -74,7 +74,9 @@ package struct ForwardingText: Sendable {
             if !seen.contains(.xForwardedProto) { output.append(line(2)) }
             if !seen.contains(.xForwardedPort) { output.append(line(3)) }
         }
-        let authority = head.authorityRange.range
+        // What the client asked for, whatever a script has made of it since.
+        let asked = head.replacedAuthorityRange.isEmpty ? head.authorityRange : head.replacedAuthorityRange
+        let authority = asked.range
         guard authority.upperBound <= bytes.count, FieldGrammar.isValue(bytes.extracting(authority)) else {
             return false
         }

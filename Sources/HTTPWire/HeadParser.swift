@@ -75,7 +75,8 @@ package struct HeadParser: Sendable {
     package private(set) var hasBegun = false
 
     /// Reads on. `head` must be the same until the answer is other than `.needMore`; it is emptied at the first byte
-    /// of a head, and the parser is ready for the next head after `.complete`.
+    /// of a head, and the parser is ready for the next head after `.complete`. After `.refuse` the head holds what was
+    /// understood up to there: every range in it lies within its bytes.
     package mutating func parse(
         _ input: RawSpan, limits: HeadLimits, into head: inout MessageHead
     ) -> HeadProgress {
@@ -88,7 +89,15 @@ package struct HeadParser: Sendable {
         do throws(Refusal) {
             if !hasBegun {
                 head.removeAll()
-                guard try scan(bytes, limits, &head) else {
+                let isComplete: Bool
+                do throws(Refusal) {
+                    isComplete = try scan(bytes, limits, &head)
+                } catch {
+                    // Whoever answers and logs the refused head finds in it what its ranges speak of.
+                    head.bytes.append(bytes.extracting(0..<min(bytes.count, limits.headBytes)))
+                    throw error
+                }
+                guard isComplete else {
                     head.bytes.append(bytes)
                     hasBegun = !bytes.isEmpty
                     return .needMore

@@ -81,7 +81,9 @@ package enum HeadWriter {
         to output: inout OutputRawSpan
     ) -> Outcome {
         var extra = 256
-        if let forwarding { extra += forwarding.maxCount + 2 * Int(head.authorityRange.count) }
+        if let forwarding {
+            extra += forwarding.maxCount + 2 * Int(max(head.authorityRange.count, head.replacedAuthorityRange.count))
+        }
         let need = room(for: head, extra: extra)
         guard output.freeCapacity >= need else { return .needsRoom(need) }
         let start = output.byteCount

@@ -89,6 +89,9 @@ package enum YAMLReader {
         _ text: String, schema: YAMLSchema = .kubernetes, limits: ReadingLimits = .manifest, firstLine: Int = 1
     ) throws(FieldFault) -> PlacedValue? {
         let start = TextPosition(line: firstLine, column: 1)
+        var limits = limits
+        // Whatever aliases make of it: a text of that length holds no more.
+        limits.values = min(limits.values, 1_000 + 10 * text.utf8.count)
         guard text.utf8.count <= limits.bytes else {
             throw FieldFault(position: start, problem: "the text is longer than \(limits.bytes) bytes")
         }

@@ -15,6 +15,8 @@ package struct FolderFault: Error, Sendable, Equatable, CustomStringConvertible 
 package struct FolderLimits: Sendable, Equatable {
     package var files = 50_000
     package var directoryDepth = 16
+    /// Folders, each counted once for every link that leads to it.
+    package var directories = 4096
     package var manifestBytes = 32 << 20
     /// SCRIPTING.md §5: a script's source has at most 256 KiB.
     package var scriptBytes = 256 << 10
@@ -198,6 +200,17 @@ package struct FolderReader: Sendable {
             switch attributes.type {
             case .typeDirectory:
                 guard !listing.ancestors.contains(target) else { continue }
+                // Links within links to folders would be walked without end.
+                guard listing.directories.count < limits.directories else {
+                    if !listing.diagnostics.contains(where: Self.isTooManyDirectories) {
+                        listing.diagnostics.append(
+                            ManifestCode.tooMuch.diagnostic(
+                                Self.tooManyDirectories + " \(limits.directories)", at: Place(file: path),
+                                mend: "name a smaller folder, or remove links to folders; this one and those after it "
+                                    + "are ignored"))
+                    }
+                    continue
+                }
                 guard depth < limits.directoryDepth else {
                     listing.diagnostics.append(
                         ManifestCode.tooMuch.diagnostic(
@@ -231,6 +244,12 @@ package struct FolderReader: Sendable {
     }
 
     private static let tooManyFiles = "the folder holds more files than"
+
+    private static let tooManyDirectories = "there are more folders, counted once for each link to them, than"
+
+    private static func isTooManyDirectories(_ diagnostic: Diagnostic) -> Bool {
+        diagnostic.code == ManifestCode.tooMuch.rawValue && diagnostic.problem.hasPrefix(tooManyDirectories)
+    }
 
     private static func isTooManyFiles(_ diagnostic: Diagnostic) -> Bool {
         diagnostic.code == ManifestCode.tooMuch.rawValue && diagnostic.problem.hasPrefix(tooManyFiles)

@@ -37,12 +37,13 @@ package final class MiddlewareCompiler {
         self.surroundings = surroundings
     }
 
-    /// What the scripts in use have done, for metrics: one for each script version and loop.
-    package var statistics: [ScriptStatistics] { live.values.flatMap { $0.loops.map(\.statistics) } }
+    /// How the scripts in use are, for metrics: one for each script version and loop.
+    package var vitals: [ScriptVitals] { live.values.flatMap { $0.loops.map(\.vitals) } }
 
     package func prepare(_ snapshot: Snapshot) -> Preparation {
         var diagnostics: [Diagnostic] = []
         var names = snapshot.scripts.map { (name: $0.name, version: "") }
+        var nameOfVersion: [String: Int] = [:]
         var resolved: [BindingKey: Resolved] = [:]
         var stillLive: [String: Live] = [:]
         var stillRefused: [String: ScriptVersion.Refusal] = [:]
@@ -82,12 +83,20 @@ package final class MiddlewareCompiler {
                 }
                 stillLive[live.version.id] = live
                 stillGood[key] = live
-                var nameIndex = binding.script ?? -1
-                if !names.indices.contains(nameIndex) || names[nameIndex].name != live.version.name {
-                    nameIndex = names.count
-                    names.append((live.version.name, live.version.id))
+                let nameIndex: Int
+                if let known = nameOfVersion[live.version.id] {
+                    nameIndex = known
+                } else {
+                    // The source's own place, unless another version of it is there already.
+                    let own = binding.script ?? -1
+                    let isFree =
+                        names.indices.contains(own) && names[own].name == live.version.name
+                        && names[own].version.isEmpty
+                    nameIndex = isFree ? own : names.count
+                    if !isFree { names.append((live.version.name, "")) }
+                    names[nameIndex].version = live.version.id
+                    nameOfVersion[live.version.id] = nameIndex
                 }
-                names[nameIndex].version = live.version.id
                 resolved[key] = .good(live, nameIndex: Int32(nameIndex))
             }
         }

@@ -39,7 +39,7 @@ package final class MiddlewareSet: @unchecked Sendable {
 
     /// What `ScriptRun.script` stands for: the scripts of the snapshot in their order, then those that only a last good
     /// version knows.
-    package var scriptNames: [String] { names.map(\.name) }
+    package var scripts: [(name: String, version: String)] { names }
     package func scriptName(_ index: Int32) -> String {
         names.indices.contains(Int(index)) ? names[Int(index)].name : ""
     }
@@ -221,15 +221,14 @@ package final class MiddlewareSet: @unchecked Sendable {
         let spent = clock.monotonic() &- now
         switch outcome {
         case .next:
-            script.succeeded(nanoseconds: spent)
+            script.succeeded()
             record(.next, spent, step, entry, exchange)
             if let watch, let listener {
                 listener(event(step, phase, .next, watch.differences(to: exchange, step.scene)))
             }
             return .next
         case .responded(let response):
-            script.succeeded(nanoseconds: spent)
-            script.responded()
+            script.succeeded()
             record(.responded, spent, step, entry, exchange)
             if let watch, let listener {
                 listener(
@@ -251,7 +250,7 @@ package final class MiddlewareSet: @unchecked Sendable {
         _ spent: UInt64,
         _ entry: StepState, _ exchange: Exchange
     ) -> StepVerdict {
-        script.failed(failure.kind, now: now, nanoseconds: spent)
+        script.failed(failure.kind, now: now)
         exchange.scriptErrors.append(
             ScriptError(script: step.nameIndex, errorClass: ScriptErrorClass(failure.kind)))
         script.machine.library.report(failure, phase: phase, requestID: exchange.request.text(exchange.idRange))

@@ -77,6 +77,7 @@ extension MessageHead {
             return
                 "a host is a name or an address, then a port if need be: \"shop.test\", \"shop.test:8080\", \"[::1]\""
         }
+        if replacedAuthorityRange.isEmpty { replacedAuthorityRange = authorityRange }
         authorityRange = store(host)
         setHostRange(from: authority)
         let nameRange = store("host".utf8)

@@ -139,6 +139,8 @@ public struct MessageHead: Sendable {
     public var hasQuery = false
     /// Host as sent (with its port), from the target or from `Host`.
     public var authorityRange: ByteRange = .empty
+    /// What the client had sent as `authorityRange`, where a script has set another host since; else empty.
+    public var replacedAuthorityRange: ByteRange = .empty
     /// Host in lower case without port and trailing dot: what the router matches.
     public var hostRange: ByteRange = .empty
 
@@ -151,8 +153,9 @@ public struct MessageHead: Sendable {
     /// Empties the head and keeps its memory.
     @inlinable
     public mutating func removeAll() {
-        bytes.removeAll(keepingCapacity: true)
-        fields.removeAll(keepingCapacity: true)
+        // A head that was larger than heads are gives its memory back: the pool outlives the peak.
+        bytes.removeAll(keepingCapacity: bytes.capacity <= 16 * 1024)
+        fields.removeAll(keepingCapacity: fields.capacity <= 256)
         version = .http11
         method = .other
         methodRange = .empty
@@ -161,6 +164,7 @@ public struct MessageHead: Sendable {
         queryRange = .empty
         hasQuery = false
         authorityRange = .empty
+        replacedAuthorityRange = .empty
         hostRange = .empty
         status = 0
         reasonRange = .empty

@@ -49,6 +49,8 @@ final class Downstream {
     var parser = HeadParser(.request)
     /// How the body of the current request is framed, and how much of it is still to come.
     var body = BodyDecoder(.none)
+    /// The trailers of a body that is only dropped, while they come in parts; nil otherwise.
+    var droppedTrailers: DroppedTrailers?
     /// Bytes that were read but not yet understood.
     var input: Buffer?
     /// Bytes that are to be written.
@@ -64,6 +66,13 @@ final class Downstream {
         self.localPort = localPort
         self.isTrusted = isTrusted
     }
+}
+
+/// What has been read of trailers that nobody wants: kept for the parser alone, which goes on where it stopped.
+final class DroppedTrailers {
+    var head: MessageHead
+
+    init(_ head: MessageHead = MessageHead()) { self.head = head }
 }
 
 /// One connection to an endpoint.

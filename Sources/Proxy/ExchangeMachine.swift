@@ -274,7 +274,8 @@ struct ExchangeMachine {
             return List(.sendResponseHead)
         case .attemptFailed(let retry):
             if retry {
-                state = .connecting(request)
+                // What one endpoint would not take, the next one may.
+                state = .connecting(request == .undeliverable ? .open : request)
                 return List(.closeUpstream, .connect)
             }
             state = .finished

@@ -47,7 +47,8 @@ extension Loop {
         var form = ErrorPage.Form.text
         if let index = exchange.request.firstIndex(of: .accept) {
             let bytes = exchange.request.bytes
-            form = ErrorPage.form(accept: bytes.span.extracting(exchange.request.fields[index].valueRange))
+            let range = exchange.request.fields[index].valueRange
+            if range.upperBound <= bytes.count { form = ErrorPage.form(accept: bytes.span.extracting(range)) }
         }
         ErrorPage.write(status: status, form: form, into: &exchange.ownBody)
         exchange.response.appendStatic("content-type", ErrorPage.contentType(form))

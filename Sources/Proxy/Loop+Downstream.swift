@@ -9,12 +9,17 @@ extension Loop {
 
     /// A connection was accepted. The loop owns it from here on.
     func accepted(_ socket: Socket, peer: Model.SocketAddress, localPort: UInt16) {
-        if downstreams.count >= configuration.maxConnections {
+        if configuration.maxConnections > 0, downstreams.count >= configuration.maxConnections {
             transport.abort(socket)
             telemetry.connectionRefused()
             return
         }
         let isTrusted = configuration.trustedProxies.contains { $0.contains(peer.ip) }
+        if !isTrusted, let clients, !clients.enter(peer.ip) {
+            transport.abort(socket)
+            telemetry.connectionRefused()
+            return
+        }
         let d = Downstream(socket: socket, peer: peer, localPort: localPort, isTrusted: isTrusted)
         let row = downstreams.insert(d)
         d.token = Token(kind: TokenKind.downstream, index: row.index, generation: row.generation)
@@ -35,6 +40,7 @@ extension Loop {
         if let f = d.flight, !f.machine.hasBegun { release(f) }
         downstreams.remove(index: d.token.index, generation: d.token.generation)
         if abort { transport.abort(d.socket) } else { transport.close(d.socket) }
+        if !d.isTrusted { clients?.leave(d.peer.ip) }
         d.deadline = never
         telemetry.connectionClosed()
     }
@@ -46,7 +52,7 @@ extension Loop {
         while let action = actions.next() {
             switch action {
             case .awaitRequest:
-                setDeadline(d, after: configuration.timeouts.idle)
+                setDeadline(d, after: d.output == nil ? configuration.timeouts.idle : configuration.timeouts.streamIdle)
                 // A pipelined request may be waiting in our own memory: no edge will tell of it.
                 if d.input != nil || d.flags.contains(.readable) { enqueue(d) }
             case .awaitHead:
@@ -60,7 +66,8 @@ extension Loop {
                 telemetry.began()
                 fail(d.flight ?? beginFlight(d), .headTimeout)
             case .closeWhenFlushed:
-                setDeadline(d, after: configuration.timeouts.linger)
+                setDeadline(
+                    d, after: d.output == nil ? configuration.timeouts.linger : configuration.timeouts.streamIdle)
                 if d.output == nil { perform(d, .flushed) }
             case .linger:
                 transport.shutdownWrites(d.socket)
@@ -192,13 +199,25 @@ extension Loop {
     private func dropRequest(_ d: Downstream, _ input: Buffer) -> Bool {
         if d.body.isComplete { return false }
         var offset = 0
-        var trailers = MessageHead()
-        switch d.body.next(input.bytes, at: &offset, limits: headLimits, trailers: &trailers) {
+        let event: BodyEvent
+        if let f = d.flight {
+            event = d.body.next(input.bytes, at: &offset, limits: headLimits, trailers: &f.requestTrailers)
+        } else {
+            let trailers = d.droppedTrailers ?? DroppedTrailers()
+            event = d.body.next(input.bytes, at: &offset, limits: headLimits, trailers: &trailers.head)
+            d.droppedTrailers = d.body.isReadingTrailers ? trailers : nil
+        }
+        switch event {
         case .needMore:
             input.consume(offset)
             perform(d, .dropped(offset))
             return false
-        case .data:
+        case .data(let range):
+            if let f = d.flight {
+                // It is gone: the request cannot be sent again.
+                f.isReplayable = false
+                f.requestBodyBytes &+= UInt64(range.count)
+            }
             input.consume(offset)
             perform(d, .dropped(offset))
             if d.body.isComplete { droppedAll(d) }
@@ -216,6 +235,7 @@ extension Loop {
     }
 
     private func droppedAll(_ d: Downstream) {
+        d.droppedTrailers = nil
         perform(d, .requestEnded)
         if let f = d.flight { perform(f, .requestEnded) }
     }
@@ -305,7 +325,14 @@ extension Loop {
             return
         }
         if d.output == nil { flushed(d) }
-        if d.machine.isClosed || d.flags.contains(.blocked) { return }
+        if d.machine.isClosed { return }
+        if d.flight == nil, d.machine.isIdle || d.machine.isLeaving {
+            // The end of a response on its way to a slow reader: it has as long as it takes, while it takes.
+            let timeouts = configuration.timeouts
+            setDeadline(
+                d, after: d.output != nil ? timeouts.streamIdle : d.machine.isIdle ? timeouts.idle : timeouts.linger)
+        }
+        if d.flags.contains(.blocked) { return }
         if let f = d.flight, let u = f.upstream {
             setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
             enqueue(u)

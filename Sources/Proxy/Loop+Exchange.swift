@@ -34,6 +34,10 @@ extension Loop {
     /// The exchange is over: log it, and keep its memory for the next one.
     private func finish(_ f: Flight) {
         f.exchange.finished = nowNanoseconds
+        if f.exchange.response.status < 200, !f.isTunnel, f.exchange.reason != .none {
+            // Nobody was there to be answered: the log says why by the status, too.
+            f.exchange.response.status = f.exchange.reason.status
+        }
         if f.phasesRan { f.pin.middlewares.runLog(f.exchange) }
         if f.isTunnel { telemetry.tunnelClosed() }
         telemetry.finished(f.exchange, f.pin)
@@ -84,6 +88,7 @@ extension Loop {
                 let ending = f.ending
                 let isPersistent = f.isPersistent
                 let framing = f.responseFraming
+                if let d, d.body.isReadingTrailers { d.droppedTrailers = DroppedTrailers(f.requestTrailers) }
                 finish(f)
                 guard let d else { continue }
                 switch ending {
@@ -206,7 +211,7 @@ extension Loop {
             return
         }
         if f.policy.totalTimeout != 0 {
-            f.totalDeadline = now &+ f.policy.totalTimeout
+            f.totalDeadline = exchange.started / 1_000_000 &+ f.policy.totalTimeout
             scheduleFlight(f)
         }
         if !encodeRequest(f) {
@@ -265,7 +270,11 @@ extension Loop {
         }
         send(f, u, bytes)
         if isChunked, f.upstream === u { reserve(&u.output, 2).append(ChunkEncoder.endOfData) }
+        if let output = u.output, output.count >= Self.mostJoined { flush(u) }
     }
+
+    /// Small parts are joined until there is so much of them; then they go, and back-pressure is felt.
+    private static var mostJoined: Int { 64 * 1024 }
 
     @inline(__always)
     private func beginChunk(_ count: Int, in buffer: Buffer) {
@@ -433,12 +442,15 @@ extension Loop {
             framing = isOld ? .untilClose : .chunked
         }
         f.isPersistent = d.machine.mayPersist && !announcesClose && f.responseFraming != .close
+        // As in `answer`: the client may send its body after this, or its next request.
+        if f.facts.expectsContinue, !f.continueWasSent, !f.machine.requestHasEnded { f.isPersistent = false }
         var options = HeadWriter.ResponseOptions(
             body: framing, declaredLength: f.responseFacts.declaredLength, closes: !f.isPersistent,
             clientVersion: exchange.request.version)
         if f.responseFacts.isUpgrade { options.upgradeRange = f.responseFacts.upgradeRange }
         if !writeHead(&exchange.response, options, date: date, &d.output) {
-            exchange.reason = .internalError
+            // Admission has passed it: what may not be written is a script's, if one had its hands on it.
+            exchange.reason = f.responsePhasesRan ? .internalError : .malformedResponse
             replaceResponse(f)
             return
         }
@@ -482,6 +494,7 @@ extension Loop {
             put(d, bytes)
             if !d.machine.isClosed { reserve(&d.output, 2).append(ChunkEncoder.endOfData) }
         }
+        if let output = d.output, output.count >= Self.mostJoined { flush(d) }
     }
 
     /// Small parts are joined to what is queued, large ones go straight from where they were read.

@@ -42,11 +42,6 @@ extension Loop {
                 telemetry.upstream(.attempt, exchange, f.pin)
                 open(f, endpoint)
                 return
-            case .queue, .shed(.overloaded):
-                telemetry.upstream(.shedOverloaded, exchange, f.pin)
-                if exchange.reason == .none { exchange.reason = .overloaded }
-                perform(f, .answerDecided)
-                return
             case .shed(.noEndpoint):
                 if fallsBack(f) { continue }
                 telemetry.upstream(.shedNoEndpoint, exchange, f.pin)
@@ -90,7 +85,14 @@ extension Loop {
             attemptFailed(f, connectFailed: true)
             return
         }
-        switch transport.connect(to: NetworkAddress(address)) {
+        var result = transport.connect(to: NetworkAddress(address))
+        if case .failed(let code) = result, Descriptors.isExhaustion(code) {
+            // Connections that nobody uses hold what this one needs.
+            table.releaseIdle(closing: &closing)
+            closeSwept()
+            result = transport.connect(to: NetworkAddress(address))
+        }
+        switch result {
         case .connected(let socket), .inProgress(let socket):
             let u = UpstreamConnection(socket: socket, endpoint: endpoint)
             let row = upstreamConnections.insert(u)
@@ -104,6 +106,12 @@ extension Loop {
                 return
             }
             setDeadline(f, .connect, after: f.policy.connectTimeout)
+        case .failed(let code) where Descriptors.isExhaustion(code):
+            // The endpoint has done nothing wrong.
+            table.abandon(endpoint)
+            f.exchange.reason = .overloaded
+            telemetry.upstream(.shedOverloaded, f.exchange, f.pin)
+            perform(f, .attemptFailed(retry: false))
         case .failed:
             telemetry.upstream(.connectFailed, f.exchange, f.pin)
             if table.connectFailed(endpoint, now: nowNanoseconds) { telemetry.upstream(.ejection, f.exchange, f.pin) }
@@ -146,12 +154,15 @@ extension Loop {
     private func mayRetry(_ f: Flight, connectFailed: Bool, wasReused: Bool) -> Bool {
         let limit = f.exchange.retries >= 0 ? Int(f.exchange.retries) : f.policy.retries
         guard Int(f.exchange.attempts) <= limit else { return false }
-        // DESIGN.md §3: a connect failure is always safe. Else only a reused connection that closed before the first
-        // byte of a response, and only what may be sent twice or was never sent.
-        if !connectFailed {
-            guard wasReused, f.isReplayable else { return false }
-            guard !f.attemptWasSent || f.exchange.request.method.isIdempotent else { return false }
-        }
+        // A dead connection from the pool on which nothing was sent is as good as one that was never made.
+        let failure: RetryRule.Failure =
+            connectFailed || wasReused && !f.attemptWasSent ? .connectFailed : wasReused ? .reusedClosed : .freshClosed
+        guard
+            RetryRule.mayRetry(
+                failure, method: f.exchange.request.method,
+                bodyBytesSent: f.attemptWasSent || !f.isReplayable ? f.requestBodyBytes : 0,
+                hasBody: !f.facts.body.isEmpty, isBodyKept: f.isReplayable)
+        else { return false }
         if table.mayRetry(f.target, now: nowNanoseconds) { return true }
         telemetry.upstream(.retryRefused, f.exchange, f.pin)
         return false
@@ -180,7 +191,8 @@ extension Loop {
             case .pool:
                 giveBack(&u.input)
                 u.served += 1
-                if isDraining || u.output != nil || u.flags.contains(.ended) {
+                if isDraining || u.output != nil || u.flags.contains(.ended) || hasSurplus(u) {
+                    u.isForgotten = true
                     perform(u, .discarded)
                     continue
                 }
@@ -216,6 +228,16 @@ extension Loop {
                 telemetry.upstreamClosed()
             }
         }
+    }
+
+    /// Whether there is more on the connection than its response, which belongs to nobody (RFC 9112 §9.2). The last
+    /// read may have been full, and then nobody has looked yet.
+    private func hasSurplus(_ u: UpstreamConnection) -> Bool {
+        guard u.flags.contains(.readable) else { return false }
+        probe.removeAll()
+        guard case .wouldBlock = transport.read(u.socket, into: probe) else { return true }
+        u.flags.remove(.readable)
+        return false
     }
 
     // MARK: Reading

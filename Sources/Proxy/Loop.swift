@@ -19,6 +19,8 @@ final class Loop<T: Transport> {
     let buffers = BufferPool()
     /// Everything is read into here first; what is not understood at once is copied into a lent buffer.
     let scratch = Buffer(capacity: 64 * 1024)
+    /// To find out whether there is anything to read, while `scratch` is in use.
+    let probe = Buffer(capacity: 64)
     var wheel: TimerWheel
     var downstreams = Slab<Downstream>()
     var upstreamConnections = Slab<UpstreamConnection>()
@@ -28,7 +30,7 @@ final class Loop<T: Transport> {
     var readyCount = 0
     var table: UpstreamTable
     var current: Pin
-    private var closing: [UInt64] = []
+    var closing: [UInt64] = []
     private var lastSweep: UInt64 = 0
     /// The process is going: idle connections are closed, none is kept.
     var isDraining = false
@@ -38,6 +40,8 @@ final class Loop<T: Transport> {
     var now: UInt64
     var nowNanoseconds: UInt64
     let telemetry: LoopTelemetry
+    /// Nil where clients may have any number of connections.
+    let clients: ClientConnections?
     var random: RandomNumbers
     let headLimits: HeadLimits
     let responseLimits: HeadLimits
@@ -51,9 +55,10 @@ final class Loop<T: Transport> {
 
     init(
         transport: T, number: Int, configuration: ProxyConfiguration, publication: Publication,
-        telemetry: LoopTelemetry, nanoseconds: UInt64, seed: UInt64
+        telemetry: LoopTelemetry, clients: ClientConnections? = nil, nanoseconds: UInt64, seed: UInt64
     ) {
         self.transport = transport
+        self.clients = clients
         self.number = number
         self.configuration = configuration
         self.telemetry = telemetry
@@ -106,7 +111,7 @@ final class Loop<T: Transport> {
     }
 
     /// Closes the spare connections that the table has let go.
-    private func closeSwept() {
+    func closeSwept() {
         for handle in closing {
             guard let u = upstreamConnections[token: Token(rawValue: handle)] else { continue }
             perform(u, .timedOut)
@@ -340,7 +345,8 @@ final class Loop<T: Transport> {
             buffer.compact()
             return buffer
         }
-        let bigger = buffers.lend(room: buffer.count + room)
+        // Twice as large each time: many small parts must not copy what is there for each of them.
+        let bigger = buffers.lend(room: max(buffer.count + room, 2 * buffer.count))
         bigger.append(buffer.bytes)
         buffers.giveBack(buffer)
         output = bigger

@@ -19,8 +19,11 @@ package struct ProxyConfiguration: Sendable {
     package var sendsVia = false
     /// How many spare connections a loop keeps to each endpoint.
     package var idleUpstreamConnections = 64
-    /// Connections that one loop serves at once; beyond, new ones are refused by closing.
-    package var maxConnections = 100_000
+    /// Connections of clients that are served at once; beyond, new ones are refused by closing. 0 takes as many as
+    /// there are descriptors for, two a connection.
+    package var maxConnections = 0
+    /// Of them, those of one client (an IPv4 address, an IPv6 /64) that is no trusted proxy; 0 is no limit.
+    package var maxConnectionsPerClient = 0
 
     package struct Limits: Sendable {
         package var headBytes = 64 * 1024

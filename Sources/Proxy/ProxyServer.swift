@@ -29,6 +29,9 @@ package final class ProxyServer: Sendable {
     package let configuration: ProxyConfiguration
     /// The addresses really bound, in the order of `configuration.listen`.
     package let addresses: [Model.SocketAddress]
+    /// Connections of clients that are served at once, over all loops: what was asked for, or what there are
+    /// descriptors for.
+    package let maxConnections: Int
     /// One a loop; `MiddlewareCompiler` must be made for as many.
     package let loops: Int
     private let workers: [Worker]
@@ -46,6 +49,11 @@ package final class ProxyServer: Sendable {
     ) throws(StartError) {
         var configuration = configuration
         configuration.loops = configuration.loops > 0 ? configuration.loops : LoopThread.availableCPUs
+        // Each connection of a client may want one to an endpoint beside it, and the rest of the process wants some.
+        let descriptors = Descriptors.raiseLimit()
+        let possible = max(16, (descriptors - 64) / 2)
+        maxConnections = min(configuration.maxConnections > 0 ? configuration.maxConnections : .max, possible)
+        configuration.maxConnections = max(1, maxConnections / configuration.loops)
         self.configuration = configuration
         loops = configuration.loops
         let publication = Publication(table: RouteTable(Snapshot()), sets: [], configuration: configuration)
@@ -68,6 +76,8 @@ package final class ProxyServer: Sendable {
             throw StartError.cannotListen(failed, error.description)
         }
         var workers: [Worker] = []
+        let most = configuration.maxConnectionsPerClient
+        let clients = most > 0 ? ClientConnections(most: most) : nil
         do {
             for loop in 0..<configuration.loops {
                 let mailbox = try Mailbox<WorkerMessage>()
@@ -77,7 +87,7 @@ package final class ProxyServer: Sendable {
                 workers.append(
                     try Worker(
                         number: loop, configuration: configuration, listeners: listeners[loop], mailbox: mailbox,
-                        publication: publication, telemetry: telemetry, metrics: metrics))
+                        publication: publication, telemetry: telemetry, clients: clients, metrics: metrics))
             }
         } catch {
             for listener in listeners.joined() { listener.close() }
@@ -117,7 +127,7 @@ package final class ProxyServer: Sendable {
     ) {
         state.withLock { state in
             let labels = metrics.registry.labels(
-                for: table.snapshot, scripts: middlewares.first?.scriptNames, previous: state.publication.labels,
+                for: table.snapshot, scripts: middlewares.first?.scripts, previous: state.publication.labels,
                 now: Int64(MonotonicClock.milliseconds() / 1_000))
             let next = Publication(
                 table: table, sets: middlewares, configuration: configuration, names: names, labels: labels,
@@ -132,6 +142,12 @@ package final class ProxyServer: Sendable {
     /// close, and what is in flight has `timeout` milliseconds to finish. A second call ends at once.
     package func drain(delay: UInt64, timeout: UInt64) {
         for worker in workers { worker.mailbox.post(.drain(delay: delay, timeout: timeout)) }
+    }
+
+    /// Milliseconds since the slowest loop last came round: more than a few thousand, and it hangs.
+    package var silence: UInt64 {
+        let now = MonotonicClock.milliseconds()
+        return workers.map { $0.silence(now: now) }.max() ?? 0
     }
 
     /// Ends at once.

@@ -2,6 +2,7 @@
 internal import HTTPWire
 internal import Model
 internal import Reactor
+internal import Synchronization
 internal import Telemetry
 
 /// What other threads tell a worker.
@@ -20,6 +21,8 @@ enum WorkerMessage: Sendable {
 /// it, and from then on touched by that one alone; others talk to it through the mailbox, which is safe by itself.
 final class Worker: @unchecked Sendable {
     let mailbox: Mailbox<WorkerMessage>
+    /// When the current pass began, in milliseconds of the monotonic clock: read by the health check.
+    private let heartbeat = Atomic<UInt64>(0)
     private let poller: Poller
     private let loop: Loop<KernelTransport>
     private let metrics: MetricsHub
@@ -32,7 +35,7 @@ final class Worker: @unchecked Sendable {
 
     init(
         number: Int, configuration: ProxyConfiguration, listeners: [Listener], mailbox: Mailbox<WorkerMessage>,
-        publication: Publication, telemetry: LoopTelemetry, metrics: MetricsHub
+        publication: Publication, telemetry: LoopTelemetry, clients: ClientConnections?, metrics: MetricsHub
     ) throws(SystemError) {
         poller = try Poller()
         self.mailbox = mailbox
@@ -41,7 +44,7 @@ final class Worker: @unchecked Sendable {
         let now = MonotonicClock.nanoseconds()
         loop = Loop(
             transport: KernelTransport(poller: poller), number: number, configuration: configuration,
-            publication: publication, telemetry: telemetry, nanoseconds: now,
+            publication: publication, telemetry: telemetry, clients: clients, nanoseconds: now,
             seed: WallClock.nanoseconds() &+ UInt64(number) &* 0x9e37_79b9_7f4a_7c15)
         try poller.register(mailbox.bell, Token(kind: TokenKind.mailbox, index: 0, generation: 0))
         for (i, listener) in listeners.enumerated() {
@@ -54,6 +57,7 @@ final class Worker: @unchecked Sendable {
         while isRunning {
             let count = poller.wait(milliseconds: waitTime())
             loop.beginPass(nanoseconds: MonotonicClock.nanoseconds(), wallSeconds: WallClock.seconds())
+            heartbeat.store(loop.now, ordering: .relaxed)
             var i = 0
             while i < count {
                 let event = poller[i]
@@ -83,7 +87,15 @@ final class Worker: @unchecked Sendable {
         for listener in listeners { listener.close() }
         listeners = []
         loop.telemetry.flush()
+        heartbeat.store(.max, ordering: .relaxed)
         metrics.loopEnded(loop.telemetry.metrics)
+    }
+
+    /// Milliseconds since the loop last came round, which it does once a second at least; 0 before its start and after
+    /// its end.
+    func silence(now: UInt64) -> UInt64 {
+        let last = heartbeat.load(ordering: .relaxed)
+        return last == 0 || last > now ? 0 : now - last
     }
 
     private var nextTick: UInt64 = 0

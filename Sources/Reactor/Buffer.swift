@@ -137,6 +137,8 @@ public final class BufferPool {
     private let spareLarge: Int
     /// How many buffers are out on loan.
     public private(set) var lent = 0
+    /// How many have been allocated.
+    public private(set) var made = 0
 
     public init(spareSmall: Int = 256, spareLarge: Int = 32) {
         self.spareSmall = spareSmall
@@ -149,9 +151,14 @@ public final class BufferPool {
     /// the warmest.
     public func lend(room: Int = 0) -> Buffer {
         lent += 1
-        if room <= Self.smallCapacity { return small.popLast() ?? Buffer(capacity: Self.smallCapacity) }
-        if room <= Self.largeCapacity { return large.popLast() ?? Buffer(capacity: Self.largeCapacity) }
-        return Buffer(capacity: room)
+        if room <= Self.smallCapacity { return small.popLast() ?? make(Self.smallCapacity) }
+        if room <= Self.largeCapacity { return large.popLast() ?? make(Self.largeCapacity) }
+        return make(room)
+    }
+
+    private func make(_ capacity: Int) -> Buffer {
+        made += 1
+        return Buffer(capacity: capacity)
     }
 
     public func giveBack(_ buffer: Buffer) {

@@ -58,6 +58,18 @@ package final class ScriptLog: Sendable {
 
     /// Lines that were lost because nobody drained, and those that the buckets of scripts cut off.
     package var lost: (dropped: UInt64, suppressed: UInt64) { state.withLock { ($0.dropped, $0.suppressed) } }
+
+    /// Appends what was lost in the text format of Prometheus.
+    package func write(to text: inout String) {
+        let lost = lost
+        for (name, help, value) in [
+            ("log_lines_dropped_total", "Log lines of scripts that found the queue full.", lost.dropped),
+            ("log_lines_suppressed_total", "Log lines of scripts beyond their rate.", lost.suppressed),
+        ] {
+            let full = ScriptMetrics.prefix + name
+            text += "# HELP \(full) \(help)\n# TYPE \(full) counter\n\(full) \(value)\n"
+        }
+    }
 }
 
 /// How much a script may log: `burst` lines at once, then `perSecond`.

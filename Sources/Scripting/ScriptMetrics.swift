@@ -62,23 +62,31 @@ package final class ScriptMetrics: Sendable {
     /// Metrics of one script.
     package static let families = 64
 
-    private struct Family {
+    private struct FamilyKey: Hashable {
+        var name: String
         var kind: Kind
+    }
+
+    private struct Family {
         var cells: [[Label]: ScriptMetricCell] = [:]
         /// Sets of labels by script.
         var sets: [String: Int] = [:]
     }
 
     private struct State {
-        var families: [String: Family] = [:]
-        var familiesOfScript: [String: Int] = [:]
+        var families: [FamilyKey: Family] = [:]
+        /// The kind that stands under the plain name: the first one. What another script takes for the name later stands
+        /// under the name with its kind behind, so that no tenant can spoil another's metric.
+        var firstKinds: [String: Kind] = [:]
+        /// By script and name.
+        var kinds: [String: [String: Kind]] = [:]
         var folded: [String: UInt64] = [:]
     }
 
     /// The engine's own names below the prefix, which scripts cannot take.
     private static let reserved: Set<String> = [
-        "runs_total", "errors_total", "cpu_seconds", "responses_total", "breaker_open", "memory_bytes",
-        "labels_folded_total", "log_suppressed_total", "log_dropped_total", "skipped_total",
+        "runs_total", "errors_total", "cpu_seconds", "cpu_seconds_bucket", "cpu_seconds_sum", "cpu_seconds_count",
+        "breaker_open", "memory_bytes", "labels_folded_total", "log_lines_suppressed_total", "log_lines_dropped_total",
     ]
 
     private let state = Mutex(State())
@@ -108,18 +116,19 @@ package final class ScriptMetrics: Sendable {
         let own = Label("script", script)
         let key = (labels + [own]).sorted()
         return state.withLock { state in
-            if state.families[name] == nil {
-                let count = state.familiesOfScript[script, default: 0]
-                guard count < Self.families else {
+            if let known = state.kinds[script]?[name] {
+                guard known == kind else {
+                    return .failure(Refusal(message: "\"\(name)\" is a \(known.rawValue) already"))
+                }
+            } else {
+                guard state.kinds[script, default: [:]].count < Self.families else {
                     return .failure(Refusal(message: "a script has at most \(Self.families) metrics"))
                 }
-                state.familiesOfScript[script] = count + 1
-                state.families[name] = Family(kind: kind)
+                state.kinds[script, default: [:]][name] = kind
+                if state.firstKinds[name] == nil { state.firstKinds[name] = kind }
             }
-            guard let family = state.families[name], family.kind == kind else {
-                return .failure(
-                    Refusal(message: "\"\(name)\" is a \(state.families[name]?.kind.rawValue ?? "") already"))
-            }
+            let place = FamilyKey(name: name, kind: kind)
+            let family = state.families[place] ?? Family()
             if let cell = family.cells[key] { return .success((cell, false)) }
             let sets = family.sets[script, default: 0]
             guard sets < Self.labelSets else {
@@ -127,12 +136,12 @@ package final class ScriptMetrics: Sendable {
                 let other = (labels.map { Label($0.name, "other") } + [own]).sorted()
                 if let cell = family.cells[other] { return .success((cell, true)) }
                 let cell = ScriptMetricCell()
-                state.families[name]?.cells[other] = cell
+                state.families[place, default: family].cells[other] = cell
                 return .success((cell, true))
             }
             let cell = ScriptMetricCell()
-            state.families[name]?.sets[script] = sets + 1
-            state.families[name]?.cells[key] = cell
+            state.families[place, default: family].sets[script] = sets + 1
+            state.families[place, default: family].cells[key] = cell
             return .success((cell, false))
         }
     }
@@ -151,10 +160,14 @@ package final class ScriptMetrics: Sendable {
 
     /// Appends every metric in the text format of Prometheus, sorted by name.
     package func write(to text: inout String) {
-        let families = state.withLock { $0.families }
-        for (name, family) in families.sorted(by: { $0.key < $1.key }) {
-            let full = Self.prefix + name
-            text += "# TYPE \(full) \(family.kind.rawValue)\n"
+        let (all, firstKinds) = state.withLock { ($0.families, $0.firstKinds) }
+        let families = all.map { place, family in
+            let suffix = firstKinds[place.name] == place.kind ? "" : "_" + place.kind.rawValue
+            return (name: Self.prefix + place.name + suffix, kind: place.kind, cells: family.cells)
+        }
+        for family in families.sorted(by: { $0.name < $1.name }) {
+            let full = family.name
+            text += "# HELP \(full) Named by a script.\n# TYPE \(full) \(family.kind.rawValue)\n"
             for (labels, cell) in family.cells.sorted(by: { $0.key.lexicographicallyPrecedes($1.key) }) {
                 let value = cell.current
                 guard family.kind == .histogram else {
@@ -173,9 +186,10 @@ package final class ScriptMetrics: Sendable {
         }
         let folded = folded
         guard !folded.isEmpty else { return }
-        text += "# TYPE \(Self.prefix)labels_folded_total counter\n"
+        let full = Self.prefix + "labels_folded_total"
+        text += "# HELP \(full) Look-ups of sets of labels beyond a script's number.\n# TYPE \(full) counter\n"
         for (script, count) in folded.sorted(by: { $0.key < $1.key }) {
-            text += "\(Self.prefix)labels_folded_total\(Self.braces([Label("script", script)])) \(count)\n"
+            text += "\(full)\(Self.braces([Label("script", script)])) \(count)\n"
         }
     }
 

@@ -1,7 +1,8 @@
 // One line of the access log, written from the exchange straight into a loop's buffer: no String, no allocation once
 // the buffer has grown.
 //
-// The query is not logged: it is where secrets travel. User agent and referer are cut at 1,024 bytes; what was cut
+// `bytes_in` counts the request's head and body as they were read, `bytes_out` the response's body as it was sent. The
+// query is not logged: it is where secrets travel. User agent and referer are cut at 1,024 bytes; what was cut
 // ends in `…` (`...` in text).
 internal import Model
 
@@ -51,7 +52,7 @@ struct AccessLogLine {
         put("\",\"host\":\"", &line)
         json(request, request.hostRange, &line)
         put("\",\"path\":\"", &line)
-        json(request, request.pathRange.isEmpty ? request.targetRange : request.pathRange, &line)
+        json(request, Self.path(request), &line)
         put("\",\"status\":", &line)
         Self.decimal(UInt64(exchange.response.status), &line)
         put(",\"bytes_in\":", &line)
@@ -94,6 +95,10 @@ struct AccessLogLine {
             for (i, run) in exchange.scriptRuns.enumerated() {
                 put(i == 0 ? "{\"name\":\"" : ",{\"name\":\"", &line)
                 if let name = Self.item(labels.scriptNames, run.script) { line.append(contentsOf: name.json) }
+                if let version = Self.item(labels.scriptVersions, run.script), !version.json.isEmpty {
+                    put("\",\"version\":\"", &line)
+                    line.append(contentsOf: version.json)
+                }
                 put("\",\"us\":", &line)
                 Self.tenths(UInt64(run.nanoseconds) / 100, &line)
                 put(",\"outcome\":\"", &line)
@@ -139,7 +144,7 @@ struct AccessLogLine {
         text(request, request.methodRange.range, &line)
         put(exchange.client.isSecure ? " https://" : " http://", &line)
         text(request, request.hostRange.range, &line)
-        text(request, (request.pathRange.isEmpty ? request.targetRange : request.pathRange).range, &line)
+        text(request, Self.path(request).range, &line)
         put(" ", &line)
         put(Self.name(of: request.version), &line)
         put("\" ", &line)
@@ -171,6 +176,10 @@ struct AccessLogLine {
         for (i, run) in exchange.scriptRuns.enumerated() {
             if i > 0 { put(",", &line) }
             name(Self.item(labels.scriptNames, run.script), &line)
+            if let version = Self.item(labels.scriptVersions, run.script), !version.json.isEmpty {
+                put("@", &line)
+                line.append(contentsOf: version.text)
+            }
             put(":", &line)
             Self.tenths(UInt64(run.nanoseconds) / 100, &line)
             put("us:", &line)
@@ -194,6 +203,14 @@ struct AccessLogLine {
     }
 
     // MARK: Pieces
+
+    /// The canonical path; where the request was refused before it had one, its target up to the query.
+    private static func path(_ request: borrowing MessageHead) -> ByteRange {
+        if !request.pathRange.isEmpty { return request.pathRange }
+        let range = valid(request.targetRange.range, request.bytes)
+        let end = request.bytes[range].firstIndex(of: UInt8(ascii: "?")) ?? range.upperBound
+        return ByteRange(offset: range.lowerBound, count: end - range.lowerBound)
+    }
 
     /// Literals only: these are not allocated.
     @inline(__always)
@@ -244,6 +261,7 @@ struct AccessLogLine {
             let field = head.fields[i]
             guard field.name == .other, Int(field.nameCount) == name.count, !field.isRemoved else { continue }
             let base = Int(field.nameOffset)
+            guard base + name.count <= head.bytes.count else { continue }
             var k = 0
             while k < name.count, MessageHead.lower(head.bytes[base + k]) == name[k] { k += 1 }
             if k == name.count { return i }

@@ -20,7 +20,6 @@ package enum UpstreamEvent: UInt8, Sendable, CaseIterable {
     case recovery
     case shedNoEndpoint
     case shedOverloaded
-    case queued
 
     var name: String {
         switch self {
@@ -34,7 +33,6 @@ package enum UpstreamEvent: UInt8, Sendable, CaseIterable {
         case .recovery: "recoveries"
         case .shedNoEndpoint: "no_endpoint"
         case .shedOverloaded: "overloaded"
-        case .queued: "queued"
         }
     }
 
@@ -49,8 +47,7 @@ package enum UpstreamEvent: UInt8, Sendable, CaseIterable {
         case .ejection: "Endpoints taken out of rotation after connect failures."
         case .recovery: "Ejected endpoints that came back."
         case .shedNoEndpoint: "Requests refused because there was no endpoint."
-        case .shedOverloaded: "Requests refused because the upstream and its line were full."
-        case .queued: "Requests that had to wait for the upstream."
+        case .shedOverloaded: "Requests refused because descriptors or ports for a connection were wanting."
         }
     }
 }
@@ -59,10 +56,6 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
     case connectionAccepted
     case connectionRefused
     case tunnelOpened
-    /// Lines of scripts that the rate limit of `moongate.log` swallowed.
-    case scriptLogDropped
-    /// Label sets beyond a script's bound, folded into `other`.
-    case labelsFolded
     /// Impossible states that were met; each is a bug.
     case bug
 
@@ -71,8 +64,6 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .connectionAccepted: "connections_accepted"
         case .connectionRefused: "connections_refused"
         case .tunnelOpened: "tunnels_opened"
-        case .scriptLogDropped: "script_log_lines_dropped"
-        case .labelsFolded: "script_labels_folded"
         case .bug: "bugs"
         }
     }
@@ -82,8 +73,6 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .connectionAccepted: "Connections accepted from clients."
         case .connectionRefused: "Connections closed at once because a bound was reached."
         case .tunnelOpened: "Connections turned into tunnels by an upgrade."
-        case .scriptLogDropped: "Log lines of scripts beyond their rate."
-        case .labelsFolded: "Label sets of scripts beyond their number, counted as other."
         case .bug: "Impossible states met; please report them."
         }
     }
@@ -176,9 +165,7 @@ enum UpstreamLayout {
 enum ScriptLayout {
     static let outcomes = 0
     static let errors = 4
-    static let breakerOpen = errors + ScriptErrorClass.allCases.count
-    static let breakerSkips = breakerOpen + 1
-    static let cpu = breakerSkips + 1
+    static let cpu = errors + ScriptErrorClass.allCases.count
     static let stride = cpu + Buckets.scripts.words
 }
 
@@ -190,7 +177,6 @@ struct LoopReport: Sendable {
     var events = [UInt64](repeating: 0, count: LoopEvent.allCases.count)
     var gauges = [Int64](repeating: 0, count: LoopGauge.allCases.count)
     var failures = [UInt64](repeating: 0, count: FailureReason.allCases.count)
-    var custom = CustomMetrics()
 }
 
 /// The counters of one loop. Not to be shared between threads.
@@ -283,35 +269,5 @@ package final class LoopMetrics {
     package func scriptFailed(_ error: ScriptErrorClass, script: Int32, labels: TelemetryLabels) {
         let word = ScriptLayout.errors + Int(error.rawValue)
         report.scripts.update(labels.script(script)) { page, base in page[base &+ word] &+= 1 }
-    }
-
-    /// The breaker of a script in this loop opened or closed.
-    package func scriptBreaker(isOpen: Bool, script: Int32, labels: TelemetryLabels) {
-        report.scripts.update(labels.script(script)) { page, base in
-            page[base &+ ScriptLayout.breakerOpen] = isOpen ? 1 : 0
-        }
-    }
-
-    /// A run that an open breaker prevented.
-    package func scriptSkippedByBreaker(script: Int32, labels: TelemetryLabels) {
-        report.scripts.update(labels.script(script)) { page, base in
-            page[base &+ ScriptLayout.breakerSkips] &+= 1
-        }
-    }
-
-    /// A metric that a script names itself (`moongate.metrics`). `labelNames` and `labelValues` go together; false when
-    /// the name or a label name is not one of Prometheus', or is in use with another kind. Sets of labels beyond the
-    /// script's bound are folded into `other`, and counted.
-    package func scriptMetric(
-        _ kind: CustomMetricKind, name: String, labels: [(name: String, value: String)], value: Double,
-        script: String
-    ) -> Bool {
-        switch report.custom.record(kind, name: name, labels: labels, value: value, script: script) {
-        case .recorded: return true
-        case .folded:
-            count(.labelsFolded)
-            return true
-        case .refused: return false
-        }
     }
 }

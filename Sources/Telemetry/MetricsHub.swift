@@ -142,7 +142,6 @@ package final class MetricsHub: Sendable {
         renderRoutes(reports, &page)
         renderUpstreams(reports, &page)
         renderScripts(reports, &page)
-        renderCustom(reports, &page)
         Self.render(configuration, &page)
         page.family("moongate_log_lines_dropped_total", "counter", "Access log lines that could not be written.")
         page.sample(dropped)
@@ -249,38 +248,9 @@ package final class MetricsHub: Sendable {
                     labels: "\(row.labels),class=\"\(error.label)\"")
             }
         }
-        page.family("moongate_script_breaker_open", "gauge", "Loops in which the breaker of the script is open.")
-        for row in rows { page.sample(row.words[ScriptLayout.breakerOpen], labels: row.labels) }
-        page.family("moongate_script_breaker_skips_total", "counter", "Runs that an open breaker prevented.")
-        for row in rows { page.sample(row.words[ScriptLayout.breakerSkips], labels: row.labels) }
         Self.histogram(
             "moongate_script_cpu_seconds", "CPU time of a script in one request.", rows,
             at: ScriptLayout.cpu, .scripts, &page)
-    }
-
-    private func renderCustom(_ reports: [LoopReport], _ page: inout PrometheusText) {
-        var all = CustomMetrics()
-        for report in reports { all.merge(report.custom) }
-        // A family stands once, whatever the number of scripts that use its name; the first kind holds it.
-        var families: [String: [(key: CustomMetrics.Key, metric: CustomMetrics.Metric)]] = [:]
-        for (key, metric) in all.metrics { families[key.name, default: []].append((key, metric)) }
-        for (name, members) in families.sorted(by: { $0.key < $1.key }) {
-            let members = members.sorted { $0.key.script < $1.key.script }
-            guard let kind = members.first?.metric.kind else { continue }
-            page.family("moongate_script_\(name)", kind.label, "Named by a script.")
-            for member in members where member.metric.kind == kind {
-                for (set, series) in member.metric.series.sorted(by: { $0.key < $1.key }) {
-                    let labels =
-                        "script=\"\(PrometheusText.escape(member.key.script))\"" + (set.isEmpty ? "" : ",\(set)")
-                    if kind == .histogram {
-                        page.histogram(
-                            bounds: CustomMetrics.bounds, counts: series.buckets, sum: series.value, labels: labels)
-                    } else {
-                        page.sample(series.value, labels: labels)
-                    }
-                }
-            }
-        }
     }
 
     private static func render(_ figures: ConfigurationFigures, _ page: inout PrometheusText) {

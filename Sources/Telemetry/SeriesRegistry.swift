@@ -83,12 +83,13 @@ package final class SeriesRegistry: Sendable {
 
     /// Compiles the series and the log names of a snapshot. `now` in seconds, on any clock that does not go back.
     ///
-    /// `scripts` are the names behind `ScriptRun.script`; nil takes those of `snapshot.scripts`, by their index. With
+    /// `scripts` are the names and versions behind `ScriptRun.script`; nil takes those of `snapshot.scripts`, by their index. With
     /// `previous`, what is the same is not compiled anew.
     package func labels(
-        for snapshot: Snapshot, scripts: [String]? = nil, previous: TelemetryLabels? = nil, now: Int64
+        for snapshot: Snapshot, scripts: [(name: String, version: String)]? = nil, previous: TelemetryLabels? = nil,
+        now: Int64
     ) -> TelemetryLabels {
-        let scriptNames = scripts ?? snapshot.scripts.map(\.name)
+        let scriptNames = scripts ?? snapshot.scripts.map { ($0.name, "") }
         return families.withLock { families in
             // An array that shares its storage with the last one's compares in no time.
             let isSameRoutes = previous.map { $0.snapshotRoutes == snapshot.routes } ?? false
@@ -109,7 +110,7 @@ package final class SeriesRegistry: Sendable {
                 }
             }
             let upstreams = snapshot.upstreams.map { families.upstreams.series($0.name, now: now) }
-            let scripts = scriptNames.map { families.scripts.series($0, now: now) }
+            let scripts = scriptNames.map { families.scripts.series($0.name, now: now) }
             if families.forgotten == .min || now - families.forgotten >= 60 {
                 families.forgotten = now
                 let time = now - Self.secondsUntilForgotten
@@ -120,7 +121,8 @@ package final class SeriesRegistry: Sendable {
             return TelemetryLabels(
                 snapshotRoutes: snapshot.routes, routes: routes, upstreams: upstreams, scripts: scripts,
                 routeNames: names, upstreamNames: snapshot.upstreams.map { LogName($0.name) },
-                scriptNames: scriptNames.map { LogName($0) })
+                scriptNames: scriptNames.map { LogName($0.name) },
+                scriptVersions: scriptNames.map { LogName($0.version) })
         }
     }
 }
@@ -147,10 +149,11 @@ package final class TelemetryLabels: Sendable {
     let routeNames: [LogName]
     let upstreamNames: [LogName]
     let scriptNames: [LogName]
+    let scriptVersions: [LogName]
 
     init(
         snapshotRoutes: [Route], routes: [SeriesID], upstreams: [SeriesID], scripts: [SeriesID],
-        routeNames: [LogName], upstreamNames: [LogName], scriptNames: [LogName]
+        routeNames: [LogName], upstreamNames: [LogName], scriptNames: [LogName], scriptVersions: [LogName]
     ) {
         self.snapshotRoutes = snapshotRoutes
         self.routes = routes
@@ -159,11 +162,13 @@ package final class TelemetryLabels: Sendable {
         self.routeNames = routeNames
         self.upstreamNames = upstreamNames
         self.scriptNames = scriptNames
+        self.scriptVersions = scriptVersions
     }
 
     /// Before the first snapshot: everything is `other`.
     package static let none = TelemetryLabels(
-        snapshotRoutes: [], routes: [], upstreams: [], scripts: [], routeNames: [], upstreamNames: [], scriptNames: [])
+        snapshotRoutes: [], routes: [], upstreams: [], scripts: [], routeNames: [], upstreamNames: [], scriptNames: [],
+        scriptVersions: [])
 
     @inline(__always)
     func route(_ index: Int32) -> SeriesID { Self.series(routes, index) }

@@ -74,8 +74,6 @@ package enum UpstreamAction: Sendable, Hashable {
     case lease(EndpointID, connection: UInt64)
     /// Open a new connection.
     case connect(EndpointID)
-    /// The upstream is full: the waiter stands in line, `nextWaiter` names it when it is its turn.
-    case queue
     case shed(Shed)
 
     package enum Shed: UInt8, Sendable, Hashable {
@@ -83,8 +81,6 @@ package enum UpstreamAction: Sendable, Hashable {
         case noEndpoint
         /// This request has tried them all: the failure that it met stands.
         case allTried
-        /// The upstream and its line are full: 503.
-        case overloaded
     }
 }
 
@@ -95,10 +91,6 @@ package struct UpstreamSettings: Sendable {
     package var idleTimeout: UInt64 = 60_000_000_000
     /// Requests that one connection may carry; 0 has no bound.
     package var mostRequestsPerConnection = 0
-
-    /// Requests under way to one upstream, and those that may wait beyond; 0 has no bound and no line.
-    package var mostRequests = 0
-    package var mostWaiting = 0
 
     /// Connect failures in a row that eject an endpoint.
     package var failuresToEject = 2

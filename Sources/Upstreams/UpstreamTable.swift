@@ -1,5 +1,5 @@
 // Step 5 of the walk of a request: an upstream's endpoint is chosen, and the answer is an action for the proxy: lease
-// an idle connection, connect, queue, or shed.
+// an idle connection, connect, or shed.
 //
 // One table belongs to one loop: it is a value with flat arrays, takes the time as an argument and does no I/O. Counts
 // of requests and connections are this loop's own; with requests spread over the loops by the kernel, the loops
@@ -51,9 +51,6 @@ package struct UpstreamTable: Sendable {
         /// Endpoints that count it as theirs, the leaving ones included.
         var members: Int32 = 0
         var budget: RetryBudget
-        /// Those who stand in line, from `firstWaiter` on.
-        var waiters: [UInt64] = []
-        var firstWaiter = 0
     }
 
     struct EndpointState: Sendable {
@@ -95,20 +92,12 @@ package struct UpstreamTable: Sendable {
     /// - tried: the endpoints that this request failed on; they are not chosen again.
     /// - hashKey: `Exchange.hashKey`; requests of one key go to one endpoint while it lives. 0 is none.
     /// - isFresh: no idle connection will do (the last one turned out to be closed).
-    /// - waiter: the caller's name for the request, should it have to stand in line; nil is shed instead.
     package mutating func choose(
         _ upstream: UpstreamID, now: UInt64, tried: TriedEndpoints = TriedEndpoints(), hashKey: UInt64 = 0,
-        isFresh: Bool = false, waiter: UInt64? = nil
+        isFresh: Bool = false
     ) -> UpstreamAction {
         let u = Int(truncatingIfNeeded: upstream.slot)
         guard u < upstreams.count, !upstreams[u].isFree else { return .shed(.noEndpoint) }
-        if settings.mostRequests > 0, upstreams[u].inFlight >= Int32(truncatingIfNeeded: settings.mostRequests) {
-            guard let waiter, upstreams[u].waiters.count - upstreams[u].firstWaiter < settings.mostWaiting else {
-                return .shed(.overloaded)
-            }
-            upstreams[u].waiters.append(waiter)
-            return .queue
-        }
         guard let e = pick(u, now: now, tried: tried, hashKey: hashKey) else {
             return .shed(upstreams[u].active.isEmpty && upstreams[u].ejected.isEmpty ? .noEndpoint : .allTried)
         }
@@ -395,32 +384,14 @@ package struct UpstreamTable: Sendable {
         }
     }
 
-    // MARK: The line
-
-    /// Who may go on now that a request of this upstream has ended; to be asked after each such end while it answers.
-    package mutating func nextWaiter(_ upstream: UpstreamID) -> UInt64? {
-        let u = Int(truncatingIfNeeded: upstream.slot)
-        guard u < upstreams.count, upstreams[u].firstWaiter < upstreams[u].waiters.count,
-            upstreams[u].inFlight < Int32(truncatingIfNeeded: settings.mostRequests)
-        else { return nil }
-        let waiter = upstreams[u].waiters[upstreams[u].firstWaiter]
-        upstreams[u].firstWaiter += 1
-        if upstreams[u].firstWaiter == upstreams[u].waiters.count {
-            upstreams[u].waiters.removeAll(keepingCapacity: true)
-            upstreams[u].firstWaiter = 0
-        } else if upstreams[u].firstWaiter >= 64, upstreams[u].firstWaiter * 2 >= upstreams[u].waiters.count {
-            upstreams[u].waiters.removeFirst(upstreams[u].firstWaiter)
-            upstreams[u].firstWaiter = 0
+    /// Appends all idle connections: descriptors are wanted for something better. They count as closed.
+    package mutating func releaseIdle(closing: inout [UInt64]) {
+        for e in endpoints.indices where !endpoints[e].idle.isEmpty {
+            for idle in endpoints[e].idle { closing.append(idle.connection) }
+            endpoints[e].connections &-= Int32(truncatingIfNeeded: endpoints[e].idle.count)
+            endpoints[e].idle.removeAll()
+            freeIfDone(e)
         }
-        return waiter
-    }
-
-    /// A waiter has gone: its client has, or its time is over.
-    package mutating func cancelWaiter(_ upstream: UpstreamID, _ waiter: UInt64) {
-        let u = Int(truncatingIfNeeded: upstream.slot)
-        guard u < upstreams.count else { return }
-        let line = upstreams[u].waiters[upstreams[u].firstWaiter...]
-        if let position = line.firstIndex(of: waiter) { upstreams[u].waiters.remove(at: position) }
     }
 
     // MARK: A new snapshot

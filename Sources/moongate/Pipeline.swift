@@ -62,6 +62,9 @@ actor Pipeline {
         )
     }
 
+    /// How the scripts in use are, for metrics.
+    var scriptVitals: [ScriptVitals] { compiler.vitals }
+
     /// What the scripts of the snapshot that is served said of themselves.
     private var scriptDiagnostics: [Diagnostic] = []
 }
@@ -76,6 +79,7 @@ extension TranslationOptions {
         namespaces = Set(settings.watchNamespaces)
         defaultBackend = settings.defaultBackend.flatMap { ServicePortName($0) }
         allowsInlineScripts = settings.allowInlineScripts
+        hostsAreExclusive = settings.hostsAreExclusive
         foreignPrefix = settings.annotationsPrefix
         catalog = .bundled
     }

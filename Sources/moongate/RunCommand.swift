@@ -59,6 +59,7 @@ struct Standalone {
         let server = try ProxyServer(
             configuration: ProxyConfiguration(settings), metrics: metrics,
             accessLog: settings.accessLog.telemetry.map { ($0, writer) })
+        logger.info("client connections", metadata: ["most": "\(server.maxConnections)", "loops": "\(server.loops)"])
         let state = ServingState()
         let scripts = ScriptSurroundings()
         let resolver = NameResolver()
@@ -81,7 +82,7 @@ struct Standalone {
             quiet.logLevel = .critical
             try await AdminServer(
                 address: settings.admin,
-                sources: sources(server, state, metrics, scripts), logger: quiet,
+                sources: sources(server, state, metrics, pipeline, scripts), logger: quiet,
                 onBound: { isBound.yield($0) }
             ).run()
         }
@@ -132,15 +133,23 @@ struct Standalone {
 
     /// What the admin server shows.
     private func sources(
-        _ server: ProxyServer, _ state: ServingState, _ metrics: MetricsHub, _ scripts: ScriptSurroundings
+        _ server: ProxyServer, _ state: ServingState, _ metrics: MetricsHub, _ pipeline: Pipeline,
+        _ scripts: ScriptSurroundings
     ) -> AdminSources {
         let configuration = server.configuration
         return AdminSources(
+            illness: {
+                // Nothing that a loop does takes so long; whatever hangs it, only a new process helps.
+                let silence = server.silence
+                return silence > 30_000 ? "an event loop has not come round for \(silence / 1000) s" : nil
+            },
             unreadiness: { state.unreadiness },
             metrics: {
                 await metrics.refresh()
                 var text = metrics.render()
+                ScriptVitals.write(await pipeline.scriptVitals, to: &text)
                 scripts.metrics.write(to: &text)
+                scripts.log.write(to: &text)
                 return text
             },
             served: {
@@ -290,7 +299,9 @@ extension ProxyConfiguration {
         limits.headBytes = settings.maxHeadBytes
         limits.fields = settings.maxFields
         limits.targetBytes = settings.maxTargetBytes
+        limits.fieldBytes = settings.maxFieldBytes
         limits.bodyBytes = UInt64(settings.maxBodyBytes)
+        limits.bodyRate = UInt64(settings.minBodyRate)
         timeouts.requestHead = UInt64(settings.requestHeadTimeout)
         timeouts.idle = UInt64(settings.idleTimeout)
         timeouts.connect = UInt64(settings.connectTimeout)
@@ -299,5 +310,8 @@ extension ProxyConfiguration {
         timeouts.total = UInt64(settings.totalTimeout)
         trustedProxies = settings.trustedProxies
         sendsForwarded = settings.sendsForwarded
+        sendsVia = settings.sendsVia
+        maxConnections = settings.maxConnections
+        maxConnectionsPerClient = settings.maxConnectionsPerClient
     }
 }

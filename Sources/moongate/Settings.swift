@@ -3,7 +3,11 @@
 
 import ArgumentParser
 import Configuration
+import Foundation
+import KubernetesAPI
+import Logging
 import Model
+import Scripting
 import SystemPackage
 
 /// A setting that can not be used: what is wrong, where it stands, what to write.
@@ -66,6 +70,10 @@ struct RunFlags: ParsableArguments {
     var accessLog: String?
     @Flag(inversion: .prefixedNo, help: "Send Forwarded (RFC 7239) to upstreams as well.")
     var forwarded: Bool?
+    @Flag(inversion: .prefixedNo, help: "Send Via (RFC 9110) to upstreams.")
+    var via: Bool?
+    @Flag(inversion: .prefixedNo, help: "A host belongs to the namespace of the oldest Ingress that names it.")
+    var exclusiveHosts: Bool?
 
     @Option(help: ArgumentHelp("Longest wait for a whole request head (default 10s).", valueName: "duration"))
     var requestHeadTimeout: String?
@@ -85,19 +93,33 @@ struct RunFlags: ParsableArguments {
     var maxFields: String?
     @Option(help: ArgumentHelp("Longest request target (default 8KiB).", valueName: "size"))
     var maxUriLength: String?
+    @Option(help: ArgumentHelp("Longest header field (default 8KiB).", valueName: "size"))
+    var maxFieldSize: String?
     @Option(help: ArgumentHelp("Largest request body (default 0: no limit).", valueName: "size"))
     var maxBodySize: String?
+    @Option(help: ArgumentHelp("Least bytes a second of a request body (default 128; 0: none).", valueName: "n"))
+    var minBodyRate: String?
+    @Option(help: ArgumentHelp("Most client connections (default 0: what descriptors allow).", valueName: "n"))
+    var maxConnections: String?
+    @Option(help: ArgumentHelp("Most connections of one client address (default 0: no limit).", valueName: "n"))
+    var maxConnectionsPerClient: String?
 
     init() {}
 
     /// What was given on the command line, by key.
     fileprivate var given: [String: Configuration.ConfigValue] {
-        var values: [String: Configuration.ConfigValue] = [:]
-        func text(_ key: String, _ value: String?) {
-            if let value { values[key] = ConfigValue(.string(value), isSecret: false) }
-        }
+        table.compactMapValues { $0.map { ConfigValue(.string($0), isSecret: false) } }
+    }
+
+    /// Every setting that there is.
+    static var keys: [String] { ((try? RunFlags.parse([]))?.table.keys).map { $0.sorted() } ?? [] }
+
+    /// Every setting by its key, with what was given.
+    private var table: [String: String?] {
+        var values: [String: String?] = [:]
+        func text(_ key: String, _ value: String?) { values.updateValue(value, forKey: key) }
         func list(_ key: String, _ value: [String]) {
-            if !value.isEmpty { text(key, value.joined(separator: ",")) }
+            text(key, value.isEmpty ? nil : value.joined(separator: ","))
         }
         func flag(_ key: String, _ value: Bool?) { text(key, value.map { $0 ? "true" : "false" }) }
         text("manifests", manifests)
@@ -117,6 +139,8 @@ struct RunFlags: ParsableArguments {
         text("log-level", logLevel)
         text("access-log", accessLog)
         flag("forwarded", forwarded)
+        flag("via", via)
+        flag("exclusive-hosts", exclusiveHosts)
         text("request-head-timeout", requestHeadTimeout)
         text("idle-timeout", idleTimeout)
         text("connect-timeout", connectTimeout)
@@ -126,7 +150,11 @@ struct RunFlags: ParsableArguments {
         text("max-head-size", maxHeadSize)
         text("max-fields", maxFields)
         text("max-uri-length", maxUriLength)
+        text("max-field-size", maxFieldSize)
         text("max-body-size", maxBodySize)
+        text("min-body-rate", minBodyRate)
+        text("max-connections", maxConnections)
+        text("max-connections-per-client", maxConnectionsPerClient)
         return values
     }
 }
@@ -152,6 +180,8 @@ struct Settings: Sendable {
     var logLevel: String
     var accessLog: AccessLogChoice
     var sendsForwarded: Bool
+    var sendsVia: Bool
+    var hostsAreExclusive: Bool
     var requestHeadTimeout: Int
     var idleTimeout: Int
     var connectTimeout: Int
@@ -161,7 +191,12 @@ struct Settings: Sendable {
     var maxHeadBytes: Int
     var maxFields: Int
     var maxTargetBytes: Int
+    var maxFieldBytes: Int
     var maxBodyBytes: Int
+    /// Bytes a second.
+    var minBodyRate: Int
+    var maxConnections: Int
+    var maxConnectionsPerClient: Int
 
     /// Reads flags, environment and the file that `--config` or `MOONGATE_CONFIG` names.
     static func resolve(_ flags: RunFlags) async throws -> Settings {
@@ -172,6 +207,7 @@ struct Settings: Sendable {
         var providers: [any ConfigProvider] = [given, environment]
         let file = flags.config ?? ConfigReader(provider: environment).string(forKey: "config")
         if let file {
+            try checkKeys(ofFile: file)
             do {
                 if file.hasSuffix(".json") {
                     providers.append(try await FileProvider<JSONSnapshot>(filePath: FilePath(file)))
@@ -185,6 +221,25 @@ struct Settings: Sendable {
             }
         }
         return try Settings(SettingsReader(reader: ConfigReader(providers: providers)))
+    }
+
+    /// Refuses a configuration file with a setting that there is not: a slip that would silently change nothing. (The
+    /// environment is not looked at so: a Service called `moongate` puts names of its own there.)
+    private static func checkKeys(ofFile file: String) throws {
+        // What can't be read or parsed is told with more words when the file is read for good.
+        guard let data = FileManager.default.contents(atPath: file),
+            let text = String(validating: data, as: UTF8.self),
+            let root = try? file.hasSuffix(".json") ? JSONReader.read(text) : YAMLReader.read(text),
+            let entries = root.entries
+        else { return }
+        let keys = RunFlags.keys
+        for entry in entries where !keys.contains(entry.key) {
+            let meant = EditDistance.nearest(to: entry.key, among: keys).map { "did you mean \($0)? " } ?? ""
+            throw SettingsError(
+                problem: "\(file), line \(entry.keyPosition.line): there is no setting \"\(entry.key)\"",
+                key: entry.key,
+                mend: meant + "`moongate run --help` lists all settings")
+        }
     }
 
     init(_ read: SettingsReader) throws {
@@ -222,6 +277,11 @@ struct Settings: Sendable {
         drainTimeout = try read.duration("drain-timeout", default: "30s")
         drainDelay = try read.duration("drain-delay", default: "0s")
         logLevel = read.text("log-level") ?? "info"
+        guard Logger.Level(rawValue: logLevel) != nil else {
+            throw SettingsError(
+                problem: "\"\(logLevel)\" is not a level of the log", key: "log-level",
+                mend: "write \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
         let format = read.text("access-log") ?? "json"
         guard let accessLog = AccessLogChoice(rawValue: format) else {
             throw SettingsError(
@@ -230,6 +290,8 @@ struct Settings: Sendable {
         }
         self.accessLog = accessLog
         sendsForwarded = try read.flag("forwarded", default: false)
+        sendsVia = try read.flag("via", default: false)
+        hostsAreExclusive = try read.flag("exclusive-hosts", default: false)
         requestHeadTimeout = try read.duration("request-head-timeout", default: "10s")
         idleTimeout = try read.duration("idle-timeout", default: "60s")
         connectTimeout = try read.duration("connect-timeout", default: "2s")
@@ -239,7 +301,11 @@ struct Settings: Sendable {
         maxHeadBytes = try read.size("max-head-size", default: "64KiB", in: 256...(1 << 20))
         maxFields = try read.integer("max-fields", default: 100, in: 1...10_000)
         maxTargetBytes = try read.size("max-uri-length", default: "8KiB", in: 16...(1 << 20))
+        maxFieldBytes = try read.size("max-field-size", default: "8KiB", in: 64...(1 << 20))
         maxBodyBytes = try read.size("max-body-size", default: "0", in: 0...Int.max)
+        minBodyRate = try read.integer("min-body-rate", default: 128, in: 0...(1 << 30))
+        maxConnections = try read.integer("max-connections", default: 0, in: 0...100_000_000)
+        maxConnectionsPerClient = try read.integer("max-connections-per-client", default: 0, in: 0...100_000_000)
     }
 }
 

@@ -438,8 +438,9 @@ def compare(title, contestants, path, options, script=None, fields=()):
 def idle_memory(contestants):
     print("\n### Memory of an idle process, and of an idle keep-alive connection\n")
     print("| proxy | RSS MiB | KiB a connection |\n|---|---:|---:|")
-    request = b"GET /1k HTTP/1.1\r\nhost: shop.test\r\n\r\n"
     for proxy in contestants:
+        # Caddy serves this name only.
+        request = f"GET /1k HTTP/1.1\r\nhost: 127.0.0.1:{proxy.port}\r\n\r\n".encode()
         idle = rss_kib(proxy.pid)
         connections = []
         limit = min(5000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500)

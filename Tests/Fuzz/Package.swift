@@ -22,14 +22,27 @@ let package = Package(
     platforms: [.macOS(.v15)],
     dependencies: [.package(url: "https://github.com/jpsim/Yams", from: "6.2.2")],
     targets: [
+        .systemLibrary(name: "CLua54", path: "Rooms/CLua54", pkgConfig: "lua5.4"),
+        .systemLibrary(name: "CPCRE2", path: "Rooms/CPCRE2", pkgConfig: "libpcre2-8"),
+        .systemLibrary(name: "COpenSSL", path: "Rooms/COpenSSL", pkgConfig: "openssl"),
+        // Undefined behaviour in C is a trap.
+        .target(
+            name: "CLua", dependencies: ["CLua54"], path: "Rooms/CLua",
+            cSettings: [
+                .unsafeFlags(["-std=gnu11", "-O2", "-fsanitize=undefined", "-fsanitize-trap=undefined"])
+            ]),
         room("Model"),
         room("HTTPWire", ["Model"]),
+        room("Scripting", ["CLua", "CPCRE2", "COpenSSL", "Model"]),
+        room("Middlewares", ["HTTPWire", "Model", "Scripting"]),
         room("KubernetesAPI", [.product(name: "Yams", package: "Yams")]),
         room("Manifests", ["KubernetesAPI", "Model"]),
         room("IngressTranslation", ["KubernetesAPI", "Model"]),
         .target(name: "FuzzKit", swiftSettings: rules),
         .executableTarget(name: "FuzzHead", dependencies: ["FuzzKit", "HTTPWire", "Model"], swiftSettings: rules),
         .executableTarget(name: "FuzzChunk", dependencies: ["FuzzKit", "HTTPWire", "Model"], swiftSettings: rules),
+        .executableTarget(
+            name: "FuzzLua", dependencies: ["FuzzKit", "Middlewares", "Model", "Scripting"], swiftSettings: rules),
         .executableTarget(
             name: "FuzzManifests",
             dependencies: ["FuzzKit", "IngressTranslation", "KubernetesAPI", "Manifests", "Model"],

@@ -66,6 +66,18 @@ import Testing
             ])
     }
 
+    @Test func theHostThatTheClientAskedForIsToldWhateverAScriptMadeOfIt() {
+        var rules = ForwardingRules()
+        rules.sendsForwarded = true
+        let result = lines("", trusted: false, rules: rules) { head in
+            for host in ["internal.test:9000", "other.test"] { #expect(head.setHost(bytes(host).span) == nil) }
+        }
+        #expect(
+            result.suffix(2) == [
+                "X-Forwarded-Host: shop.test:80", "Forwarded: for=10.0.0.1;proto=https;host=\"shop.test:80\"",
+            ])
+    }
+
     @Test func forwardedAndViaAreForThoseWhoAsk() {
         var rules = ForwardingRules()
         rules.sendsForwarded = true

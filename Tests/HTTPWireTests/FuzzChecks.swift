@@ -16,9 +16,11 @@ enum FuzzChecks {
     /// In pieces the answer is the same as in one.
     private static func cuts(_ input: [UInt8], _ kind: HeadParser.Kind) -> String? {
         let (whole, wholeHead) = parse(input, kind, step: input.count)
+        if case .refuse = whole, let problem = outside(wholeHead) { return problem }
         if case .complete(let consumed) = whole, consumed > input.count { return "consumed \(consumed)" }
         for step in [1, Int(input.first ?? 0) + 1] {
             let (parts, partsHead) = parse(input, kind, step: step)
+            if case .refuse = parts, let problem = outside(partsHead) { return problem }
             guard parts == whole else { return "whole \(whole), in steps of \(step) \(parts)" }
             if case .complete = whole {
                 guard partsHead.bytes == wholeHead.bytes, partsHead.fields == wholeHead.fields,
@@ -27,6 +29,14 @@ enum FuzzChecks {
             }
         }
         return nil
+    }
+
+    /// A refused head is answered and logged: what it speaks of must be in it.
+    private static func outside(_ head: MessageHead) -> String? {
+        var ranges = [head.methodRange.range, head.targetRange.range]
+        for field in head.fields { ranges += [field.nameRange, field.valueRange] }
+        let count = head.bytes.count
+        return ranges.contains { $0.upperBound > count } ? "a refused head speaks of bytes that it has not" : nil
     }
 
     private static func parse(_ input: [UInt8], _ kind: HeadParser.Kind, step: Int) -> (HeadProgress, MessageHead) {

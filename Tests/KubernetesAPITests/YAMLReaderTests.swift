@@ -75,6 +75,15 @@ struct YAMLReaderTests {
         #expect(try YAMLReader.read(documents[2].text, firstLine: documents[2].firstLine)?["c"]?.position.line == 5)
     }
 
+    @Test func aliasesOfListsCannotMakeMuchOfLittle() {
+        // Four million values were allowed to a text of any length once.
+        let list = "[\(Array(repeating: "x", count: 60).joined(separator: ","))]"
+        let text = "a: &a \(list)\nb: [\(Array(repeating: "*a", count: 200).joined(separator: ","))]\n"
+        #expect(throws: FieldFault.self) { try YAMLReader.read(text) }
+        // What people write with aliases stays possible.
+        #expect((try? YAMLReader.read("a: &a \(list)\nb: *a\nc: *a\nd: *a\n")) != nil)
+    }
+
     @Test func aliasesCannotExplode() {
         var bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n"
         for level in 1...9 {

@@ -169,6 +169,24 @@ struct FolderReaderTests {
         #expect(contents.objects.scriptFiles == ["s.lua": .refused(reason: "the file is not UTF-8")])
     }
 
+    @Test func linksWithinLinksEnd() throws {
+        let folder = try TemporaryFolder()
+        // Ten folders, each with links to the next: walked link by link they are 10¹⁰ folders.
+        for level in 0..<10 { try folder.write(configMap("m\(level)"), to: "d\(level)/m.yaml") }
+        for level in 0..<9 {
+            for link in 0..<10 {
+                try FileManager.default.createSymbolicLink(
+                    atPath: "\(folder.path)/d\(level)/l\(link)", withDestinationPath: "../d\(level + 1)")
+            }
+        }
+        var limits = FolderLimits()
+        limits.directories = 100
+        var reader = FolderReader(root: folder.path, limits: limits)
+        let contents = try reader.load()
+        #expect(contents.diagnostics.filter { $0.code == "MG111" }.count == 1)
+        #expect(contents.objects.configMaps.keys.contains { $0.name == "m0" })
+    }
+
     @Test func boundsFilesAndDepth() throws {
         let folder = try TemporaryFolder()
         for index in 0..<5 { try folder.write(configMap("m\(index)"), to: "m\(index).yaml") }

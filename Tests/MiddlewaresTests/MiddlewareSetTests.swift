@@ -296,10 +296,10 @@ extension Exchange {
         let script = world.add(script: "return { route = function() while true do end end }")
         world.route("/", [World.binding(script, budget: .init(cpuMicroseconds: 2000))])
         let set = try world.prepare()
-        #expect(try world.serve(set).request == .next)
-        let statistics = try #require(world.compiler.statistics.first)
-        #expect(statistics.errorCount(.cpu) == 1)
-        #expect(statistics.runCount == 1)
+        let outcome = try world.serve(set)
+        #expect(outcome.request == .next)
+        #expect(outcome.exchange.scriptErrors.map(\.errorClass) == [.cpu])
+        #expect(outcome.exchange.scriptRuns.map(\.outcome) == [.failed])
     }
 
     @Test func stateLivesAsLongAsTheRequest() throws {
@@ -347,24 +347,25 @@ extension Exchange {
     @Test func theBreaker() throws {
         let world = World("return { access = function(req) if req.path ~= '/good' then error('x') end end }")
         let set = try world.prepare()
-        for _ in 0..<50 { #expect(try world.serve(set).request != .next) }
-        let statistics = try #require(world.compiler.statistics.first)
-        #expect(statistics.runCount == 50)
+        func runs(_ request: String) throws -> [ScriptRun.Outcome] {
+            try world.serve(set, request).exchange.scriptRuns.map(\.outcome)
+        }
+        let vitals = try #require(world.compiler.vitals.first)
+        func gauge() -> String? {
+            var text = ""
+            ScriptVitals.write(world.compiler.vitals, to: &text)
+            let name = "moongate_script_breaker_open{script=\"s0\",version=\"\(vitals.version)\"} "
+            return text.split(separator: "\n").first { $0.hasPrefix(name) }.map { String($0.dropFirst(name.count)) }
+        }
+        for _ in 0..<50 { #expect(try runs("GET http://shop.test/") == [.failed]) }
+        #expect(gauge() == "1")
         // Open: closed policy without a run.
-        #expect(
-            try world.serve(set, "GET http://shop.test/good").request == .refuse(status: 503, reason: .scriptFailed))
-        #expect(statistics.runCount == 50 && statistics.skippedCount == 1)
+        let shut = try world.serve(set, "GET http://shop.test/good")
+        #expect(shut.request == .refuse(status: 503, reason: .scriptFailed))
+        #expect(shut.exchange.scriptRuns.map(\.outcome) == [.skipped])
         world.clock.advance(seconds: 10.5)
-        #expect(try world.serve(set, "GET http://shop.test/good").request == .next)
-        #expect(try world.serve(set, "GET http://shop.test/good").request == .next)
-        #expect(statistics.runCount == 52)
-        var text = ""
-        ScriptStatistics.write(world.compiler.statistics, to: &text)
-        #expect(text.contains("moongate_script_runs_total{script=\"s0\",version=\"\(statistics.version)\"} 52\n"))
-        #expect(
-            text.contains(
-                "moongate_script_errors_total{class=\"runtime\",script=\"s0\",version=\"\(statistics.version)\"} 50\n"))
-        #expect(text.contains("moongate_script_breaker_open{script=\"s0\",version=\"\(statistics.version)\"} 0\n"))
+        for _ in 0..<2 { #expect(try runs("GET http://shop.test/good") == [.next]) }
+        #expect(gauge() == "0")
     }
 
     @Test func aWornOutMachineIsReplaced() throws {
@@ -374,9 +375,12 @@ extension Exchange {
             return { access = function(req) if req.path == "/leak" then keep[#keep + 1] = ("x"):rep(200 << 10) .. #keep end end }
             """)
         let set = try world.prepare()
-        for _ in 0..<150 { _ = try world.serve(set, "GET http://shop.test/leak") }
-        let statistics = try #require(world.compiler.statistics.first)
-        #expect(statistics.errorCount(.memory) == 50)
+        var errors: [ScriptErrorClass] = []
+        for _ in 0..<150 {
+            errors += try world.serve(set, "GET http://shop.test/leak").exchange.scriptErrors.map(\.errorClass)
+        }
+        #expect(errors == Array(repeating: .memory, count: 50))
+        #expect(world.compiler.vitals.first.map { $0.memory > 1 << 20 } == true)
         world.clock.advance(seconds: 11)
         _ = world.log.drain()
         #expect(try world.serve(set).request == .next)

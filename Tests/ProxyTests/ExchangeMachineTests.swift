@@ -137,6 +137,15 @@ import Testing
             ]),
     ]
 
+    @Test func whatOneEndpointWouldNotTakeTheNextOneMay() {
+        var machine = ExchangeMachine()
+        for event: ExchangeMachine.Event in [
+            .headReceived(body: true), .forwardDecided, .connected, .requestUndeliverable, .attemptFailed(retry: true),
+            .connected,
+        ] { _ = machine.handle(event) }
+        #expect(machine.passesRequest && !machine.dropsRequest)
+    }
+
     @Test(arguments: conversations)
     func converses(_ conversation: Conversation) {
         var machine = ExchangeMachine()

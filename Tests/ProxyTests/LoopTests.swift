@@ -67,6 +67,12 @@ import Testing
         Refused("POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         Refused("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         Refused("CONNECT shop.test:80 HTTP/1.1\r\nHost: shop.test\r\n\r\n", 405),
+        // Fields that the error page and the log look at stand before what is wrong.
+        Refused("GET / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nbad line\r\n\r\n", 400),
+        Refused("GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: x\r\nReferer: y\r\nbad line\r\n\r\n", 400),
+        Refused(
+            "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: x\r\nAccept: text/html\r\n"
+                + "Cookie: \(String(repeating: "a", count: 9_000))\r\n\r\n", 431),
     ])
     func failuresBecomeResponses(_ refused: Refused) throws {
         let (request, status) = (refused.request, refused.status)
@@ -213,6 +219,108 @@ import Testing
         #expect(response.value("connection") == "close")
     }
 
+    @Test func anUpstreamThatAnswersInsteadOf100EndsTheConnection() throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        let client = scene.client()
+        try scene.send(
+            client, "POST /len/2/1 HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        let upstream = try #require(scene.openedUpstreams.first)
+        _ = scene.network.take(upstream, .max)
+        scene.network.send(upstream, Array("HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n".utf8))
+        try scene.settle()
+        let response = try #require(try scene.responses(client).first)
+        #expect(response.status == 401)
+        #expect(response.value("connection") == "close")
+    }
+
+    @Test func trailersThatNobodyWantsMayComeInParts() throws {
+        for parts in [
+            ["0\r\nx: 0123456789", "\r\n\r\nGET /len/1/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n"],
+            ["3\r\nabc\r\n0\r\nx: 0123456789\r", "\n\r\nGET /len/1/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n"],
+        ] {
+            let scene = Scene()
+            let client = scene.client()
+            try scene.send(client, "POST / HTTP/1.1\r\nHost: no.test\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for part in parts { try scene.send(client, part) }
+            #expect(try scene.responses(client).map(\.status) == [404, 200])
+            #expect(scene.requests.map(\.startLine) == ["GET /len/1/1 HTTP/1.1"])
+            scene.checkQuiet()
+        }
+    }
+
+    @Test func trailersThatLoseTheirReaderMayComeInParts() throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        let client = scene.client()
+        try scene.send(
+            client, "POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: 0123456789")
+        let upstream = try #require(scene.openedUpstreams.first)
+        _ = scene.network.take(upstream, .max)
+        scene.network.send(upstream, Array("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".utf8))
+        try scene.settle()
+        scene.answersRequests = true
+        try scene.send(client, "\r\n\r\nGET /len/1/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+        #expect(try scene.responses(client).map(\.status) == [200, 200])
+        #expect(scene.requests.map(\.startLine) == ["GET /len/1/1 HTTP/1.1"])
+        scene.checkQuiet()
+    }
+
+    @Test func surplusBehindAFullReadIsNobodysResponse() throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        let client = scene.client()
+        try scene.send(client, "GET /a HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+        let first = try #require(scene.openedUpstreams.first)
+        _ = scene.network.take(first, .max)
+        // The response fills the read to its last byte, and more lies behind it.
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: "
+        let length = 65_536 - head.utf8.count - 5 - 4
+        let stolen = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"
+        scene.network.send(first, Array("\(head)\(length)\r\n\r\n".utf8) + pattern(length, 1) + Array(stolen.utf8))
+        try scene.settle()
+        #expect(try scene.responses(client).map(\.body.count) == [length])
+        scene.answersRequests = true
+        try scene.send(client, "GET /len/3/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+        #expect(try scene.responses(client).map(\.body) == [pattern(3, 1)])
+        #expect(scene.openedUpstreams.count == 2)
+        scene.checkQuiet()
+    }
+
+    @Test func theEndOfAResponseWaitsForASlowReader() throws {
+        let scene = Scene { $0.timeouts.idle = 1_000 }
+        scene.network.outboundCapacity = 4_096
+        let client = scene.client()
+        try scene.send(client, "GET /len/100000/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+        var got: [UInt8] = []
+        while !scene.network.hasEnded(client) {
+            // Slower than the keep-alive time allows, but it does read.
+            scene.advance(milliseconds: 900)
+            let part = scene.network.take(client, 4_096)
+            if part.isEmpty { break }
+            got += part
+            try scene.settle()
+        }
+        #expect(try TestParse.message(got, isResponse: true)?.0.body == pattern(100_000, 1))
+        scene.checkQuiet()
+    }
+
+    @Test func manySmallChunksAreJoinedNotCopied() throws {
+        let scene = Scene()
+        let client = scene.client()
+        let body = pattern(100_000, 3)
+        scene.network.send(
+            client,
+            Array("POST /len/1/1 HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n".utf8)
+                + chunked(body, pieces: 1))
+        try scene.settle()
+        #expect(try scene.responses(client).map(\.status) == [200])
+        #expect(scene.requests.first?.body == body)
+        // One buffer after the other is filled; none is made anew for every chunk.
+        #expect(scene.loop.buffers.made < 32)
+        scene.checkQuiet()
+    }
+
     @Test func expectGoesToTheUpstreamAnd100ComesBack() throws {
         let scene = Scene()
         scene.answersRequests = false
@@ -254,6 +362,26 @@ import Testing
         try scene.send(client, "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n")
         #expect(try scene.responses(client).map(\.status) == [502])
         #expect(scene.openedUpstreams.count == 2)
+        scene.checkQuiet()
+    }
+
+    @Test func wantOfDescriptorsIsNoFaultOfAnEndpoint() throws {
+        let scene = Scene(endpoints: [8001, 8002])
+        scene.network.mostUpstreams = 1
+        let client = scene.client()
+        func ask() throws -> [Int] {
+            try scene.send(client, "GET /len/1/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+            return try scene.responses(client).map(\.status)
+        }
+        // Each is the other endpoint's turn: the spare connection to the one before makes room.
+        for _ in 0..<6 { #expect(try ask() == [200]) }
+        scene.network.mostUpstreams = 0
+        #expect(try ask() == [503])
+        #expect(scene.openedUpstreams.count == 6)
+        // Nobody was ejected for it.
+        scene.network.mostUpstreams = nil
+        for _ in 0..<2 { #expect(try ask() == [200]) }
+        #expect(Set(scene.network.opened.suffix(2).map(\.address.port)) == [8001, 8002])
         scene.checkQuiet()
     }
 

@@ -21,7 +21,7 @@ final class Scene {
     var answersRequests = true
 
     init(
-        endpoints: [UInt16] = [8001], policy: RoutePolicy = RoutePolicy(),
+        endpoints: [UInt16] = [8001], policy: RoutePolicy = RoutePolicy(), clients: ClientConnections? = nil,
         configure: (inout ProxyConfiguration) -> Void = { _ in }
     ) {
         var configuration = ProxyConfiguration(listen: [], loops: 1)
@@ -30,7 +30,7 @@ final class Scene {
             table: RouteTable(Self.snapshot(endpoints, policy), generation: 1), sets: [], configuration: configuration)
         loop = Loop(
             transport: network, number: 0, configuration: configuration, publication: publication,
-            telemetry: LoopTelemetry(metrics: hub.makeLoop {}, log: nil), nanoseconds: now, seed: 7)
+            telemetry: LoopTelemetry(metrics: hub.makeLoop {}, log: nil), clients: clients, nanoseconds: now, seed: 7)
         loop.beginPass(nanoseconds: now, wallSeconds: 784_111_777)
     }
 

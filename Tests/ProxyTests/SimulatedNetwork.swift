@@ -1,5 +1,6 @@
 // A network in memory with the manners of a kernel: edges, short reads, short writes, full buffers, resets. A test
 // drives it with a seed; the same seed gives the same run.
+import Glibc
 import Reactor
 
 @testable import Proxy
@@ -61,6 +62,8 @@ final class SimulatedNetwork: Transport {
     private(set) var opened: [(descriptor: Int32, address: NetworkAddress)] = []
     /// Ports nobody listens on.
     var refusing: Set<UInt16> = []
+    /// Descriptors for connections to upstreams; nil is any number.
+    var mostUpstreams: Int?
     /// Capacity of each new pipe out of the proxy.
     var outboundCapacity = 65_536
     private(set) var closedTwice = 0
@@ -105,6 +108,9 @@ final class SimulatedNetwork: Transport {
     }
 
     func connect(to address: NetworkAddress) -> ConnectResult {
+        if let most = mostUpstreams, opened.count(where: { wires[$0.descriptor]?.isClosed == false }) >= most {
+            return .failed(EMFILE)
+        }
         let descriptor = make()
         opened.append((descriptor, address))
         let wire = wires[descriptor]

@@ -175,6 +175,32 @@ import Testing
         #expect(lines.contains("moongate_script_took_count{kind=\"a\\\"b\",script=\"test\"} 2"))
     }
 
+    @Test func aNameThatAnotherScriptUsesInAnotherWay() throws {
+        let metrics = ScriptMetrics()
+        func cell(_ kind: ScriptMetrics.Kind, _ name: String, of script: String) throws -> ScriptMetricCell {
+            try metrics.cell(kind, name, [], script: script).get().cell
+        }
+        try cell(.counter, "size", of: "a").add(2)
+        try cell(.gauge, "size", of: "b").set(7)
+        #expect(throws: ScriptMetrics.Refusal.self) { try cell(.histogram, "size", of: "a") }
+        var text = ""
+        metrics.write(to: &text)
+        let lines = text.split(separator: "\n").map(String.init)
+        #expect(lines.contains("# TYPE moongate_script_size counter"))
+        #expect(lines.contains("moongate_script_size{script=\"a\"} 2"))
+        #expect(lines.contains("# TYPE moongate_script_size_gauge gauge"))
+        #expect(lines.contains("moongate_script_size_gauge{script=\"b\"} 7"))
+    }
+
+    @Test(arguments: [
+        "", "1a", "a-b", "a b", "a\"", "ä", String(repeating: "a", count: 129), "runs_total", "cpu_seconds_bucket",
+    ])
+    func namesOfMetricsThatAreRefused(name: String) {
+        #expect(throws: ScriptMetrics.Refusal.self) {
+            try ScriptMetrics().cell(.counter, name, [], script: "s").get()
+        }
+    }
+
     @Test func patternsAreLetGo() throws {
         let built = try Self.machine(
             """

@@ -27,8 +27,6 @@ private let route = #"ingress="shop/web",host="shop.test",path="/cart""#
             loop.adjust(.connections, by: -1)
             loop.count(UpstreamEvent.poolHit, upstream: 0, labels: labels)
             loop.scriptFailed(.cpu, script: 0, labels: labels)
-            loop.scriptBreaker(isOpen: n == 0, script: 0, labels: labels)
-            loop.scriptSkippedByBreaker(script: 0, labels: labels)
         }
         exchange.reason = .noRoute
         exchange.route = -1
@@ -54,8 +52,6 @@ private let route = #"ingress="shop/web",host="shop.test",path="/cart""#
             (#"moongate_upstream_duration_seconds_count{upstream="shop/web:80"}"#, "4"),
             (#"moongate_script_runs_total{script="plugin/header-canary",outcome="next"}"#, "4"),
             (#"moongate_script_errors_total{script="plugin/header-canary",class="cpu"}"#, "2"),
-            (#"moongate_script_breaker_open{script="plugin/header-canary"}"#, "1"),
-            (#"moongate_script_breaker_skips_total{script="plugin/header-canary"}"#, "2"),
             (#"moongate_script_cpu_seconds_bucket{script="plugin/header-canary",le="2.5e-05"}"#, "4"),
             (#"moongate_failures_total{reason="no-route"}"#, "1"),
             (#"moongate_failures_total{reason="no-endpoint"}"#, "0"),
@@ -76,7 +72,6 @@ private let route = #"ingress="shop/web",host="shop.test",path="/cart""#
         let labels = hub.registry.labels(for: smallSnapshot(), now: 0)
         let loop = hub.makeLoop {}
         loop.finished(finishedExchange(), labels: labels)
-        #expect(loop.scriptMetric(.histogram, name: "h", labels: [("a", "b")], value: 0.2, script: "p"))
         loop.publish()
         let page = hub.render()
         #expect(page.hasSuffix("\n"))
@@ -275,76 +270,5 @@ private let route = #"ingress="shop/web",host="shop.test",path="/cart""#
     @Test(arguments: [(0, 0), (500_000, 0), (500_001, 1), (60_000_000_000, 14), (60_000_000_001, 15)])
     func buckets(value: UInt64, index: Int) {
         #expect(Buckets.requests.index(of: value) == index)
-    }
-}
-
-@Suite("Metrics of scripts") struct CustomMetricsTests {
-    @Test func countersGaugesAndHistograms() {
-        let hub = MetricsHub(version: "1")
-        let loops = [hub.makeLoop {}, hub.makeLoop {}]
-        for loop in loops {
-            #expect(
-                loop.scriptMetric(
-                    .counter, name: "jwt_rejected_total", labels: [("reason", "a\"b\n")], value: 2, script: "s"))
-            #expect(loop.scriptMetric(.gauge, name: "level", labels: [], value: 1.5, script: "s"))
-            for value in [0.001, 0.02, 99] {
-                #expect(loop.scriptMetric(.histogram, name: "wait", labels: [], value: value, script: "s"))
-            }
-            loop.publish()
-        }
-        for (name, value) in [
-            (#"moongate_script_jwt_rejected_total{script="s",reason="a\"b\n"}"#, "4"),
-            (#"moongate_script_level{script="s"}"#, "3"),
-            (#"moongate_script_wait_bucket{script="s",le="0.001"}"#, "2"),
-            (#"moongate_script_wait_bucket{script="s",le="0.05"}"#, "4"),
-            (#"moongate_script_wait_bucket{script="s",le="+Inf"}"#, "6"),
-            (#"moongate_script_wait_count{script="s"}"#, "6"),
-        ] {
-            #expect(hub.sample(name) == value, "\(name)")
-        }
-    }
-
-    @Test(arguments: [
-        "", "1a", "a-b", "a b", "a\"", "ä", String(repeating: "a", count: 65), "runs_total", "cpu_seconds_bucket",
-        "errors_total",
-    ])
-    func refusedNames(name: String) {
-        var metrics = CustomMetrics()
-        #expect(metrics.record(.counter, name: name, labels: [], value: 1, script: "s") == .refused)
-    }
-
-    @Test func refusedValuesAndLabels() {
-        var metrics = CustomMetrics()
-        func record(_ kind: CustomMetricKind, _ labels: [(name: String, value: String)], _ value: Double)
-            -> CustomMetrics.Answer
-        {
-            metrics.record(kind, name: "m", labels: labels, value: value, script: "s")
-        }
-        #expect(record(.counter, [], -1) == .refused)
-        #expect(record(.gauge, [], .nan) == .refused)
-        #expect(record(.gauge, [], .infinity) == .refused)
-        #expect(record(.gauge, [("le", "1")], 1) == .refused)
-        #expect(record(.gauge, [("script", "1")], 1) == .refused)
-        #expect(record(.gauge, (0..<9).map { ("l\($0)", "") }, 1) == .refused)
-        #expect(record(.gauge, [("a", "x")], -1) == .recorded)
-        #expect(record(.counter, [("a", "x")], 1) == .refused)
-    }
-
-    @Test func aFloodOfLabelsAndNamesIsFolded() {
-        let hub = MetricsHub(version: "1")
-        let loop = hub.makeLoop {}
-        for n in 0..<100_000 {
-            #expect(loop.scriptMetric(.counter, name: "m", labels: [("user", "u\(n)")], value: 1, script: "s"))
-        }
-        for n in 0..<1000 { #expect(loop.scriptMetric(.gauge, name: "n\(n)", labels: [], value: 1, script: "s")) }
-        // Another script has its own room.
-        #expect(loop.scriptMetric(.counter, name: "m", labels: [("user", "x")], value: 1, script: "t"))
-        loop.publish()
-        let page = hub.render(process: nil)
-        #expect(page.split(separator: "\n").count { $0.hasPrefix("moongate_script_m{script=\"s\"") } == 65)
-        #expect(hub.sample(#"moongate_script_m{script="s",other="true"}"#) == "99936")
-        #expect(hub.sample(#"moongate_script_m{script="t",user="x"}"#) == "1")
-        #expect(page.split(separator: "\n").count { $0.hasPrefix("moongate_script_n") } == 63)
-        #expect(hub.sample("moongate_script_labels_folded_total") == String(99_936 + 937))
     }
 }

@@ -75,15 +75,13 @@ final class Bench {
     func connectFailed(_ id: EndpointID, now: UInt64) -> Bool { table.connectFailed(id, now: now) }
     func abandon(_ id: EndpointID) { table.abandon(id) }
     func mayRetry(_ id: UpstreamID, now: UInt64) -> Bool { table.mayRetry(id, now: now) }
-    func nextWaiter(_ id: UpstreamID) -> UInt64? { table.nextWaiter(id) }
     func pick(upstream: UpstreamID, now: UInt64, hashKey: UInt64) -> EndpointID? {
         table.pick(upstream: upstream, now: now, hashKey: hashKey)
     }
     func choose(
-        _ id: UpstreamID, now: UInt64, tried: TriedEndpoints = TriedEndpoints(), isFresh: Bool = false,
-        waiter: UInt64? = nil
+        _ id: UpstreamID, now: UInt64, tried: TriedEndpoints = TriedEndpoints(), isFresh: Bool = false
     ) -> UpstreamAction {
-        table.choose(id, now: now, tried: tried, isFresh: isFresh, waiter: waiter)
+        table.choose(id, now: now, tried: tried, isFresh: isFresh)
     }
 
     struct Surprise: Error { var action: UpstreamAction }
@@ -416,6 +414,20 @@ func eject(_ number: Int, in bench: Bench, now: UInt64 = 0) throws {
         #expect(bench.table.endpoints.allSatisfy { $0.connections == 0 && $0.idle.isEmpty })
     }
 
+    @Test func allThatIsIdleCanBeLetGo() throws {
+        let bench = Bench([upstream("a", [1]), upstream("b", [2])])
+        let busy = try bench.connect(0)
+        let idle = [try bench.connect(0), try bench.connect(1)]
+        for (n, endpoint) in idle.enumerated() {
+            #expect(bench.park(endpoint, connection: UInt64(n + 1), served: 1, now: 0))
+        }
+        bench.table.releaseIdle(closing: &bench.closing)
+        #expect(Set(bench.closing) == [1, 2])
+        #expect(bench.table.endpoints.map(\.connections) == [1, 0])
+        #expect(bench.park(busy, connection: 3, served: 1, now: 0))
+        #expect(bench.choose(bench.map[0], now: 0) == .lease(busy, connection: 3))
+    }
+
     @Test func aConnectionClosedFromTheOtherSideIsForgotten() throws {
         let bench = Bench([upstream("a", [1])])
         let ids = [try bench.connect(), try bench.connect()]
@@ -425,48 +437,6 @@ func eject(_ number: Int, in bench: Bench, now: UInt64 = 0) throws {
         bench.table.idleClosed(ids[0], connection: 77)
         #expect(bench.choose(bench.map[0], now: 0) == .lease(ids[0], connection: 1))
         #expect(bench.choose(bench.map[0], now: 0) == .connect(ids[0]))
-    }
-}
-
-@Suite("The line") struct QueueTests {
-    @Test func fullQueuesThenShedsAndServesInOrder() throws {
-        var settings = UpstreamSettings()
-        settings.mostRequests = 2
-        settings.mostWaiting = 3
-        let bench = Bench([upstream("a", [1])], settings: settings)
-        let a = try bench.connect()
-        _ = try bench.connect()
-        #expect(bench.choose(bench.map[0], now: 0) == .shed(.overloaded))
-        for waiter in UInt64(1)...3 {
-            #expect(bench.choose(bench.map[0], now: 0, waiter: waiter) == .queue)
-        }
-        #expect(bench.choose(bench.map[0], now: 0, waiter: 4) == .shed(.overloaded))
-        #expect(bench.nextWaiter(bench.map[0]) == nil)
-        bench.table.cancelWaiter(bench.map[0], 2)
-        bench.table.cancelWaiter(bench.map[0], 99)
-        bench.abandon(a)
-        #expect(bench.nextWaiter(bench.map[0]) == 1)
-        let again = try bench.connect()
-        #expect(bench.nextWaiter(bench.map[0]) == nil)
-        bench.abandon(again)
-        #expect(bench.nextWaiter(bench.map[0]) == 3)
-        #expect(bench.nextWaiter(bench.map[0]) == nil)
-    }
-
-    @Test func aLongLineDoesNotGrowWithoutEnd() throws {
-        var settings = UpstreamSettings()
-        settings.mostRequests = 1
-        settings.mostWaiting = 10
-        let bench = Bench([upstream("a", [1])], settings: settings)
-        var held = try bench.connect()
-        for waiter in UInt64(0)..<5 { _ = bench.choose(bench.map[0], now: 0, waiter: waiter) }
-        for waiter in UInt64(5)..<2000 {
-            #expect(bench.choose(bench.map[0], now: 0, waiter: waiter) == .queue)
-            bench.abandon(held)
-            #expect(bench.nextWaiter(bench.map[0]) == waiter - 5)
-            held = try bench.connect()
-        }
-        #expect(bench.table.upstreams[0].waiters.count < 200)
     }
 }
 
@@ -625,7 +595,6 @@ func eject(_ number: Int, in bench: Bench, now: UInt64 = 0) throws {
                 case .lease(let id, let connection):
                     #expect(parked.removeValue(forKey: connection) == id)
                     held.append(id)
-                case .queue: Issue.record("no line was asked for")
                 case .shed: break
                 }
             case 6 where !held.isEmpty, 7 where !held.isEmpty, 8 where !held.isEmpty:

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Configuration
+import Foundation
 import Model
 import Testing
 
@@ -33,12 +34,30 @@ struct SettingsTests {
         ("max-head-size", "1", "size"), ("trusted-proxies", "10.0.0.0/8,office", "\"office\""),
         ("access-log", "xml", "format"), ("default-backend", "web:80", "Service port"),
         ("default-backend", "a/b/c:80", "Service port"), ("watch-ingress-without-class", "maybe", "neither"),
+        ("log-level", "verbose", "level"), ("max-connections-per-client", "some", "whole number"),
     ])
     func `a bad setting is refused with problem, place and mend`(key: String, value: String, problem: String) {
         let error = #expect(throws: SettingsError.self) { try settings([key: value]) }
         #expect(error?.problem.contains(problem) == true)
         #expect(error?.description.contains("--\(key)") == true)
         #expect(error?.mend.isEmpty == false)
+    }
+
+    @Test(arguments: [
+        ("yaml", "workers: 2\ningres-class: edge\n"), ("json", "{\"workers\": 2,\n\"ingres-class\": \"edge\"}"),
+    ])
+    func `a setting that there is not is refused with its line and what was meant`(kind: String, text: String)
+        async throws
+    {
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("settings-\(UUID()).\(kind)")
+        try Data(text.utf8).write(to: file)
+        defer { try? FileManager.default.removeItem(at: file) }
+        let flags = try RunFlags.parse(["--config", file.path])
+        let error = await #expect(throws: SettingsError.self) { try await Settings.resolve(flags) }
+        #expect(error?.problem.contains("line 2") == true)
+        #expect(error?.mend.contains("did you mean ingress-class?") == true)
+        try Data(text.replacing("ingres-class", with: "ingress-class").utf8).write(to: file)
+        #expect(try await Settings.resolve(flags).ingressClass == "edge")
     }
 
     @Test func `lists are separated by commas, and spaces do not matter`() throws {

@@ -1,0 +1,1 @@
+../../../MiddlewaresTests/FuzzChecks.swift

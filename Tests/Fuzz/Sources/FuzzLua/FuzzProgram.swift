@@ -1,0 +1,1 @@
+../../../MiddlewaresTests/FuzzProgram.swift
