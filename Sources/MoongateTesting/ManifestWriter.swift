@@ -1,19 +1,23 @@
 // Turns the short form of a manifest into YAML, and upstreams into Services with EndpointSlices.
+import Foundation
 
 /// What stands behind a Service: names of upstreams, or addresses given as they are.
 struct ServiceBackend {
     var name: String
     var namespace: String
     var addresses: [SocketAddress]
+    /// Namespaces whose scripts may choose it.
+    var grant: String?
 }
 
 enum ManifestWriter {
     /// A Service on port 80 (named `http`) and one EndpointSlice per endpoint, since each has a port of its own.
     static func yaml(of service: ServiceBackend) -> String {
+        let grant = service.grant.map { ", annotations: { moongate.dev/allow-namespaces: \"\($0)\" }" } ?? ""
         var text = """
             apiVersion: v1
             kind: Service
-            metadata: { name: \(service.name), namespace: \(service.namespace) }
+            metadata: { name: \(service.name), namespace: \(service.namespace)\(grant) }
             spec:
               ports: [{ name: http, port: 80, targetPort: http }]
 
@@ -39,6 +43,7 @@ enum ManifestWriter {
     /// `host shop.test / -> upstream a` and its company:
     ///
     ///     host HOST PATH [exact|prefix|specific] -> upstream NAME[,NAME…]
+    ///                             HOST or PATH may hold {1..N}: one rule for each number
     ///     default -> upstream NAME
     ///     annotation KEY: VALUE
     ///     ingress NAME            names the Ingress that the lines below make (first: web)
@@ -76,12 +81,26 @@ enum ManifestWriter {
                         let pathType = ["exact": "Exact", "prefix": "Prefix", "specific": "ImplementationSpecific"][
                             type]
                     else { throw ScenarioFailure("no path type is called \(type)", line: line.number) }
-                    ingresses[ingresses.count - 1].rules.append((words[1], words[2], pathType, service))
+                    for (host, path) in Self.numbered(words[1], words[2]) {
+                        ingresses[ingresses.count - 1].rules.append((host, path, pathType, service))
+                    }
                 }
             default: throw ScenarioFailure("not a manifest line: \(line.text)", line: line.number)
             }
         }
         return (ingresses.map(\.yaml).joined(separator: "---\n"), groups)
+    }
+
+    /// `{1..3}` in either text becomes 1, 2 and 3; without it there is the one pair.
+    private static func numbered(_ host: String, _ path: String) -> [(String, String)] {
+        for text in [host, path] {
+            guard let start = text.range(of: "{1.."), let end = text.range(of: "}"), start.upperBound < end.lowerBound,
+                let most = Int(text[start.upperBound..<end.lowerBound]), most > 0
+            else { continue }
+            let mark = text[start.lowerBound..<end.upperBound]
+            return (1...most).map { (host.replacing(mark, with: "\($0)"), path.replacing(mark, with: "\($0)")) }
+        }
+        return [(host, path)]
     }
 
     private struct Draft {

@@ -152,8 +152,12 @@ package final class RawSocket: Sendable {
 
     package static func listener(host: String = "127.0.0.1", backlog: Int32 = 1024) throws(SocketError) -> RawSocket {
         let made = try bound(host: host)
-        guard Glibc.listen(made.descriptor, backlog) == 0 else { throw .system("listen", errno) }
+        try made.listen(backlog: backlog)
         return made
+    }
+
+    package func listen(backlog: Int32 = 1024) throws(SocketError) {
+        guard Glibc.listen(descriptor, backlog) == 0 else { throw .system("listen", errno) }
     }
 
     /// The next connection, or nil when the listener was shut down or the deadline passed.

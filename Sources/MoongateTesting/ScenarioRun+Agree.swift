@@ -14,9 +14,21 @@ extension ScenarioRun {
         mutating func pick(_ list: [String]) -> String { list.isEmpty ? "" : list[roll(list.count)] }
     }
 
-    /// `-- agree N [seed=S] --` with lines `host A B`, `path piece piece`, `header "name: value" …` and `query a=b …`:
-    /// N requests made of these pieces are explained by the admin server, then sent. Upstreams must answer with
-    /// `x-upstream: NAME` and `body: @echo`.
+    /// One request as it was made up.
+    private struct Question {
+        var method: String
+        var host: String
+        var target: String
+        var headers: [String]
+        var from: String
+
+        var told: String { "\(method) http://\(host)\(target) \(headers) from \(from)" }
+    }
+
+    /// `-- agree N [seed=S] --` with lines `host A B`, `path piece piece`, `header "name: value" …`, `query a=b …` and
+    /// `from ADDRESS …`: N requests made of these pieces are explained by the admin server, then sent. Both must name
+    /// the same upstream and target, or the same status, and the same tags, which the access log has in JSON. Upstreams
+    /// must answer with `x-upstream: NAME` and `body: @echo`.
     func runAgreement(_ section: ScenarioSection) throws(ScenarioFailure) {
         guard let count = section.arguments.first.flatMap({ Int($0) }) else {
             throw ScenarioFailure("agree N", line: section.line)
@@ -28,27 +40,61 @@ extension ScenarioRun {
         }
         var dice = Dice(state: section.options["seed"].flatMap { UInt64($0) } ?? 1)
         var outcomes: [String: Int] = [:]
+        var tags: [String: (tags: [String: String], question: String)] = [:]
         for index in 1...count {
             let method = dice.pick(["GET", "GET", "POST", "DELETE", "PUT"])
             let host = dice.pick(words["host"] ?? ["shop.test"])
             let path = "/" + (0..<dice.roll(5)).map { _ in dice.pick(words["path"] ?? []) }.joined(separator: "/")
             let query = dice.roll(3) == 0 ? "?" + dice.pick(words["query"] ?? ["q=1"]) : ""
             let headers = (0..<dice.roll(3)).map { _ in dice.pick(words["header"] ?? []) }.filter { !$0.isEmpty }
-            let told = "\(method) http://\(host)\(path)\(query) \(headers)"
+            let from = words["from"].map { dice.pick($0) } ?? "127.0.0.1"
+            var question = Question(method: method, host: host, target: path + query, headers: headers, from: from)
+            // By this the line of the access log is found.
+            let id = "agree-\(index)"
+            question.headers.append("x-request-id: \(id)")
             do {
-                outcomes[try agree(method, host, path + query, headers), default: 0] += 1
+                let (outcome, explained) = try agree(question)
+                outcomes[outcome, default: 0] += 1
+                tags[id] = (explained, question.told)
             } catch {
-                throw ScenarioFailure("request \(index), \(told): \(error)", line: section.line)
+                throw ScenarioFailure("request \(index), \(question.told): \(error)", line: section.line)
             }
         }
         transcript.add("agree", "\(outcomes.sorted { $0.key < $1.key })")
+        let tagged = try compareTags(tags, line: section.line)
         guard outcomes.count > 2 else {
             throw ScenarioFailure("the requests had too few outcomes to tell: \(outcomes)", line: section.line)
         }
+        figures.append("\(count) requests agreed in \(outcomes.count) outcomes, \(tagged) with tags")
+    }
+
+    /// - Returns: how many requests had any.
+    private func compareTags(
+        _ explained: [String: (tags: [String: String], question: String)], line: Int
+    ) throws(ScenarioFailure) -> Int {
+        var open = explained
+        var seen = 0
+        var tagged = 0
+        let problem = program?.output.wait(by: Deadline(after: Self.patience)) { output -> String? in
+            // A request that was refused before it had an id has a line without.
+            for text in output.lines.dropFirst(seen) {
+                guard let object = JSONText.object(text), let id = object["id"] as? String,
+                    let (expected, question) = open.removeValue(forKey: id)
+                else { continue }
+                let found = object["tags"] as? [String: String] ?? [:]
+                if found != expected { return "\(question): explained tags \(expected), logged \(found)" }
+                if !found.isEmpty { tagged += 1 }
+            }
+            seen = output.lines.count
+            return open.values.contains { !$0.tags.isEmpty } ? nil : ""
+        }
+        guard let problem else { throw ScenarioFailure("no log line for \(open.count) requests", line: line) }
+        guard problem.isEmpty else { throw ScenarioFailure(problem, line: line) }
+        return tagged
     }
 
     /// Explains and sends one request; answers what became of it.
-    private func agree(_ method: String, _ host: String, _ target: String, _ headers: [String]) throws -> String {
+    private func agree(_ request: Question) throws -> (outcome: String, tags: [String: String]) {
         func escaped(_ text: String) -> String {
             text.utf8.map { byte in
                 let character = Unicode.Scalar(byte)
@@ -56,16 +102,20 @@ extension ScenarioRun {
                 return plain ? String(character) : "%" + (byte < 16 ? "0" : "") + String(byte, radix: 16)
             }.joined()
         }
-        var question = "/explain?request=" + escaped("\(method) http://\(host)\(target)")
-        for header in headers { question += "&header=" + escaped(header) }
+        var question = "/explain?request=" + escaped("\(request.method) http://\(request.host)\(request.target)")
+        question += "&from=" + escaped(request.from)
+        for header in request.headers { question += "&header=" + escaped(header) }
         let told = try exchange(
             "GET \(question)  host: localhost  accept: application/json  connection: close", to: admin)
         let text = String(decoding: told.body.bytes, as: UTF8.self)
         guard told.status == 200, let explanation = JSONText.object(text) else {
             throw ScenarioFailure("explain answers \(told.startLine): \(text)")
         }
-        let fields = headers.map { "  \"\($0)\"" }.joined()
-        let happened = try exchange("\(method) \(target)  host: \(host)\(fields)  connection: close", to: http)
+        let tags = explanation["tags"] as? [String: String] ?? [:]
+        let fields = request.headers.map { "  \"\($0)\"" }.joined()
+        let happened = try exchange(
+            "\(request.method) \(request.target)  host: \(request.host)\(fields)  connection: close", to: http,
+            from: request.from)
         let upstream = happened.values(of: "x-upstream").first
         if let expected = explanation["upstream"] as? String, explanation["status"] as? Int == nil {
             let seen = String(decoding: happened.body.bytes, as: UTF8.self).split(separator: " ").dropFirst().first
@@ -75,7 +125,7 @@ extension ScenarioRun {
             if let target = explanation["target"] as? String, seen.map(String.init) != target {
                 throw ScenarioFailure("explained target \(target); the upstream saw \(seen ?? "nothing")\n\(text)")
             }
-            return expected
+            return (expected, tags)
         }
         let status = explanation["status"] as? Int
         guard upstream == nil, status == happened.status else {
@@ -83,6 +133,13 @@ extension ScenarioRun {
                 "explained status \(status ?? 0); happened: \(happened.startLine) from \(upstream ?? "nobody")\n\(text)"
             )
         }
-        return "status \(status ?? 0)"
+        // What a response of our own says is known as well.
+        for field in explanation["fields"] as? [String] ?? [] where field.lowercased().hasPrefix("location: ") {
+            let location = String(field.dropFirst("location: ".count))
+            guard happened.values(of: "location") == [location] else {
+                throw ScenarioFailure("explained \(field); happened: \(happened.values(of: "location"))\n\(text)")
+            }
+        }
+        return ("status \(status ?? 0)", tags)
     }
 }

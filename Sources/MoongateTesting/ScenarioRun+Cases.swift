@@ -98,7 +98,16 @@ extension ScenarioRun {
                     let unit = try words.popFirst()?.bytes ?? []
                     bytes = lead + [[UInt8]](repeating: unit, count: count).flatMap { $0 }
                 }
-                for word in words { bytes += try word.bytes }
+                while let word = words.popFirst() {
+                    // `fill N "b"`: as many of these bytes, for heads of an exact size.
+                    if !word.quoted, word.text == "fill", let count = Int(words.first?.text ?? "") {
+                        words = words.dropFirst()
+                        let unit = try words.popFirst()?.bytes ?? []
+                        bytes += [[UInt8]](repeating: unit, count: count).flatMap { $0 }
+                    } else {
+                        bytes += try word.bytes
+                    }
+                }
                 cases.append(Case(title: first.text, statuses: statuses, alone: alone, bytes: bytes, line: line.number))
             } catch {
                 throw ScenarioFailure(error.message, line: line.number)

@@ -113,6 +113,9 @@ extension ScenarioRun {
             transcript.add("client", "kill \(name)")
             expectedExit = true
             program?.send(signal: number)
+        case ("revive", let name):
+            guard let upstream = upstreams[name] else { throw ScenarioFailure("no upstream is called \(name)") }
+            try upstream.revive()
         case ("load", _): try load(statement)
         case ("let", let name): try capture(name, statement)
         case ("expect", _): try expect(statement)
@@ -272,11 +275,13 @@ extension ScenarioRun {
     }
 
     /// One request on a connection of its own.
-    func exchange(_ request: String, to address: SocketAddress?) throws -> ReceivedMessage {
+    func exchange(
+        _ request: String, to address: SocketAddress?, from source: String? = nil
+    ) throws -> ReceivedMessage {
         let (method, bytes) = try Self.request(request)
         guard let address else { throw ScenarioFailure("nothing listens") }
         let deadline = Deadline(after: Self.patience)
-        let socket = try RawSocket.connect(to: address, by: deadline)
+        let socket = try RawSocket.connect(to: address, from: source, by: deadline)
         try socket.write(bytes, by: deadline)
         var client = ClientConnection(reader: MessageReader(socket), awaiting: [method])
         repeat { try Self.readHead(&client, by: deadline) } while (client.response?.status ?? 0) / 100 == 1
@@ -289,9 +294,16 @@ extension ScenarioRun {
     private func performMany(_ kind: String, _ head: Statement, _ request: String) throws {
         switch kind {
         case "repeat":
-            guard head.word(1) == "until" else { throw ScenarioFailure("repeat until CONDITION: REQUEST") }
-            let condition = Statement("expect " + (try interpolate(head.text)).dropFirst("repeat until ".count))
-            let deadline = Deadline(after: Self.patience)
+            var limit = Self.patience
+            var text = head.text.dropFirst("repeat ".count)
+            if head.word(1) == "within" {
+                guard let given = ByteText.duration(head.word(2)) else { throw ScenarioFailure("within what?") }
+                limit = given
+                text = text.dropFirst("within \(head.word(2)) ".count)
+            }
+            guard text.hasPrefix("until ") else { throw ScenarioFailure("repeat until CONDITION: REQUEST") }
+            let condition = Statement("expect " + (try interpolate(String(text.dropFirst("until ".count)))))
+            let deadline = Deadline(after: limit)
             var last = "no attempt"
             var attempts = 0
             while !deadline.passed {
@@ -300,6 +312,10 @@ extension ScenarioRun {
                     let response = try exchange(interpolate(request), to: http)
                     guard let problem = try Self.judge(response, condition) else {
                         transcript.add("client", "\(head.text) after \(attempts) attempts: \(request)")
+                        if head.word(1) == "within", let edited {
+                            let milliseconds = (Deadline.now - edited) / 1_000_000
+                            figures.append("\(condition.rest(from: 1)) \(milliseconds) ms after the edit")
+                        }
                         return
                     }
                     last = problem

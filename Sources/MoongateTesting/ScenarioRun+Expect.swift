@@ -342,7 +342,7 @@ extension ScenarioRun {
         return conditions
     }
 
-    /// `expect stderr contains "text"`, `expect stderr lacks "text"` (as of now).
+    /// `expect stderr contains "text"`, `expect stderr ~ "regex"`, `expect stderr lacks "text"` (as of now).
     private func expectOutput(_ statement: Statement, by deadline: Deadline) throws {
         let needle = statement.rest(from: 3)
         let errors = statement.word(1) == "stderr"
@@ -351,8 +351,12 @@ extension ScenarioRun {
             if let line = lines().first(where: { $0.contains(needle) }) { throw ScenarioFailure("it says: \(line)") }
             return
         }
+        let pattern = statement.word(2) == "~" ? try Regex(needle) : nil
         try poll(by: deadline) {
-            lines().contains { $0.contains(needle) } ? nil : "\(statement.word(1)) never says \(needle)"
+            let found = lines().contains { line in
+                if let pattern { line.firstMatch(of: pattern) != nil } else { line.contains(needle) }
+            }
+            return found ? nil : "\(statement.word(1)) never says \(needle)"
         }
     }
 
@@ -411,10 +415,15 @@ extension ScenarioRun {
         }
     }
 
-    /// `expect tally "body" == N`, `expect tally total == N` for the last `tally`.
+    /// `expect tally "body" == N`, `expect tally total == N` and `expect tally kinds == N` for the last `tally`.
     private func expectTally(_ statement: Statement) throws {
         let key = statement.word(2)
-        let value = key == "total" ? tally.values.reduce(0, +) : tally[key] ?? 0
+        let value =
+            switch key {
+            case "total": tally.values.reduce(0, +)
+            case "kinds": tally.count
+            default: tally[key] ?? 0
+            }
         guard try Self.compare(Double(value), statement.word(3), statement.word(4)) else {
             throw ScenarioFailure("\(key) was counted \(value) times: \(tally)")
         }

@@ -44,6 +44,10 @@ package final class ScenarioRun {
     var loads: [String: LoadLoop] = [:]
     var tally: [String: Int] = [:]
     var extraEnvironment: [String: String] = [:]
+    /// When a file of the folder was last changed while the program ran.
+    var edited: UInt64?
+    /// What was measured on the way, for whoever reads the output of the tests.
+    var figures: [String] = []
     /// How long an expectation waits. Generous: a debug build on a loaded machine is slow, and a pass does not wait.
     static let patience = Duration.seconds(20)
 
@@ -59,13 +63,18 @@ package final class ScenarioRun {
     }
 
     /// Throws a failure with the transcript of everything that happened.
-    package static func play(_ scenario: Scenario, in environment: ScenarioEnvironment) throws(ScenarioFailure) {
+    /// - Returns: what was measured on the way.
+    @discardableResult
+    package static func play(
+        _ scenario: Scenario, in environment: ScenarioEnvironment
+    ) throws(ScenarioFailure) -> [String] {
         let run = try ScenarioRun(scenario, environment: environment)
         defer { run.cleanUp() }
         do {
             try run.setStage()
             for section in scenario.sections { try run.act(section) }
             try run.finish()
+            return run.figures
         } catch {
             var failure = error
             failure.transcript = run.transcript.text
@@ -118,7 +127,8 @@ package final class ScenarioRun {
         var services: [ServiceBackend] = upstreams.values.map { upstream in
             let section = scenario.sections.first { $0.kind == "upstream" && $0.arguments.first == upstream.name }
             return ServiceBackend(
-                name: upstream.name, namespace: section?.options["namespace"] ?? "shop", addresses: [upstream.address])
+                name: upstream.name, namespace: section?.options["namespace"] ?? "shop", addresses: [upstream.address],
+                grant: section?.options["grant"])
         }
         var count = 0
         for section in scenario.sections where ["manifest", "file", "copy", "service"].contains(section.kind) {
@@ -180,6 +190,7 @@ package final class ScenarioRun {
         } catch {
             throw ScenarioFailure("cannot write \(path): \(error)")
         }
+        if program != nil { edited = Deadline.now }
         transcript.add("folder", "wrote \(name)")
     }
 
@@ -313,6 +324,7 @@ package final class ScenarioRun {
             guard (try? FileManager.default.removeItem(atPath: path)) != nil else {
                 throw ScenarioFailure("cannot delete \(path)", line: section.line)
             }
+            edited = Deadline.now
         case "run":
             if !section.arguments.contains("offline") { try startProgram(line: section.line) }
             try runCommands(ConsoleBlock.parse(section.lines), directory: section.options["in"])

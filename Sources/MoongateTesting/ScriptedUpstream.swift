@@ -65,7 +65,7 @@ package final class ScriptedUpstream: Sendable {
             blocks[blocks.count - 1].statements += parsed
         }
         if blocks.isEmpty {
-            blocks = [(nil, [Statement("receive"), Statement("respond 200  x-upstream: \(name)  body: \(name)")])]
+            blocks = [(nil, Self.standard(name))]
         }
         let only = blocks[0].statements.first?.name
         script = blocks
@@ -90,6 +90,19 @@ package final class ScriptedUpstream: Sendable {
         if only != "refuse" && only != "blackhole" { startAccepting() }
     }
 
+    /// One that refused connections accepts them from now on, and answers with its name.
+    package func revive() throws {
+        guard script.first?.statements.first?.name == "refuse" else {
+            throw ScenarioFailure("upstream \(name) is not dead")
+        }
+        try listener.listen()
+        startAccepting()
+    }
+
+    private static func standard(_ name: String) -> [Statement] {
+        [Statement("receive"), Statement("respond 200  x-upstream: \(name)  body: \(name)")]
+    }
+
     static let commands: Set<String> = [
         "receive", "respond", "send", "close", "reset", "wait", "signal", "refuse", "blackhole", "tunnel",
     ]
@@ -100,9 +113,10 @@ package final class ScriptedUpstream: Sendable {
             while let socket = listener.accept(by: Deadline(after: .seconds(600))) {
                 if record.read({ $0.stopped }) { break }
                 number += 1
-                let statements =
+                let written =
                     script.first { $0.connection == number }?.statements
                     ?? script.last { $0.connection == nil }?.statements ?? []
+                let statements = written.first?.name == "refuse" ? Self.standard(name) : written
                 let index = number
                 record.change {
                     $0.connections += 1

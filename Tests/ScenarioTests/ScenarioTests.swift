@@ -60,15 +60,15 @@ struct ScenarioTests {
     @Test("plays", arguments: Place.scenarios)
     func plays(_ file: ScenarioFile) async throws {
         await Turnstile.shared.enter()
-        let result: Result<Void, ScenarioFailure> = await withCheckedContinuation { continuation in
+        let result: Result<[String], ScenarioFailure> = await withCheckedContinuation { continuation in
             // A scenario blocks on sockets; it must not hold a thread of the pool that all tests share.
             let thread = Thread {
                 do throws(ScenarioFailure) {
                     guard let text = try? String(contentsOfFile: Place.root + "/" + file.path, encoding: .utf8) else {
                         throw ScenarioFailure("cannot read \(file.path)")
                     }
-                    try ScenarioRun.play(Scenario(parsing: text), in: Place.environment)
-                    continuation.resume(returning: .success(()))
+                    let figures = try ScenarioRun.play(Scenario(parsing: text), in: Place.environment)
+                    continuation.resume(returning: .success(figures))
                 } catch {
                     continuation.resume(returning: .failure(error))
                 }
@@ -77,7 +77,10 @@ struct ScenarioTests {
             thread.start()
         }
         await Turnstile.shared.leave()
-        if case .failure(let failure) = result { Issue.record("\(file.path) \(failure)") }
+        switch result {
+        case .success(let figures): for figure in figures { print("\(file.path): \(figure)") }
+        case .failure(let failure): Issue.record("\(file.path) \(failure)")
+        }
     }
 
     @Test("there is something to play")
