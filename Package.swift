@@ -135,7 +135,7 @@ let package = Package(
         .testTarget(
             name: "moongateTests",
             dependencies: [
-                "IngressTranslation", "Model", "moongate",
+                "IngressTranslation", "Manifests", "Middlewares", "Model", "Proxy", "Scripting", "moongate",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Configuration", package: "swift-configuration"),
             ],

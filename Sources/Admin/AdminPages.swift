@@ -77,7 +77,7 @@ struct AdminPages: Sendable {
         /readyz       may requests come
         /snapshot     what is served now, as JSON
         /diagnostics  what is wrong in the configuration, as text, or as JSON with Accept: application/json
-        /explain      ?request=GET%20https://shop.test/cart&header=name:%20value&cookie=name=value
+        /explain      ?request=GET%20https://shop.test/cart&header=name:%20value&cookie=name=value&from=ADDRESS
 
         """
 
@@ -105,16 +105,18 @@ struct AdminPages: Sendable {
 
     private func explain(_ question: AdminQuestion) async -> AdminReply {
         func all(_ name: String) -> [String] { question.query.filter { $0.name == name }.map(\.value) }
-        let known: Set = ["request", "header", "cookie"]
+        let known: Set = ["request", "header", "cookie", "from"]
         if let other = question.query.first(where: { !known.contains($0.name) }) {
-            return .text(400, "unknown parameter \"\(Self.shown(other.name))\"; there are request, header, cookie\n")
+            return .text(
+                400, "unknown parameter \"\(Self.shown(other.name))\"; there are request, header, cookie, from\n")
         }
         let requests = all("request")
         guard let request = requests.first, requests.count == 1, !request.isEmpty else {
             return .text(400, "give one request, as in ?request=GET%20https://shop.test/cart\n")
         }
-        let query = ExplainQuery(request: request, headers: all("header"), cookies: all("cookie"))
-        let bytes = ([request] + query.headers + query.cookies).reduce(0) { $0 + $1.utf8.count }
+        var query = ExplainQuery(request: request, headers: all("header"), cookies: all("cookie"))
+        if let from = all("from").last { query.from = from }
+        let bytes = ([request, query.from] + query.headers + query.cookies).reduce(0) { $0 + $1.utf8.count }
         guard bytes <= Self.mostQueryBytes else { return .text(400, "the request is too long\n") }
         do {
             let answer = try await sources.explain(query)

@@ -53,11 +53,14 @@ package struct ExplainQuery: Sendable, Equatable {
     package var headers: [String]
     /// `name=value`
     package var cookies: [String]
+    /// The address that the request comes from.
+    package var from: String
 
-    package init(request: String, headers: [String] = [], cookies: [String] = []) {
+    package init(request: String, headers: [String] = [], cookies: [String] = [], from: String = "127.0.0.1") {
         self.request = request
         self.headers = headers
         self.cookies = cookies
+        self.from = from
     }
 }
 

@@ -9,7 +9,8 @@ package import Routing
 /// What was decided about one request.
 package struct RequestExplanation: Sendable, Equatable, Codable {
     package struct Step: Sendable, Equatable, Codable {
-        /// Which part of the walk it is: `request`, `host`, `path`, `script`, `backend`, `endpoint`, `answer`.
+        /// Which part of the walk it is: `listener`, `request`, `host`, `path`, `script`, `backend`, `endpoint`, `answer`,
+        /// `response`.
         package var part: String
         package var decision: String
         package var details: [String]
@@ -26,6 +27,8 @@ package struct RequestExplanation: Sendable, Equatable, Codable {
     package var status: UInt16?
     /// `FailureReason.label` of a refusal; nil where there is none.
     package var reason: String?
+    /// The fields of that answer as the client gets them, `name: value`; without those of its framing, and the date.
+    package var fields: [String] = []
     /// The upstream that the request goes to (`namespace/service:port`).
     package var upstream: String?
     /// What the upstream gets in its request line.
@@ -36,6 +39,9 @@ package struct RequestExplanation: Sendable, Equatable, Codable {
 }
 
 /// Explains requests by one configuration. Not for traffic: it allocates as it likes. Belongs to one thread at a time.
+///
+/// Scripts really run, phase by phase, but for `log`: what that does is an effect on the world, not a decision. The set
+/// that they run in must have surroundings of its own, or an explanation would count as traffic.
 package struct RequestExplainer {
     private let table: RouteTable
     private let middlewares: MiddlewareSet
@@ -54,10 +60,12 @@ package struct RequestExplainer {
     }
 
     /// Explains what would happen to the request whose head is `head` (HTTP/1.1, with its last empty line), sent by
-    /// `peer`.
-    package func explain(head: [UInt8], peer: IPAddress) -> RequestExplanation {
+    /// `peer` over TLS (`isSecure`) or without.
+    package func explain(head: [UInt8], peer: IPAddress, isSecure: Bool = false) -> RequestExplanation {
         var result = RequestExplanation()
+        result.steps.append(listener(isSecure))
         let exchange = Exchange()
+        exchange.client.isSecure = isSecure
         exchange.client.peer = Model.SocketAddress(ip: peer, port: 0)
         exchange.client.address = exchange.client.peer
         exchange.client.isTrustedProxy = configuration.trustedProxies.contains { $0.contains(peer) }
@@ -71,14 +79,20 @@ package struct RequestExplainer {
         case .needMore: return refused(&result, Refusal(400, .malformedRequest), "the head has no end")
         case .refuse(let refusal): return refused(&result, refusal, "it is no request")
         }
+        let facts: RequestFacts
         switch RequestAdmission.judge(&exchange.request, AdmissionRules(), isTrusted: exchange.client.isTrustedProxy) {
         case .refuse(let refusal): return refused(&result, refusal, "it is not admitted")
-        case .admit: break
+        case .admit(let admitted): facts = admitted
         }
         if exchange.client.isTrustedProxy {
             let ip = Forwarding.client(of: exchange.request, peer: peer, trusted: configuration.trustedProxies)
             exchange.client.address = Model.SocketAddress(ip: ip, port: 0)
-            exchange.client.isSecure = Forwarding.isSecure(of: exchange.request, connection: false, isTrusted: true)
+            exchange.client.isSecure = Forwarding.isSecure(of: exchange.request, connection: isSecure, isTrusted: true)
+            var rules = ForwardingRules()
+            rules.sendsForwarded = configuration.sendsForwarded
+            // The port is said in a field of its own, which is added after the scripts.
+            ForwardingText(peer: peer, client: ip, isSecure: exchange.client.isSecure, port: 0, rules: rules)
+                .extendLists(in: &exchange.request)
         }
         exchange.idRange = Forwarding.requestID(of: &exchange.request, random: (0, 0))
         let request = exchange.request
@@ -88,11 +102,42 @@ package struct RequestExplainer {
                 details: [
                     "host \(request.text(request.hostRange))",
                     "client \(exchange.client.address.ip)\(exchange.client.isTrustedProxy ? ", told by a trusted proxy" : "")",
-                ]))
+                ]
+                    + (exchange.client.isSecure == isSecure
+                        ? [] : ["scheme \(exchange.client.isSecure ? "https" : "http"), told by a trusted proxy"])))
 
         match(exchange, &result)
-        if exchange.route >= 0, let stopped = runScripts(exchange, &result) { return stopped }
-        return choose(exchange, result)
+        decide(exchange, facts, &result)
+        readTags(exchange, &result)
+        // What the scripts keep of the request is let go of. Without a route, and so without their log phase.
+        exchange.route = -1
+        middlewares.runLog(exchange)
+        return result
+    }
+
+    /// The first decision is the client's: which listener it speaks to.
+    private func listener(_ isSecure: Bool) -> RequestExplanation.Step {
+        let addresses = configuration.listen.map(\.description).joined(separator: ", ")
+        if !isSecure { return .init("listener", "http", details: addresses.isEmpty ? [] : [addresses]) }
+        return .init(
+            "listener", "https",
+            details: ["only http is listened for here (\(addresses)): the rest holds for what arrives as https"])
+    }
+
+    /// Everything after the match: the request phases, the choice, and what is said of the response.
+    private func decide(_ exchange: Exchange, _ facts: RequestFacts, _ result: inout RequestExplanation) {
+        if exchange.route >= 0, !runScripts(exchange, &result) { return respond(exchange, &result) }
+        choose(exchange, facts, &result)
+        if exchange.reason != .none { respond(exchange, &result) } else { suppose(exchange, &result) }
+    }
+
+    /// Runs phases, and gives what they said of themselves.
+    private func listening(_ run: () -> Verdict) -> (verdict: Verdict, events: [MiddlewareEvent]) {
+        var events: [MiddlewareEvent] = []
+        middlewares.listener = { events.append($0) }
+        let verdict = run()
+        middlewares.listener = nil
+        return (verdict, events)
     }
 
     private func refused(_ result: inout RequestExplanation, _ refusal: Refusal, _ why: String) -> RequestExplanation {
@@ -142,57 +187,56 @@ package struct RequestExplainer {
 
     // MARK: Scripts
 
-    /// The answer, if the scripts gave one.
-    private func runScripts(_ exchange: Exchange, _ result: inout RequestExplanation) -> RequestExplanation? {
-        var events: [MiddlewareEvent] = []
-        middlewares.listener = { events.append($0) }
-        defer { middlewares.listener = nil }
+    /// The request phases. False: they ended in an answer, which is in the exchange.
+    private func runScripts(_ exchange: Exchange, _ result: inout RequestExplanation) -> Bool {
         var again: [RequestExplanation.Step] = []
-        let verdict = middlewares.runRequestPhases(exchange) { exchange in
-            var inner = RequestExplanation()
-            match(exchange, &inner)
-            again = inner.steps
+        let (verdict, events) = listening {
+            middlewares.runRequestPhases(exchange) { exchange in
+                var inner = RequestExplanation()
+                match(exchange, &inner)
+                again = inner.steps
+            }
         }
-        middlewares.runLog(exchange)
         for event in events {
-            if event.phase == "log" { continue }
-            let lines = event.description.split(separator: "\n").map { $0.trimmingPrefix(while: \.isWhitespace) }
-            result.steps.append(
-                .init("script", lines.first.map(String.init) ?? "", details: lines.dropFirst().map(String.init)))
+            result.steps.append(step("script", event))
             if case .rerouted = event.outcome { result.steps += again }
         }
+        switch verdict {
+        case .next: return true
+        case .respond: return false
+        case .refuse(let status, let reason):
+            exchange.reason = reason
+            exchange.response.status = status
+            return false
+        case .suspended:
+            // As a loop would answer it.
+            exchange.reason = .internalError
+            exchange.response.status = exchange.reason.status
+            return false
+        }
+    }
+
+    private func step(_ part: String, _ event: MiddlewareEvent) -> RequestExplanation.Step {
+        let lines = event.description.split(separator: "\n").map { $0.trimmingPrefix(while: \.isWhitespace) }
+        return .init(part, lines.first.map(String.init) ?? "", details: lines.dropFirst().map(String.init))
+    }
+
+    private func readTags(_ exchange: Exchange, _ result: inout RequestExplanation) {
         for tag in exchange.tags {
             let bytes = exchange.tagBytes
             result.tags[String(decoding: bytes[tag.name.range], as: UTF8.self)] =
                 String(decoding: bytes[tag.value.range], as: UTF8.self)
         }
-        switch verdict {
-        case .next:
-            return nil
-        case .respond:
-            result.status = exchange.response.status
-            result.steps.append(.init("answer", "\(exchange.response.status), made by a script"))
-            return result
-        case .refuse(let status, let reason):
-            result.status = status
-            result.reason = reason.label
-            result.steps.append(.init("answer", "\(status) (\(reason.label))"))
-            return result
-        case .suspended:
-            result.steps.append(.init("answer", "a script waits, which can't be explained offline"))
-            return result
-        }
     }
 
     // MARK: Choosing
 
-    private func choose(_ exchange: Exchange, _ before: RequestExplanation) -> RequestExplanation {
-        var result = before
-        func answer(_ reason: FailureReason, _ why: String) -> RequestExplanation {
-            result.status = reason.status
-            result.reason = reason.label
+    /// Where the request goes, or in `exchange.reason` why nowhere.
+    private func choose(_ exchange: Exchange, _ facts: RequestFacts, _ result: inout RequestExplanation) {
+        func answer(_ reason: FailureReason, _ why: String) {
+            exchange.reason = reason
+            exchange.response.status = reason.status
             result.steps.append(.init("answer", "\(reason.status): \(why) (\(reason.label))"))
-            return result
         }
         let snapshot = table.snapshot
         guard snapshot.routes.indices.contains(Int(exchange.route)) else {
@@ -201,6 +245,10 @@ package struct RequestExplainer {
         let route = snapshot.routes[Int(exchange.route)]
         guard snapshot.upstreams.indices.contains(Int(exchange.upstream)) else {
             return answer(.noBackend, "the backend of \(route.ingress), \(route.rule), is not known")
+        }
+        let policy = ResolvedPolicy(route.policy, over: ResolvedPolicy(configuration))
+        if policy.maxBodyBytes != 0, case .length(let length) = facts.body, length > policy.maxBodyBytes {
+            return answer(.bodyTooLarge, "a body of \(length) bytes, where \(policy.maxBodyBytes) are allowed")
         }
         var upstream = snapshot.upstreams[Int(exchange.upstream)]
         result.steps.append(
@@ -211,7 +259,7 @@ package struct RequestExplainer {
         {
             result.steps.append(
                 .init("backend", "\(snapshot.upstreams[own].name): \(upstream.name) has no ready endpoint"))
-            result.tags["fallback"] = "no_endpoints"
+            exchange.tag(Array("fallback".utf8).span, Array("no_endpoints".utf8).span)
             upstream = snapshot.upstreams[own]
         }
         result.upstream = upstream.name
@@ -219,18 +267,20 @@ package struct RequestExplainer {
         if addresses.isEmpty {
             return answer(.noEndpoint, "\(upstream.name) has no ready endpoint")
         }
-        let policy = ResolvedPolicy(route.policy, over: ResolvedPolicy(configuration))
+        let how = exchange.hashKey == 0 ? upstream.balance.rawValue : "the hash key of a script"
+        let answerTimeout =
+            exchange.responseTimeout == 0 ? policy.responseHeadTimeout : UInt64(exchange.responseTimeout)
+        let retries = exchange.retries < 0 ? policy.retries : Int(exchange.retries)
         result.steps.append(
             .init(
-                "endpoint", "one of \(addresses.count), by \(upstream.balance.rawValue)",
+                "endpoint", "one of \(addresses.count), by \(how)",
                 details: addresses.prefix(20).map(\.description) + [
-                    "connect within \(policy.connectTimeout) ms, response head within \(policy.responseHeadTimeout) ms, "
-                        + "at most \(policy.retries) safe retries"
+                    "connect within \(policy.connectTimeout) ms, response head within \(answerTimeout) ms, "
+                        + "at most \(retries) safe retries"
                 ]))
         let request = exchange.request
         result.target =
             request.text(request.pathRange) + (request.hasQuery ? "?" + request.text(request.queryRange) : "")
-        return result
     }
 
     private func endpoints(of upstream: Upstream) -> [Model.SocketAddress] {
@@ -239,6 +289,80 @@ package struct RequestExplainer {
             case .ip(let ip): [Model.SocketAddress(ip: ip, port: endpoint.port)]
             case .name(let name): (addresses[name] ?? []).map { Model.SocketAddress(ip: $0, port: endpoint.port) }
             }
+        }
+    }
+
+    // MARK: The response
+
+    /// An answer that is not the upstream's: it is known, so the response phases run on it as they would.
+    private func respond(_ exchange: Exchange, _ result: inout RequestExplanation) {
+        if exchange.origin != .script || exchange.reason != .none { makeErrorPage(exchange) }
+        let before = result.steps.endIndex
+        let (verdict, events) = listening { middlewares.runResponsePhases(exchange) }
+        switch verdict {
+        case .next, .respond: break
+        case .refuse(let status, let reason):
+            exchange.response.status = status
+            exchange.reason = reason
+            makeErrorPage(exchange)
+        case .suspended:
+            exchange.reason = .internalError
+            exchange.response.status = exchange.reason.status
+            makeErrorPage(exchange)
+        }
+        result.steps += events.map { step("response", $0) }
+        result.status = exchange.response.status
+        result.reason = exchange.reason == .none ? nil : exchange.reason.label
+        result.fields = exchange.response.fields.filter { !$0.isRemoved }
+            .map { "\(exchange.response.text($0.nameRange)): \(exchange.response.text($0.valueRange))" }
+        // What could not be chosen has said why already.
+        let isTold = before > 0 && result.steps[before - 1].part == "answer"
+        let who = exchange.origin == .script ? "made by a script" : exchange.reason.label
+        if !isTold || result.steps.endIndex > before {
+            let body = exchange.ownBody.isEmpty ? [] : ["a body of \(exchange.ownBody.count) bytes"]
+            result.steps.append(
+                .init(
+                    "answer",
+                    exchange.origin == .script
+                        ? "\(exchange.response.status), \(who)" : "\(exchange.response.status) (\(who))",
+                    details: exchange.origin == .script ? result.fields + body : result.fields))
+        }
+    }
+
+    /// The page of a failure, as far as scripts can see it.
+    private func makeErrorPage(_ exchange: Exchange) {
+        let status = exchange.response.status
+        exchange.origin = .moongate
+        exchange.response.removeAll()
+        exchange.ownBody.removeAll()
+        exchange.response.status = status
+        var form = ErrorPage.Form.text
+        if let index = exchange.request.firstIndex(of: .accept) {
+            let bytes = exchange.request.bytes
+            form = ErrorPage.form(accept: bytes.span.extracting(exchange.request.fields[index].valueRange))
+        }
+        ErrorPage.write(status: status, form: form, into: &exchange.ownBody)
+        exchange.response.appendStatic("content-type", ErrorPage.contentType(form))
+        exchange.response.appendStatic("cache-control", "no-store")
+        if status == 503 { exchange.response.appendStatic("retry-after", "1") }
+    }
+
+    /// What the upstream will answer is not known. The scripts that will see it are, and what they make of a plain one.
+    private func suppose(_ exchange: Exchange, _ result: inout RequestExplanation) {
+        exchange.origin = .upstream
+        exchange.response.removeAll()
+        exchange.response.status = 200
+        let (verdict, events) = listening { middlewares.runResponsePhases(exchange) }
+        guard !events.isEmpty else { return }
+        result.steps.append(
+            .init("response", "of the upstream; were it a 200 without fields, the scripts would make of it:"))
+        result.steps += events.map { step("response", $0) }
+        switch verdict {
+        case .next, .suspended: break
+        case .respond:
+            result.steps.append(.init("response", "a script's own \(exchange.response.status) would take its place"))
+        case .refuse(let status, let reason):
+            result.steps.append(.init("response", "\(status) would take its place (\(reason.label))"))
         }
     }
 }

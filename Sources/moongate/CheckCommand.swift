@@ -35,7 +35,7 @@ struct CheckCommand: AsyncParsableCommand {
         } catch {
             throw ValidationError(error.problem)
         }
-        let pipeline = Pipeline(options: .init(settings), loops: 1)
+        let pipeline = Pipeline(options: .init(settings), loops: 0)
         let (configuration, diagnostics) = await pipeline.prepare(contents)
         let routes = configuration?.table.snapshot.routes.count ?? 0
         let report = Report(routes: routes, diagnostics: diagnostics)

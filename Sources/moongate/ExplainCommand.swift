@@ -38,8 +38,8 @@ struct ExplainCommand: AsyncParsableCommand {
         if let admin = flags.admin {
             explanation = try await ask(admin, request)
         } else {
-            let head = try ExplainedRequest(request, headers: header, cookies: cookie).head
-            explanation = try await explain(directory, head: head, peer: peer)
+            let asked = try ExplainedRequest(request, headers: header, cookies: cookie, peer: peer)
+            explanation = try await explain(directory, asked)
         }
         switch output {
         case .text: StandardOutput.line(explanation.text)
@@ -55,7 +55,7 @@ struct ExplainCommand: AsyncParsableCommand {
         return (arguments[0], arguments[1])
     }
 
-    private func explain(_ directory: String, head: [UInt8], peer: IPAddress) async throws -> RequestExplanation {
+    private func explain(_ directory: String, _ request: ExplainedRequest) async throws -> RequestExplanation {
         let settings = try await Settings.resolve(flags)
         var reader = FolderReader(root: directory)
         let contents: FolderContents
@@ -64,9 +64,9 @@ struct ExplainCommand: AsyncParsableCommand {
         } catch {
             throw ValidationError(error.problem)
         }
-        let pipeline = Pipeline(options: .init(settings), loops: 1)
+        let pipeline = Pipeline(options: .init(settings), loops: 0, explains: true)
         guard let configuration = await pipeline.prepare(contents).configuration else { return RequestExplanation() }
-        return configuration.explain(head: head, peer: peer, ProxyConfiguration(settings))
+        return configuration.explain(request, ProxyConfiguration(settings))
     }
 
     private func ask(_ admin: String, _ request: String) async throws -> RequestExplanation {
@@ -76,7 +76,7 @@ struct ExplainCommand: AsyncParsableCommand {
         url.path = "/explain"
         url.queryItems =
             [URLQueryItem(name: "request", value: request)] + header.map { URLQueryItem(name: "header", value: $0) }
-            + cookie.map { URLQueryItem(name: "cookie", value: $0) }
+            + cookie.map { URLQueryItem(name: "cookie", value: $0) } + [URLQueryItem(name: "from", value: from)]
         guard let target = url.url else { throw ValidationError("--admin \"\(admin)\" is not a URL") }
         var question = URLRequest(url: target)
         question.setValue("application/json", forHTTPHeaderField: "Accept")
@@ -92,13 +92,23 @@ struct ExplainCommand: AsyncParsableCommand {
 struct ExplainedRequest {
     /// The head as a client would send it.
     let head: [UInt8]
+    /// The other end of the connection.
+    let peer: IPAddress
+    /// It comes over TLS.
+    let isSecure: Bool
 
-    init(_ text: String, headers: [String], cookies: [String]) throws {
+    init(
+        _ text: String, headers: [String], cookies: [String], peer: IPAddress = IPAddress(v4: 0x7f00_0001)
+    ) throws {
         let words = text.split(separator: " ", maxSplits: 1).map(String.init)
         let method = words.count == 2 ? words[0] : "GET"
-        guard let whole = words.last, let scheme = ["http://", "https://"].first(where: whole.hasPrefix) else {
+        guard let whole = words.last,
+            let scheme = ["http://", "https://"].first(where: { whole.lowercased().hasPrefix($0) })
+        else {
             throw ValidationError("\"\(text)\" is not a request, such as 'GET https://shop.test/cart'")
         }
+        self.peer = peer
+        isSecure = scheme == "https://"
         let rest = whole.dropFirst(scheme.count)
         let end = rest.firstIndex { "/?#".contains($0) } ?? rest.endIndex
         var target = String(rest[end...])
@@ -115,12 +125,12 @@ struct ExplainedRequest {
 }
 
 extension PreparedConfiguration {
-    /// Explains by the last of the middleware sets, which no loop uses.
-    func explain(head: [UInt8], peer: IPAddress, _ configuration: ProxyConfiguration) -> RequestExplanation {
+    /// Explains by the set that is there for it, which no loop uses.
+    func explain(_ request: ExplainedRequest, _ configuration: ProxyConfiguration) -> RequestExplanation {
         RequestExplainer(
-            table: table, middlewares: middlewares.last ?? MiddlewareSet(), configuration: configuration,
+            table: table, middlewares: explanations ?? MiddlewareSet(), configuration: configuration,
             addresses: addresses
-        ).explain(head: head, peer: peer)
+        ).explain(head: request.head, peer: request.peer, isSecure: request.isSecure)
     }
 }
 

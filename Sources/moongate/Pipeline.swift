@@ -13,7 +13,10 @@ import Scripting
 /// What one configuration came to: ready to be published, or to be explained.
 struct PreparedConfiguration: Sendable {
     var table: RouteTable
+    /// One a loop.
     var middlewares: [MiddlewareSet]
+    /// The set for explanations, if there are to be any.
+    var explanations: MiddlewareSet?
     var addresses: [String: [IPAddress]]
     var diagnostics: [Diagnostic]
 }
@@ -22,19 +25,26 @@ struct PreparedConfiguration: Sendable {
 actor Pipeline {
     private let options: TranslationOptions
     private let compiler: MiddlewareCompiler
+    /// Makes the scripts for explanations, apart from those for traffic: what they count, log and say of themselves is
+    /// nobody's figure. It sees every change, because only so does it know the same last good versions.
+    private let explainer: MiddlewareCompiler?
     private let resolver: NameResolver
     private var memory = TranslationMemory()
     private var generation: UInt64 = 0
     private var table: RouteTable?
     private var last: (snapshot: Snapshot, addresses: [String: [IPAddress]])?
 
+    /// - Parameters:
+    ///   - loops: how many sets of scripts are wanted for traffic; with 0, scripts are compiled and judged all the same.
+    ///   - explains: one more is wanted for explanations.
     init(
-        options: TranslationOptions, loops: Int, scripts: ScriptSurroundings = ScriptSurroundings(),
-        resolver: NameResolver = NameResolver()
+        options: TranslationOptions, loops: Int, explains: Bool = false,
+        scripts: ScriptSurroundings = ScriptSurroundings(), resolver: NameResolver = NameResolver()
     ) {
         self.options = options
         self.resolver = resolver
         compiler = MiddlewareCompiler(loops: loops, surroundings: scripts)
+        explainer = explains ? MiddlewareCompiler(loops: 1) : nil
     }
 
     /// Prepares these objects.
@@ -57,7 +67,9 @@ actor Pipeline {
         self.table = table
         return (
             PreparedConfiguration(
-                table: table, middlewares: preparation.sets, addresses: names.addresses, diagnostics: diagnostics),
+                table: table, middlewares: preparation.sets,
+                explanations: explainer?.prepare(translation.snapshot).sets.first, addresses: names.addresses,
+                diagnostics: diagnostics),
             diagnostics
         )
     }

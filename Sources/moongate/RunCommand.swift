@@ -63,9 +63,8 @@ struct Standalone {
         let state = ServingState()
         let scripts = ScriptSurroundings()
         let resolver = NameResolver()
-        // One set of scripts a loop, and one for the explanations of the admin server.
         let pipeline = Pipeline(
-            options: .init(settings), loops: server.loops + 1, scripts: scripts, resolver: resolver)
+            options: .init(settings), loops: server.loops, explains: true, scripts: scripts, resolver: resolver)
 
         let (changes, change) = AsyncStream.makeStream(of: FolderContents.self, bufferingPolicy: .bufferingNewest(1))
         let source = try FolderSource(root: directory) { change.yield($0) }
@@ -163,7 +162,11 @@ struct Standalone {
             explain: { query async throws(AdminProblem) in
                 guard let served = state.served else { throw AdminProblem("nothing is served yet") }
                 do {
-                    let request = try ExplainedRequest(query.request, headers: query.headers, cookies: query.cookies)
+                    guard let peer = IPAddress(query.from) else {
+                        throw ValidationError("from \"\(query.from)\" is not an IP address")
+                    }
+                    let request = try ExplainedRequest(
+                        query.request, headers: query.headers, cookies: query.cookies, peer: peer)
                     let explanation = await state.explain(served.configuration, request, configuration)
                     return ExplainAnswer(text: explanation.text + "\n", json: try explanation.json)
                 } catch {
@@ -179,9 +182,8 @@ struct Standalone {
     ) async {
         let (configuration, diagnostics) = await pipeline.prepare(contents)
         if let configuration {
-            // The last set is for explanations.
             server.publish(
-                configuration.table, middlewares: configuration.middlewares.dropLast(), names: configuration.addresses)
+                configuration.table, middlewares: configuration.middlewares, names: configuration.addresses)
             logger.info(
                 "configuration published",
                 metadata: [

@@ -65,7 +65,7 @@ final class ServingState: Sendable {
         func explain(
             _ configuration: PreparedConfiguration, _ request: ExplainedRequest, _ settings: ProxyConfiguration
         ) -> RequestExplanation {
-            configuration.explain(head: request.head, peer: IPAddress(v4: 0x7f00_0001), settings)
+            configuration.explain(request, settings)
         }
     }
 }

@@ -13,7 +13,8 @@ func sources(
         diagnostics: { diagnostics },
         explain: { query throws(AdminProblem) in
             if query.request.hasPrefix("BAD") { throw AdminProblem("BAD is not a method") }
-            let told = ([query.request] + query.headers + query.cookies).joined(separator: "|")
+            let from = query.from == "127.0.0.1" ? [] : [query.from]
+            let told = ([query.request] + query.headers + query.cookies + from).joined(separator: "|")
             return ExplainAnswer(text: told + "\n", json: "{\"told\":true}\n")
         })
 }
@@ -96,6 +97,9 @@ func sources(
         let reply = await ask(
             "/explain", sources(), query: [request, ("header", "a: b"), ("cookie", "c=d"), ("header", "e: f")])
         #expect(reply.status == 200 && reply.body == "GET https://shop.test/cart|a: b|e: f|c=d\n")
+        #expect(
+            await ask("/explain", sources(), query: [request, ("from", "10.0.0.9")]).body
+                == "GET https://shop.test/cart|10.0.0.9\n")
         let json = await ask("/explain", sources(), query: [request], accept: "application/json")
         #expect(json.contentType == "application/json" && json.body == "{\"told\":true}\n")
     }
