@@ -3,6 +3,7 @@
 Usage: slowloris.py PROXY CONNECTIONS HOST
 """
 
+import resource
 import select
 import socket
 import sys
@@ -12,36 +13,61 @@ address, count, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 host, port = address.rsplit(":", 1)
 target = (host, int(port))
 
-slow = [socket.create_connection(target) for _ in range(count)]
-for connection in slow:
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+wanted = count + 64
+if soft != resource.RLIM_INFINITY and soft < wanted:
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        sys.exit(f"{count} connections need {wanted} descriptors, and {hard} are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+poll = select.poll()
+slow = {}
+for _ in range(count):
+    connection = socket.create_connection(target)
     connection.sendall(f"GET /slow HTTP/1.1\r\nhost: {name}\r\nx-slow: ".encode())
     connection.setblocking(False)
+    slow[connection.fileno()] = connection
+    poll.register(connection, select.POLLIN)
 print("trickling:", len(slow))
 
-open_ones = set(slow)
-limit = time.monotonic() + 15
+begun = time.monotonic()
+limit = begun + 20
 good = bad = 0
-while open_ones and time.monotonic() < limit:
-    # One byte each, so that no idle timer runs out; then whoever was answered or closed is done.
-    for connection in list(open_ones):
+slowest = 0.0
+
+
+def drop(number):
+    poll.unregister(number)
+    slow.pop(number).close()
+
+
+# One byte each a second, so that no idle timer runs out; in between, whoever was answered or closed is done, and
+# somebody else is served.
+trickle = begun
+while slow and time.monotonic() < limit:
+    if time.monotonic() >= trickle:
+        trickle += 1
+        for number, connection in list(slow.items()):
+            try:
+                connection.send(b"a")
+            except BlockingIOError:
+                pass
+            except OSError:
+                drop(number)
+    for number, _ in poll.poll(100):
         try:
-            connection.send(b"a")
-        except BlockingIOError:
-            pass
+            if not slow[number].recv(4096):
+                drop(number)
         except OSError:
-            open_ones.discard(connection)
-    readable, _, _ = select.select(list(open_ones), [], [], 0.1)
-    for connection in readable:
-        try:
-            if not connection.recv(4096):
-                open_ones.discard(connection)
-        except OSError:
-            open_ones.discard(connection)
+            drop(number)
+    asked = time.monotonic()
     try:
         with socket.create_connection(target, timeout=5) as other:
             other.sendall(f"GET / HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\n\r\n".encode())
             good += other.recv(4096).startswith(b"HTTP/1.1 200")
     except OSError:
         bad += 1
+    slowest = max(slowest, time.monotonic() - asked)
 print("served meanwhile:", "all" if good and not bad else f"{good} good, {bad} bad")
-print("cut off:", count - len(open_ones))
+print("cut off:", count - len(slow))
+print(f"{good} requests beside them, the slowest {slowest * 1000:.0f} ms", file=sys.stderr)
