@@ -308,9 +308,28 @@ package final class ScriptVM {
         if run !== current { idleRuns.append(run) }
     }
 
+    // MARK: Paying for what is not Lua
+
+    /// Inside of a host function: counts work (about a byte or a step each) against the budget of the run. False once it
+    /// is used up: the function returns at once, and the run ends.
+    func charge(_ work: Int) -> Bool { unsafe mg_vm_charge(vm, UInt64(work)) }
+    /// Counts memory that Swift holds for the script, or lets go of, against the machine's limit.
+    func account(_ bytes: Int) { unsafe mg_vm_account(vm, Int64(bytes)) }
+    /// What `mg_vm_charge` takes.
+    var chargee: UnsafeMutableRawPointer { unsafe UnsafeMutableRawPointer(vm) }
+
     // MARK: Seeing
 
-    package var memoryInUse: Int { unsafe mg_vm_memory(vm) }
+    private var facts: mg_vm_facts { unsafe mg_vm_look(vm) }
+    package var memoryInUse: Int { facts.memory }
+    package var memoryLimit: Int { facts.memory_limit }
+    /// Between runs.
+    package func collectGarbage() { unsafe mg_vm_collect(vm) }
+    /// How long the thread of the last run was not running, where the run was long enough to ask: wall time less this is
+    /// CPU time.
+    package var offCPUNanoseconds: UInt64 { facts.off_cpu }
+    /// How often the CPU clock was read: a system call each.
+    package var cpuClockReads: UInt64 { facts.cpu_reads }
 
     /// The release of Lua in use, for the log.
     package static var luaRelease: String { unsafe String(cString: mg_lua_release()) }
@@ -320,7 +339,7 @@ package final class ScriptVM {
 
     /// Tests: the nth allocation from now that asks for more fails, and every later one; 0 switches it off.
     package func failAllocation(_ nth: UInt64) { unsafe mg_vm_fail_allocation(vm, nth) }
-    package var allocations: UInt64 { unsafe mg_vm_allocations(vm) }
+    package var allocations: UInt64 { facts.allocations }
     /// Tests: the library's own string and table functions as `stock`. Before `compile`.
     package func defineStock() -> Bool { unsafe mg_vm_define_stock(vm) }
 

@@ -28,13 +28,19 @@ actor Pipeline {
     private var table: RouteTable?
     private var last: (snapshot: Snapshot, addresses: [String: [IPAddress]])?
 
+    /// With `takesTurns` scripts that are slow to load are spread over several preparations; otherwise nobody waits for
+    /// the changes of others.
     init(
         options: TranslationOptions, loops: Int, scripts: ScriptSurroundings = ScriptSurroundings(),
-        resolver: NameResolver = NameResolver()
+        resolver: NameResolver = NameResolver(), takesTurns: Bool = false
     ) {
         self.options = options
         self.resolver = resolver
-        compiler = MiddlewareCompiler(loops: loops, surroundings: scripts)
+        compiler =
+            takesTurns
+            ? MiddlewareCompiler(loops: loops, surroundings: scripts)
+            : MiddlewareCompiler(
+                loops: loops, surroundings: scripts, loadAllowance: .max, firstLoadAllowance: .max)
     }
 
     /// Prepares these objects.
@@ -44,11 +50,12 @@ actor Pipeline {
         let translation = Translator.translate(contents.objects, options: options, memory: &memory)
         let names = await resolver.resolve(translation.snapshot)
         var diagnostics = contents.diagnostics + translation.diagnostics + names.diagnostics
-        if let last, last.snapshot == translation.snapshot, last.addresses == names.addresses {
+        if !isUnfinished, let last, last.snapshot == translation.snapshot, last.addresses == names.addresses {
             return (nil, diagnostics + scriptDiagnostics)
         }
         let preparation = compiler.prepare(translation.snapshot)
         scriptDiagnostics = preparation.diagnostics
+        isUnfinished = preparation.isUnfinished
         diagnostics += scriptDiagnostics
         generation += 1
         last = (translation.snapshot, names.addresses)
@@ -61,6 +68,9 @@ actor Pipeline {
             diagnostics
         )
     }
+
+    /// Scripts wait for their turn to be loaded: the newest objects are to be prepared once more.
+    private(set) var isUnfinished = false
 
     /// How the scripts in use are, for metrics.
     var scriptVitals: [ScriptVitals] { compiler.vitals }
