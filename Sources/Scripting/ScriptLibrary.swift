@@ -532,6 +532,10 @@ package final class ScriptLibrary: @unchecked Sendable {
         let result = call.withBytes(1) { text -> Result<LuaValue, Pattern.Failure> in
             do throws(Pattern.Failure) {
                 guard let ranges = try pattern.match(text, from: start, paidBy: vm) else { return .success(.nil) }
+                // Groups overlap: their sum is no part of the subject, but a product.
+                let size = ranges.reduce(0) { $0 + ($1?.count ?? 0) }
+                guard size <= Pattern.resultBytes else { throw .tooLarge }
+                guard vm?.charge(2 * size) ?? true else { throw .ended }
                 var entries: [LuaValue.Entry] = []
                 func value(_ range: Range<Int>) -> LuaValue {
                     var bytes: [UInt8] = []

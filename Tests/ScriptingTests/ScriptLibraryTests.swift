@@ -71,6 +71,7 @@ import Testing
         ("tostring(moongate.regex.compile('^a+$'))", "^a+$"),
         ("select(2, moongate.regex.compile('(')).code", "syntax"),
         ("select(2, moongate.regex.compile('^(a+)+$'):test(('a'):rep(40) .. '!')).code", "budget"),
+        ("select(2, moongate.regex.compile('^' .. ('(?=(.*))'):rep(60)):match(('a'):rep(20000))).code", "too_large"),
         ("moongate.split{name='e', unit='u', variants={a=1}}.variant", "a"),
         ("moongate.split{name='e', unit='u', variants={a=1}, slots='0-0'}.included", "false"),
         ("tostring(moongate.split{name='e', unit='u', variants={a=1}, slots='0-0'}.variant)", "nil"),
