@@ -155,6 +155,7 @@ private struct Undo {
         var query = ByteRange.empty
         var hasQuery = false
         var authority = ByteRange.empty
+        var replacedAuthority = ByteRange.empty
         var host = ByteRange.empty
         var status: UInt16 = 0
         var reason = ByteRange.empty
@@ -167,6 +168,7 @@ private struct Undo {
             query = head.queryRange
             hasQuery = head.hasQuery
             authority = head.authorityRange
+            replacedAuthority = head.replacedAuthorityRange
             host = head.hostRange
             status = head.status
             reason = head.reasonRange
@@ -180,6 +182,7 @@ private struct Undo {
             head.queryRange = query
             head.hasQuery = hasQuery
             head.authorityRange = authority
+            head.replacedAuthorityRange = replacedAuthority
             head.hostRange = host
             head.status = status
             head.reasonRange = reason

@@ -602,6 +602,17 @@ import Testing
 
     // MARK: Shared
 
+    @Test func aHostThatAFailedPhaseSetLeavesNoTrace() throws {
+        let vm = try Sample.vm("return { rewrite = function(req) req.host = 'other.test' error('no') end }")
+        let exchange = Sample.exchange()
+        guard case .failed = Sample.run(.rewrite, of: vm, on: exchange) else {
+            Issue.record("it did not fail")
+            return
+        }
+        #expect(exchange.request.text(exchange.request.authorityRange) == "shop.test")
+        #expect(exchange.request.replacedAuthorityRange == .empty)
+    }
+
     @Test func sharedIsForAllScriptsOfTheRequest() throws {
         let writer = try Sample.vm(
             "return { route = function(q, ctx) ctx.shared.user = 'u7' ctx.shared.n = 3 ctx.shared.x = true end }")
