@@ -128,11 +128,9 @@ static int mg_base_setmetatable(lua_State *L) {
         lua_pushliteral(L, "__gc");
         if (lua_rawget(L, 2) != LUA_TNIL) mg_api_error(L, "__gc is not available");
         lua_pop(L, 1);
-        // A chain of weak keys makes one step of the collector take as long as the square of its length.
+        // See mg_forget_modes: a mode that is written later has no effect.
         lua_pushliteral(L, "__mode");
-        if (lua_rawget(L, 2) == LUA_TSTRING && strchr(lua_tostring(L, -1), 'k') != NULL) {
-            mg_api_error(L, "weak keys (__mode = \"k\") are not available; weak values are");
-        }
+        if (lua_rawget(L, 2) != LUA_TNIL) mg_api_error(L, "weak tables (__mode) are not available");
         lua_pop(L, 1);
     }
     lua_settop(L, 2);

@@ -59,7 +59,8 @@ typedef struct mg_slot {
     int chain_count;
     bool has_environment; // a suspended run that had written globals keeps them
     mg_phase phase;
-    uint64_t cpu_used, wall_deadline;
+    uint64_t cpu_used;   // by all phases of the request so far
+    uint64_t wall_deadline;
     bool used, has_state;
     uint32_t next_free;
 } mg_slot;
@@ -97,6 +98,8 @@ struct mg_vm {
     // Budget.
     bool armed, warmed;
     uint64_t cpu_budget, cpu_deadline, clock_next, wall_deadline;
+    uint64_t cpu_armed, clock_armed; // both clocks when the deadline was set
+    uint64_t off_cpu, cpu_reads;
     uint64_t cpu_limit, load_limit, close_limit;
     int interval;
     int close_depth;
@@ -106,6 +109,7 @@ struct mg_vm {
 
     // Memory.
     size_t memory, cap, string_cap, block_cap;
+    size_t accounted; // of `memory`: what the host holds
     void *free_list[MG_CLASSES + 1];
     struct mg_slab *slabs;
     char *slab_next;
@@ -209,9 +213,10 @@ const char *mg_tostring(lua_State *L, int index, size_t *length);
 void mg_marshal(lua_State *L, mg_vm *vm, int index, mg_out *out, bool borrow);
 // Pushes the first value of `out`.
 void mg_push_first(lua_State *L, mg_vm *vm, mg_out *out);
-// Pushes the tree at values[*at] and moves on. Offsets relative to `bytes` when it is not NULL.
+// Pushes the tree at values[*at] and moves on. Offsets relative to `bytes` when it is not NULL. `frozen` is what a write
+// into a table of it calls that table; NULL makes plain tables.
 void mg_push_tree(lua_State *L, mg_vm *vm, const mg_value *values, size_t count, size_t *at, const char *bytes,
-                  bool frozen);
+                  const char *frozen);
 // Pushes the values of `out` as results; returns how many.
 int mg_push_results(lua_State *L, mg_vm *vm, mg_out *out);
 

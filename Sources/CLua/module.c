@@ -161,7 +161,7 @@ void mg_marshal(lua_State *L, mg_vm *vm, int index, mg_out *out, bool borrow) {
 // ------------------------------------------------------------------------------------------------------ values to Lua
 
 static void mg_push_tree_at(lua_State *L, mg_vm *vm, const mg_value *values, size_t count, size_t *at,
-                            const char *bytes, bool frozen, int depth) {
+                            const char *bytes, const char *frozen, int depth) {
     if (*at >= count) {
         lua_pushnil(L);
         return;
@@ -215,20 +215,20 @@ static void mg_push_tree_at(lua_State *L, mg_vm *vm, const mg_value *values, siz
                 mg_push_tree_at(L, vm, values, count, at, bytes, frozen, depth + 1);
                 lua_rawseti(L, -2, i);
             } else {
-                mg_push_tree_at(L, vm, values, count, at, bytes, false, depth + 1);
+                mg_push_tree_at(L, vm, values, count, at, bytes, NULL, depth + 1);
                 mg_push_tree_at(L, vm, values, count, at, bytes, frozen, depth + 1);
                 if (lua_isnil(L, -2)) lua_pop(L, 2);
                 else lua_rawset(L, -3);
             }
         }
-        if (frozen) mg_freeze(L, "ctx.config");
+        if (frozen != NULL) mg_freeze(L, frozen);
         break;
     }
     }
 }
 
 void mg_push_tree(lua_State *L, mg_vm *vm, const mg_value *values, size_t count, size_t *at, const char *bytes,
-                  bool frozen) {
+                  const char *frozen) {
     mg_push_tree_at(L, vm, values, count, at, bytes, frozen, 0);
 }
 
@@ -239,7 +239,7 @@ void mg_push_first(lua_State *L, mg_vm *vm, mg_out *out) {
         return;
     }
     size_t at = 0;
-    mg_push_tree(L, vm, out->values, out->count, &at, out->bytes == NULL ? "" : out->bytes, false);
+    mg_push_tree(L, vm, out->values, out->count, &at, out->bytes == NULL ? "" : out->bytes, NULL);
 }
 
 int mg_push_results(lua_State *L, mg_vm *vm, mg_out *out) {
@@ -249,7 +249,7 @@ int mg_push_results(lua_State *L, mg_vm *vm, mg_out *out) {
     while (at < out->count) {
         if (results >= MG_MAX_RESULTS) luaL_error(L, "too many results");
         luaL_checkstack(L, 4, "too many results");
-        mg_push_tree(L, vm, out->values, out->count, &at, out->bytes == NULL ? "" : out->bytes, false);
+        mg_push_tree(L, vm, out->values, out->count, &at, out->bytes == NULL ? "" : out->bytes, NULL);
         results++;
     }
     return results;
@@ -266,6 +266,16 @@ static int mg_call_continue(lua_State *L, int status, lua_KContext context) {
         mg_host_error(L, vm);
     }
     return mg_push_results(L, vm, &vm->out);
+}
+
+// The arguments, which borrow from the values on the stack, stay as they are for a second call.
+static mg_host_status mg_call_host(lua_State *L, mg_vm *vm, const mg_function *function, int arity) {
+    mg_out_clear(&vm->out);
+    mg_host_status status = vm->host.call(vm->host_context, vm->run, function->id, vm->arguments.values,
+                                          vm->arguments.count, (uint32_t)arity, &vm->out);
+    // The function found the budget used up (mg_vm_charge).
+    if (vm->killed != MG_ERROR_NONE) mg_kill(L, vm, vm->killed);
+    return status;
 }
 
 int mg_call_function(lua_State *L) {
@@ -288,12 +298,18 @@ int mg_call_function(lua_State *L) {
     mg_out *arguments = &vm->arguments;
     mg_out_clear(arguments);
     for (int i = 1; i <= arity; i++) mg_marshal(L, vm, i, arguments, true);
-    mg_out_clear(&vm->out);
     mg_charge(L, vm, 32);
-    mg_host_status status = vm->host.call(vm->host_context, vm->run, function->id, arguments->values,
-                                          arguments->count, (uint32_t)arity, &vm->out);
+    mg_host_status status = mg_call_host(L, vm, function, arity);
+    if (status == MG_HOST_CROWDED) {
+        // Objects that nothing holds any more are let go of by their finalisers, which the collector runs when it
+        // likes: long after the host has no room for more of them.
+        lua_gc(L, LUA_GCCOLLECT);
+        mg_check(L, vm);
+        status = mg_call_host(L, vm, function, arity);
+    }
     switch (status) {
     case MG_HOST_OK:
+    case MG_HOST_CROWDED:
         return mg_push_results(L, vm, &vm->out);
     case MG_HOST_SUSPEND:
         if ((function->phases & MG_MAY_SUSPEND) == 0) mg_api_error(L, "%s may not wait", function->name);
@@ -301,6 +317,7 @@ int mg_call_function(lua_State *L) {
         vm->resume_error = false;
         return lua_yieldk(L, 0, 0, mg_call_continue);
     case MG_HOST_ERROR:
+    case MG_HOST_UNAVAILABLE:
         break;
     }
     mg_host_error(L, vm);
@@ -404,9 +421,15 @@ static int mg_redirect(lua_State *L) {
     bool keep = false;
     if (!lua_isnil(L, 3)) {
         luaL_checktype(L, 3, LUA_TTABLE);
-        lua_getfield(L, 3, "keep_query");
-        keep = lua_toboolean(L, -1);
-        lua_pop(L, 1);
+        mg_unwrap(L, 3);
+        for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
+            mg_charge(L, vm, 8);
+            if (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), "keep_query") != 0) {
+                const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
+                mg_api_error(L, "moongate.redirect does not know the option '%s'; there is keep_query", name);
+            }
+            keep = lua_toboolean(L, -1);
+        }
     }
     lua_pushvalue(L, 2); // 4: the location
     if (keep && vm->run != NULL) {

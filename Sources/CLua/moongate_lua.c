@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 char mg_frozen_key;
 
@@ -299,10 +300,23 @@ uint64_t mg_thread_cpu_ns(void) {
 // The thread's CPU clock is a system call, so a run does not read it before it has done some thousand instructions or
 // some KiB of work: the deadline counts from there, tens of microseconds late at most.
 static void mg_arm(mg_vm *vm) {
-    uint64_t cpu = mg_thread_cpu_ns();
+    vm->cpu_reads++;
+    vm->cpu_armed = mg_thread_cpu_ns();
+    vm->clock_armed = mg_clock_ns();
     vm->armed = true;
-    vm->cpu_deadline = cpu + vm->cpu_budget;
-    vm->clock_next = mg_clock_ns() + vm->cpu_budget;
+    vm->cpu_deadline = vm->cpu_armed + vm->cpu_budget;
+    vm->clock_next = vm->clock_armed + vm->cpu_budget;
+}
+
+// What a run used counts against the next phases of its request. A run that was not armed was too short to tell, and
+// costs no system call here either.
+static void mg_settle_time(mg_vm *vm, mg_slot *slot) {
+    if (!vm->armed) return;
+    vm->cpu_reads++;
+    uint64_t cpu = mg_thread_cpu_ns() - vm->cpu_armed;
+    uint64_t clock = mg_clock_ns() - vm->clock_armed;
+    slot->cpu_used += cpu;
+    vm->off_cpu = clock > cpu ? clock - cpu : 0;
 }
 
 static bool mg_over(mg_vm *vm) {
@@ -326,6 +340,7 @@ static bool mg_over(mg_vm *vm) {
     }
     // CPU time never runs faster than the wall clock, which is cheap to read.
     if (now < vm->clock_next) return false;
+    vm->cpu_reads++;
     uint64_t cpu = mg_thread_cpu_ns();
     if (cpu >= vm->cpu_deadline) {
         vm->killed = MG_ERROR_CPU;
@@ -391,6 +406,20 @@ _Noreturn void mg_kill(lua_State *L, mg_vm *vm, mg_error_class kind) {
 void mg_check(lua_State *L, mg_vm *vm) {
     vm->credit = MG_CREDIT;
     if (mg_over(vm)) mg_kill(L, vm, vm->killed);
+}
+
+bool mg_vm_charge(mg_vm *vm, uint64_t work) {
+    if (vm->killed != MG_ERROR_NONE) return false;
+    vm->credit -= work < INT32_MAX ? (int64_t)work + 1 : INT32_MAX;
+    if (vm->credit >= 0) return true;
+    vm->credit = MG_CREDIT;
+    return !mg_over(vm);
+}
+
+void mg_vm_account(mg_vm *vm, int64_t bytes) {
+    if (bytes < 0 && (uint64_t)-bytes > vm->accounted) bytes = -(int64_t)vm->accounted;
+    vm->accounted += (size_t)bytes;
+    vm->memory += (size_t)bytes;
 }
 
 bool mg_fatal(lua_State *L, mg_vm *vm, int status, int error_index) {
@@ -752,6 +781,7 @@ static void mg_prepare(mg_vm *vm, lua_State *co, void *run, mg_phase phase, uint
     vm->killed = MG_ERROR_NONE;
     vm->armed = false;
     vm->warmed = false;
+    vm->off_cpu = 0;
     vm->cpu_budget = cpu;
     vm->wall_deadline = wall;
     vm->credit = MG_CREDIT;
@@ -869,12 +899,7 @@ static bool mg_suspend(mg_vm *vm, mg_slot *slot, lua_State *co) {
     slot->phase = vm->phase;
     slot->wall_deadline = vm->wall_deadline;
     // A stretch too short for its clock to be read still counts, or a script could live on such stretches.
-    uint64_t left = vm->cpu_budget > MG_SHORT_STRETCH_NS ? vm->cpu_budget - MG_SHORT_STRETCH_NS : 0;
-    if (vm->armed) {
-        uint64_t now = mg_thread_cpu_ns();
-        left = vm->cpu_deadline > now ? vm->cpu_deadline - now : 0;
-    }
-    slot->cpu_used = vm->cpu_limit > left ? vm->cpu_limit - left : 0;
+    if (!vm->armed) slot->cpu_used += MG_SHORT_STRETCH_NS;
     vm->waiting++;
     return true;
 }
@@ -888,7 +913,12 @@ static int mg_keep_environment(lua_State *L) {
     return 0;
 }
 
+static uint64_t mg_cpu_left(const mg_vm *vm, const mg_slot *slot) {
+    return slot->cpu_used < vm->cpu_limit ? vm->cpu_limit - slot->cpu_used : 0;
+}
+
 static mg_outcome mg_conclude(mg_vm *vm, lua_State *co, int status, uint32_t index) {
+    mg_settle_time(vm, &vm->slots[index]);
     if (status == LUA_OK) {
         int results = lua_gettop(co) - MG_PHASE_COUNT;
         if (results <= 0 || lua_isnil(co, MG_PHASE_COUNT + 1)) {
@@ -968,7 +998,7 @@ mg_outcome mg_run(mg_vm *vm, mg_request request, mg_phase phase, void *run, uint
     if (!mg_environment_ready(vm)) return MG_FAILED;
     lua_State *co = mg_pool_take(vm);
     if (co == NULL) return MG_FAILED;
-    mg_prepare(vm, co, run, phase, vm->cpu_limit, wall_deadline_ns);
+    mg_prepare(vm, co, run, phase, mg_cpu_left(vm, &vm->slots[index]), wall_deadline_ns);
     vm->slot = index;
     uint64_t generation = vm->slots[index].generation;
     lua_pushvalue(co, 1 + (int)phase);
@@ -1021,7 +1051,7 @@ mg_outcome mg_resume(mg_vm *vm, mg_request request, void *run, bool error) {
     }
     mg_slot *slot = &vm->slots[index];
     lua_State *co = slot->co;
-    uint64_t left = slot->cpu_used < vm->cpu_limit ? vm->cpu_limit - slot->cpu_used : 0;
+    uint64_t left = mg_cpu_left(vm, slot);
     if (slot->has_environment) {
         mg_task task = {.number = index};
         if (!mg_protected(vm, mg_restore_environment, &task)) {
@@ -1095,6 +1125,7 @@ mg_request mg_request_begin(mg_vm *vm) {
     mg_slot *slot = &vm->slots[index];
     slot->generation++;
     slot->used = true;
+    slot->cpu_used = 0;
     return index + 1;
 }
 
@@ -1118,6 +1149,18 @@ void mg_request_end(mg_vm *vm, mg_request request) {
 
 // --------------------------------------------------------------------------------------------------------- life of a VM
 
+// A chain of weak keys makes one step of the collector take as long as the square of its length, and no hook runs in it.
+// `setmetatable` refuses weak tables; but a script may write `__mode` into a metatable that is in place already, and
+// Lua asks for it anew in each cycle. It asks by the one string "__mode" that it made at its start and interned: with
+// other, secret bytes in it, the name that a script writes is another string, and no table has a mode.
+static void mg_forget_modes(lua_State *L) {
+    lua_pushliteral(L, "__mode");
+    char *name = (char *)(uintptr_t)lua_tostring(L, -1);
+    // Without chance the bytes would be the same each time: still no name that a script has a use for.
+    if (getentropy(name, 6) != 0) memcpy(name, "\001\002\003\004\005\006", 6);
+    lua_pop(L, 1);
+}
+
 static int mg_setup(lua_State *L) {
     mg_task *task = lua_touserdata(L, 1);
     mg_vm *vm = task->vm;
@@ -1133,6 +1176,7 @@ static int mg_setup(lua_State *L) {
         lua_newtable(L);
         lua_rawseti(L, LUA_REGISTRYINDEX, tables[i]);
     }
+    mg_forget_modes(L);
     mg_open_base(L, vm);
     mg_open_string(L, vm);
     mg_open_table(L, vm);
@@ -1406,7 +1450,7 @@ static int mg_configure_task(lua_State *L) {
         lua_newtable(L);
         mg_freeze(L, "config");
     } else {
-        mg_push_tree(L, task->vm, task->values, task->count, &at, NULL, true);
+        mg_push_tree(L, task->vm, task->values, task->count, &at, NULL, "ctx.config");
     }
     lua_rawseti(L, LUA_REGISTRYINDEX, MG_REF_CONFIG);
     return 0;
@@ -1567,9 +1611,12 @@ uint32_t mg_vm_define_class(mg_vm *vm, const char *name, bool released) {
 
 // ------------------------------------------------------------------------------------------------- seeing and testing
 
-size_t mg_vm_memory(const mg_vm *vm) { return vm->memory; }
+mg_vm_facts mg_vm_look(const mg_vm *vm) {
+    mg_vm_facts facts = {vm->memory, vm->cap, vm->allocations, vm->off_cpu, vm->cpu_reads};
+    return facts;
+}
+void mg_vm_collect(mg_vm *vm) { lua_gc(vm->main, LUA_GCCOLLECT); }
 const char *mg_lua_release(void) { return LUA_RELEASE; }
-uint64_t mg_vm_allocations(const mg_vm *vm) { return vm->allocations; }
 
 void mg_vm_fail_allocation(mg_vm *vm, uint64_t nth) { vm->fail_at = nth == 0 ? 0 : vm->allocations + nth; }
 

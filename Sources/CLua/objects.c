@@ -8,7 +8,7 @@
     X(id) X(method) X(scheme) X(host) X(path) X(raw_path) X(http_version) X(headers) X(cookies) X(query) X(client)      \
     X(bearer) X(unit) X(get) X(all) X(set) X(append) X(remove) X(has) X(pairs) X(tostring) X(ip) X(port)                \
     X(trusted_proxy) X(tls) X(status) X(origin) X(upstream) X(config) X(state) X(shared) X(ingress) X(tag) X(deadline)  \
-    X(use) X(hash_key) X(timeout) X(retries) X(namespace) X(name) X(rule)
+    X(use) X(hash_key) X(timeout) X(retries) X(namespace) X(name) X(rule) X(mirror) X(span) X(body)
 
 enum {
     MG_KEY_none = 0,
@@ -31,7 +31,8 @@ typedef enum mg_member_type {
     MG_MEMBER_CHILD,
     MG_MEMBER_FIELD,
     MG_MEMBER_CONFIG,
-    MG_MEMBER_STATE
+    MG_MEMBER_STATE,
+    MG_MEMBER_LATER // named by the documentation, not there in this version: reading it says so
 } mg_member_type;
 
 typedef struct mg_member {
@@ -291,6 +292,7 @@ static int mg_req_unit(lua_State *L) {
     lua_settop(L, 2);
     mg_unwrap(L, 2);
     lua_Integer count = (lua_Integer)lua_rawlen(L, 2);
+    lua_Integer unavailable = 0;
     for (lua_Integer i = 1; i <= count; i++) {
         if (lua_rawgeti(L, 2, i) != LUA_TSTRING) {
             mg_api_error(L, "a source of req:unit is a string such as \"cookie:uid\"");
@@ -299,12 +301,25 @@ static int mg_req_unit(lua_State *L) {
         const char *source = lua_tolstring(L, -1, &length);
         mg_out_clear(&vm->out);
         mg_charge(L, vm, 64);
-        if (vm->host.unit(vm->run, source, length, &vm->out) != MG_HOST_OK) mg_host_error(L, vm);
-        if (vm->out.count > 0 && vm->out.values[0].tag != MG_NIL) {
+        mg_host_status status = vm->host.unit(vm->run, source, length, &vm->out);
+        if (status == MG_HOST_UNAVAILABLE) {
+            if (unavailable == 0) unavailable = i;
+        } else if (status != MG_HOST_OK) {
+            mg_host_error(L, vm);
+        } else if (vm->out.count > 0 && vm->out.values[0].tag != MG_NIL) {
             mg_push_first(L, vm, &vm->out);
             return 1;
         }
         lua_pop(L, 1);
+    }
+    if (unavailable != 0) {
+        // Nothing else served: nil would say that the client has no such unit, which nobody knows.
+        lua_rawgeti(L, 2, unavailable);
+        size_t length;
+        const char *source = lua_tolstring(L, -1, &length);
+        mg_out_clear(&vm->out);
+        (void)vm->host.unit(vm->run, source, length, &vm->out);
+        mg_host_error(L, vm);
     }
     lua_pushnil(L);
     return 1;
@@ -369,6 +384,13 @@ static int mg_ctx_deadline(lua_State *L) {
     mg_self(L, vm, MG_KIND_CTX, MG_KIND_CTX, "deadline");
     return mg_push_field(L, vm, MG_CTX_DEADLINE);
 }
+
+static _Noreturn void mg_later(lua_State *L, const char *name) {
+    mg_api_error(L, "%s is not available in this version of Moongate", name);
+}
+
+static int mg_ctx_span(lua_State *L) { mg_later(L, "ctx:span"); }
+static int mg_upstream_mirror(lua_State *L) { mg_later(L, "ctx.upstream:mirror"); }
 
 static int mg_upstream_call(lua_State *L, mg_upstream_op operation, const char *name) {
     mg_vm *vm = mg_of(L);
@@ -436,6 +458,7 @@ static const mg_member mg_members[MG_KIND_COUNT][MG_KEY_COUNT] = {
             [MG_KEY_client] = CHILD(MG_KIND_CLIENT),
             [MG_KEY_bearer] = METHOD(mg_req_bearer),
             [MG_KEY_unit] = METHOD(mg_req_unit),
+            [MG_KEY_body] = {MG_MEMBER_LATER, 0, NULL},
         },
     [MG_KIND_RES] =
         {
@@ -444,6 +467,7 @@ static const mg_member mg_members[MG_KIND_COUNT][MG_KEY_COUNT] = {
             [MG_KEY_upstream] = FIELD(MG_RES_UPSTREAM),
             [MG_KEY_headers] = CHILD(MG_KIND_RES_HEADERS),
             [MG_KEY_cookies] = CHILD(MG_KIND_RES_COOKIES),
+            [MG_KEY_body] = {MG_MEMBER_LATER, 0, NULL},
         },
     [MG_KIND_CTX] =
         {
@@ -454,6 +478,7 @@ static const mg_member mg_members[MG_KIND_COUNT][MG_KEY_COUNT] = {
             [MG_KEY_ingress] = CHILD(MG_KIND_INGRESS),
             [MG_KEY_tag] = METHOD(mg_ctx_tag),
             [MG_KEY_deadline] = METHOD(mg_ctx_deadline),
+            [MG_KEY_span] = METHOD(mg_ctx_span),
         },
     [MG_KIND_REQ_HEADERS] = {MG_MAP_METHODS},
     [MG_KIND_RES_HEADERS] = {MG_MAP_METHODS},
@@ -473,6 +498,7 @@ static const mg_member mg_members[MG_KIND_COUNT][MG_KEY_COUNT] = {
             [MG_KEY_hash_key] = METHOD(mg_upstream_hash_key),
             [MG_KEY_timeout] = METHOD(mg_upstream_timeout),
             [MG_KEY_retries] = METHOD(mg_upstream_retries),
+            [MG_KEY_mirror] = METHOD(mg_upstream_mirror),
         },
     [MG_KIND_INGRESS] =
         {
@@ -495,12 +521,30 @@ static inline uint8_t mg_find_key(const mg_vm *vm, const void *text) {
     }
 }
 
+static void mg_push_frozen(lua_State *L, mg_vm *vm, const char *name) {
+    if (vm->out.failed) mg_kill(L, vm, MG_ERROR_MEMORY);
+    size_t at = 0;
+    mg_push_tree(L, vm, vm->out.values, vm->out.count, &at, vm->out.bytes == NULL ? "" : vm->out.bytes, name);
+}
+
+static int mg_res_upstream(lua_State *L, mg_vm *vm) {
+    mg_out_clear(&vm->out);
+    // A response of ours or of a script has no upstream: its fields are nil, and need no check before.
+    if (!vm->host.field_get(vm->run, MG_RES_UPSTREAM, &vm->out)) mg_out_map(&vm->out, 0);
+    mg_push_frozen(L, vm, "res.upstream");
+    return 1;
+}
+
 static int mg_shared_get(lua_State *L, mg_vm *vm) {
     size_t length;
     const char *key = lua_tolstring(L, 2, &length);
     mg_out_clear(&vm->out);
-    if (vm->host.shared_get(vm->run, key, length, &vm->out)) mg_push_first(L, vm, &vm->out);
-    else lua_pushnil(L);
+    if (vm->host.shared_get(vm->run, key, length, &vm->out)) {
+        // A copy, for each machine has its own values: a write into it would be lost, so it is an error.
+        mg_push_frozen(L, vm, "a table of ctx.shared");
+    } else {
+        lua_pushnil(L);
+    }
     return 1;
 }
 
@@ -523,7 +567,10 @@ static int mg_object_index(lua_State *L) {
         return 1;
     case MG_MEMBER_FIELD:
         mg_check_live(L, vm, handle);
+        if (member->value == MG_RES_UPSTREAM) return mg_res_upstream(L, vm);
         return mg_push_field(L, vm, (mg_field)member->value);
+    case MG_MEMBER_LATER:
+        mg_later(L, kind == MG_KIND_RES ? "res.body" : "req.body");
     case MG_MEMBER_CONFIG:
         lua_rawgeti(L, LUA_REGISTRYINDEX, MG_REF_CONFIG);
         return 1;
@@ -548,15 +595,19 @@ static int mg_object_write(lua_State *L) {
     const char *key = lua_tolstring(L, 2, &length);
     if (kind == MG_KIND_SHARED) {
         mg_check_live(L, vm, handle);
-        mg_value value = mg_scalar(L, 3, "a value of ctx.shared");
+        mg_out_clear(&vm->arguments);
+        mg_marshal(L, vm, 3, &vm->arguments, true);
         mg_out_clear(&vm->out);
-        if (vm->host.shared_set(vm->run, key, length, &value, &vm->out) != MG_HOST_OK) mg_host_error(L, vm);
+        mg_charge(L, vm, 64 + vm->arguments.count * 16);
+        if (vm->host.shared_set(vm->run, key, length, vm->arguments.values, vm->arguments.count, &vm->out) !=
+            MG_HOST_OK) {
+            mg_host_error(L, vm);
+        }
         return 0;
     }
     uint8_t id = mg_find_key(vm, lua_topointer(L, 2));
     mg_field field = MG_FIELD_COUNT;
     if (kind == MG_KIND_REQ && id == MG_KEY_path) field = MG_REQ_PATH;
-    if (kind == MG_KIND_REQ && id == MG_KEY_method) field = MG_REQ_METHOD;
     if (kind == MG_KIND_REQ && id == MG_KEY_host) field = MG_REQ_HOST;
     if (kind == MG_KIND_RES && id == MG_KEY_status) field = MG_RES_STATUS;
     if (field == MG_FIELD_COUNT) {
@@ -567,9 +618,6 @@ static int mg_object_write(lua_State *L) {
     switch (field) {
     case MG_REQ_PATH:
         mg_need_phase(L, vm, MG_PHASE_BIT(MG_PHASE_REWRITE), "setting req.path");
-        break;
-    case MG_REQ_METHOD:
-        mg_need_phase(L, vm, MG_PHASE_BIT(MG_PHASE_REWRITE), "setting req.method");
         break;
     case MG_REQ_HOST:
         mg_need_phase(L, vm, MG_PHASES_REQUEST, "setting req.host");

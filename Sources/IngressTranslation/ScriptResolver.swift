@@ -40,7 +40,7 @@ struct ScriptResolver {
                     .inlineForbidden, "scripts in annotations are forbidden here",
                     mend: "put the script into a ConfigMap, or ask the operator for --allow-inline-scripts")
             }
-            source = ScriptSource(name: "inline", namespace: ingress.namespace, main: text)
+            source = ScriptSource(name: "inline", namespace: ingress.namespace, ingress: ingress.name, main: text)
         case .plugin(let name):
             guard let plugin = options.catalog.plugins[name] else {
                 throw .missing(

@@ -10,6 +10,8 @@ package final class MiddlewareCompiler {
         /// One for each loop.
         package var sets: [MiddlewareSet]
         package var diagnostics: [Diagnostic]
+        /// Some scripts wait for their turn to be loaded: prepare the same snapshot, or a newer one, again.
+        package var isUnfinished = false
     }
 
     /// A version in use, and its machine on each loop.
@@ -25,16 +27,33 @@ package final class MiddlewareCompiler {
         var occurrence: Int
     }
 
+    /// CPU time that the scripts of one namespace may take to load in one preparation, in nanoseconds. What is beyond is
+    /// loaded in the next one, so that no tenant's scripts hold up the changes of others for longer.
+    package static let loadAllowance: UInt64 = 500_000_000
+    /// At the first preparation, when nothing is served yet.
+    package static let firstLoadAllowance: UInt64 = 5_000_000_000
+
     private let loops: Int
     private let surroundings: ScriptSurroundings
+    private let allowances: (first: UInt64, later: UInt64)
+    private var isFirst = true
+    /// In this preparation, by namespace.
+    private var loadTimes: [String: UInt64] = [:]
+    /// Versions whose machines are not complete yet, by their identifier.
+    private var unfinished: [String: Live] = [:]
     /// By the identifier of the version.
     private var live: [String: Live] = [:]
     private var refused: [String: ScriptVersion.Refusal] = [:]
     private var lastGood: [BindingKey: Live] = [:]
 
-    package init(loops: Int, surroundings: ScriptSurroundings = ScriptSurroundings()) {
+    package init(
+        loops: Int, surroundings: ScriptSurroundings = ScriptSurroundings(),
+        loadAllowance: UInt64 = MiddlewareCompiler.loadAllowance,
+        firstLoadAllowance: UInt64 = MiddlewareCompiler.firstLoadAllowance
+    ) {
         self.loops = loops
         self.surroundings = surroundings
+        allowances = (firstLoadAllowance, loadAllowance)
     }
 
     /// How the scripts in use are, for metrics: one for each script version and loop.
@@ -42,12 +61,15 @@ package final class MiddlewareCompiler {
 
     package func prepare(_ snapshot: Snapshot) -> Preparation {
         var diagnostics: [Diagnostic] = []
-        var names = snapshot.scripts.map { (name: $0.name, version: "") }
+        var names = snapshot.scripts.map { ScriptName(name: $0.name, series: $0.qualifiedName) }
         var nameOfVersion: [String: Int] = [:]
         var resolved: [BindingKey: Resolved] = [:]
+        var isUnfinished = false
         var stillLive: [String: Live] = [:]
         var stillRefused: [String: ScriptVersion.Refusal] = [:]
         var stillGood: [BindingKey: Live] = [:]
+        var stillUnfinished: [String: Live] = [:]
+        loadTimes = [:]
         let keys = Self.keys(snapshot)
 
         for (route, bindings) in zip(snapshot.routes, keys) {
@@ -64,8 +86,21 @@ package final class MiddlewareCompiler {
                     continue
                 } else if let index = binding.script, snapshot.scripts.indices.contains(index) {
                     switch build(snapshot.scripts[index], binding) {
-                    case .success(let built): live = built
-                    case .failure(let refusal):
+                    case .live(let built): live = built
+                    case .waits(let part):
+                        stillUnfinished[part.version.id] = part
+                        mayHaveAccess = part.version.phases.contains(.access)
+                        diagnostics.append(
+                            Self.waiting(
+                                part.version.id, binding, snapshot.scripts[index], lastGood[key]?.version.id,
+                                mayHaveAccess))
+                    case .waitsWhole(let id):
+                        mayHaveAccess = ScriptScan(snapshot.scripts[index].main).mentionsAccess
+                        isUnfinished = true
+                        diagnostics.append(
+                            Self.waiting(
+                                id, binding, snapshot.scripts[index], lastGood[key]?.version.id, mayHaveAccess))
+                    case .refused(let refusal):
                         stillRefused[refusal.version] = refusal
                         mayHaveAccess = refusal.mayHaveAccess
                         let old = lastGood[key]?.version.id
@@ -90,10 +125,12 @@ package final class MiddlewareCompiler {
                     // The source's own place, unless another version of it is there already.
                     let own = binding.script ?? -1
                     let isFree =
-                        names.indices.contains(own) && names[own].name == live.version.name
+                        names.indices.contains(own) && names[own].series == live.version.qualifiedName
                         && names[own].version.isEmpty
                     nameIndex = isFree ? own : names.count
-                    if !isFree { names.append((live.version.name, "")) }
+                    if !isFree {
+                        names.append(ScriptName(name: live.version.name, series: live.version.qualifiedName))
+                    }
                     names[nameIndex].version = live.version.id
                     nameOfVersion[live.version.id] = nameIndex
                 }
@@ -123,7 +160,10 @@ package final class MiddlewareCompiler {
         live = stillLive
         refused = stillRefused
         lastGood = stillGood
-        return Preparation(sets: sets, diagnostics: diagnostics)
+        unfinished = stillUnfinished
+        isFirst = false
+        return Preparation(
+            sets: sets, diagnostics: diagnostics, isUnfinished: isUnfinished || !stillUnfinished.isEmpty)
     }
 
     private enum Resolved {
@@ -155,36 +195,68 @@ package final class MiddlewareCompiler {
         return limits
     }
 
+    private enum Built {
+        case live(Live)
+        case refused(ScriptVersion.Refusal)
+        /// Good, and some of its machines are made.
+        case waits(Live)
+        /// Not begun. Its identifier.
+        case waitsWhole(String)
+    }
+
     /// The version of a binding: one that lives already, or a new one with a machine for each loop.
-    private func build(_ source: ScriptSource, _ binding: ScriptBinding) -> Result<Live, ScriptVersion.Refusal> {
+    private func build(_ source: ScriptSource, _ binding: ScriptBinding) -> Built {
         let limits = Self.limits(binding)
         let id = ScriptVersion.identifier(source, binding.arguments, limits)
-        if let known = live[id] ?? lastGood.values.first(where: { $0.version.id == id }) { return .success(known) }
-        if let known = refused[id] { return .failure(known) }
-        do throws(ScriptVersion.Refusal) {
-            let (version, machine) = try ScriptVersion.build(
-                source, binding.arguments, limits: limits, surroundings: surroundings)
-            var all: [LoopScript] = []
-            for loop in 0..<loops {
-                if loop == 0 {
-                    all.append(LoopScript(version, machine))
-                    continue
+        if let known = live[id] ?? lastGood.values.first(where: { $0.version.id == id }) { return .live(known) }
+        if let known = refused[id] { return .refused(known) }
+        var part: Live
+        if let begun = unfinished[id] {
+            part = begun
+        } else {
+            guard mayLoad(source.namespace) else { return .waitsWhole(id) }
+            do throws(ScriptVersion.Refusal) {
+                let (version, machine) = try loading(source.namespace) { () throws(ScriptVersion.Refusal) in
+                    try ScriptVersion.build(source, binding.arguments, limits: limits, surroundings: surroundings)
                 }
-                do throws(ScriptFailure) {
-                    all.append(LoopScript(version, try version.makeMachine()))
-                } catch {
-                    throw ScriptVersion.Refusal(
-                        cause: .failed(.initialise, error), mayHaveAccess: version.phases.contains(.access), version: id
-                    )
-                }
+                part = Live(version: version, loops: [LoopScript(version, machine, loop: 0)])
+            } catch {
+                refused[id] = error
+                return .refused(error)
             }
-            let built = Live(version: version, loops: all)
-            live[id] = built
-            return .success(built)
-        } catch {
-            refused[id] = error
-            return .failure(error)
         }
+        while part.loops.count < loops {
+            guard mayLoad(source.namespace) else {
+                unfinished[id] = part
+                return .waits(part)
+            }
+            do throws(ScriptFailure) {
+                let version = part.version
+                let machine = try loading(source.namespace) { () throws(ScriptFailure) in try version.makeMachine() }
+                part.loops.append(LoopScript(version, machine, loop: part.loops.count))
+            } catch {
+                let refusal = ScriptVersion.Refusal(
+                    cause: .failed(.initialise, error), mayHaveAccess: part.version.phases.contains(.access),
+                    version: id)
+                unfinished[id] = nil
+                refused[id] = refusal
+                return .refused(refusal)
+            }
+        }
+        unfinished[id] = nil
+        live[id] = part
+        return .live(part)
+    }
+
+    private func mayLoad(_ namespace: String) -> Bool {
+        loadTimes[namespace, default: 0] < (isFirst ? allowances.first : allowances.later)
+    }
+
+    /// Notes what loading takes. CPU time of this thread: nothing in here waits.
+    private func loading<R, E: Error>(_ namespace: String, _ body: () throws(E) -> R) throws(E) -> R {
+        let start = ScriptVM.threadCPUNanoseconds
+        defer { loadTimes[namespace, default: 0] += ScriptVM.threadCPUNanoseconds &- start }
+        return try body()
     }
 
     private func plan(
@@ -301,18 +373,32 @@ extension MiddlewareCompiler {
         }
     }
 
+    private static func waiting(
+        _ id: String, _ binding: ScriptBinding, _ source: ScriptSource, _ lastGood: String?, _ mayHaveAccess: Bool
+    ) -> Diagnostic {
+        Diagnostic(
+            .warning, "MG336", "script-waits",
+            problem:
+                "script \(binding.reference) (version \(id)) is not loaded yet: the scripts of the namespace "
+                + "\(source.namespace) have used their share of the time for loading in this change",
+            place: binding.place,
+            mend: "wait a moment; if it stays, do less at the top level of the scripts and in init; "
+                + until(lastGood, mayHaveAccess, binding))
+    }
+
+    private static func until(_ lastGood: String?, _ mayHaveAccess: Bool, _ binding: ScriptBinding) -> String {
+        if let lastGood { return "until then version \(lastGood) keeps serving" }
+        if mayHaveAccess, binding.onError != .open {
+            return "until then its paths answer 503, because the script guards them"
+        }
+        return "until then requests pass without the script"
+    }
+
     /// Why a version was refused, on the Ingress that asked for it.
     private static func diagnostics(
         _ refusal: ScriptVersion.Refusal, _ binding: ScriptBinding, _ source: ScriptSource, lastGood: String?
     ) -> [Diagnostic] {
-        let until: String
-        if let lastGood {
-            until = "until then version \(lastGood) keeps serving"
-        } else if refusal.mayHaveAccess, binding.onError != .open {
-            until = "until then its paths answer 503, because the script guards them"
-        } else {
-            until = "until then requests pass without the script"
-        }
+        let until = until(lastGood, refusal.mayHaveAccess, binding)
         func subject() -> String { "script \(binding.reference) (version \(refusal.version))" }
         switch refusal.cause {
         case .failed(let phase, let failure):

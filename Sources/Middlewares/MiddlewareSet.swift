@@ -13,7 +13,7 @@ import Scripting
 /// The machines in it pass from the set of one snapshot to the next, always on the same loop.
 package final class MiddlewareSet: @unchecked Sendable {
     private let plans: [RoutePlan?]
-    private let names: [(name: String, version: String)]
+    private let names: [ScriptName]
     private let clock: ScriptClock
     private var random: RandomSource
     private var states: [RequestState] = []
@@ -30,7 +30,7 @@ package final class MiddlewareSet: @unchecked Sendable {
         self.init(plans: [], names: [], clock: .system, random: RandomSource())
     }
 
-    init(plans: [RoutePlan?], names: [(name: String, version: String)], clock: ScriptClock, random: RandomSource) {
+    init(plans: [RoutePlan?], names: [ScriptName], clock: ScriptClock, random: RandomSource) {
         self.plans = plans
         self.names = names
         self.clock = clock
@@ -39,7 +39,9 @@ package final class MiddlewareSet: @unchecked Sendable {
 
     /// What `ScriptRun.script` stands for: the scripts of the snapshot in their order, then those that only a last good
     /// version knows.
-    package var scripts: [(name: String, version: String)] { names }
+    package var scripts: [(name: String, version: String)] { names.map { ($0.name, $0.version) } }
+    /// Their names among all tenants, for metrics.
+    package var scriptSeries: [String] { names.map(\.series) }
     package func scriptName(_ index: Int32) -> String {
         names.indices.contains(Int(index)) ? names[Int(index)].name : ""
     }
@@ -218,17 +220,20 @@ package final class MiddlewareSet: @unchecked Sendable {
         let deadline = step.wallNanoseconds == 0 ? 0 : now &+ step.wallNanoseconds
         let outcome = vm.run(
             phase, request, on: exchange, with: step.scene, shared: state.shared, wallDeadline: deadline)
-        let spent = clock.monotonic() &- now
+        // The clock on the wall is cheap to read. Where a run was long enough for its CPU clock to be read anyhow, the time
+        // that its thread was not running is known, and taken off.
+        let passed = clock.monotonic() &- now
+        let spent = passed &- min(passed, vm.offCPUNanoseconds)
         switch outcome {
         case .next:
-            script.succeeded()
+            succeeded(script, exchange)
             record(.next, spent, step, entry, exchange)
             if let watch, let listener {
                 listener(event(step, phase, .next, watch.differences(to: exchange, step.scene)))
             }
             return .next
         case .responded(let response):
-            script.succeeded()
+            succeeded(script, exchange)
             record(.responded, spent, step, entry, exchange)
             if let watch, let listener {
                 listener(
@@ -250,12 +255,31 @@ package final class MiddlewareSet: @unchecked Sendable {
         _ spent: UInt64,
         _ entry: StepState, _ exchange: Exchange
     ) -> StepVerdict {
-        script.failed(failure.kind, now: now)
+        let opened = script.failed(failure.kind, now: now)
         exchange.scriptErrors.append(
             ScriptError(script: step.nameIndex, errorClass: ScriptErrorClass(failure.kind)))
         script.machine.library.report(failure, phase: phase, requestID: exchange.request.text(exchange.idRange))
         record(.failed, spent, step, entry, exchange)
+        if opened {
+            let refusing = step.closedPhases.intersection(step.phases)
+            let meanwhile =
+                refusing.isEmpty
+                ? "requests pass without it"
+                : "its \(refusing.names) answers 503, and its other phases are left out"
+            script.tellBreaker(
+                "the breaker of the script has opened: \(meanwhile); in 10 s one request tries it again",
+                requestID: exchange.request.text(exchange.idRange))
+        }
         return fail(step, phase, failure.description)
+    }
+
+    @inline(__always)
+    private func succeeded(_ script: LoopScript, _ exchange: Exchange) {
+        if script.succeeded() {
+            script.tellBreaker(
+                "the breaker of the script has closed: it runs again",
+                requestID: exchange.request.text(exchange.idRange))
+        }
     }
 
     /// What the failure policy makes of it.

@@ -35,6 +35,16 @@ package struct MiddlewareEvent: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
+/// What `ScriptRun.script` stands for.
+struct ScriptName {
+    /// As users wrote it, for the access log.
+    var name: String
+    /// Among all tenants, for metrics.
+    var series: String
+    /// The version in use; empty where several are, or none.
+    var version = ""
+}
+
 /// One script on one route. A class, so that a step costs one reference when it runs.
 final class Step {
     enum Runner {

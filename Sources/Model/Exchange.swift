@@ -136,7 +136,8 @@ package struct ScriptRun: Sendable {
     /// Index into the loop's table of script names.
     package var script: Int32
     package var outcome: Outcome
-    /// CPU time in nanoseconds over all phases.
+    /// CPU time in nanoseconds over all phases. Of phases too short for the CPU clock to be read it is the time by the
+    /// wall clock, which such a phase hardly ever shares with another thread.
     package var nanoseconds: UInt32
 
     package init(script: Int32, outcome: Outcome, nanoseconds: UInt32) {

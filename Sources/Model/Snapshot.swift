@@ -184,10 +184,19 @@ package struct ScriptSource: Sendable, Hashable {
     package var name: String
     /// Whose it is: scripts of two namespaces never share a VM.
     package var namespace: String
+    /// The Ingress that an `inline` script stands in; empty for others.
+    package var ingress: String
     /// The chunk that is run.
     package var main: String
     /// What `require("name")` finds: the other keys of the same ConfigMap, without `.lua`, sorted by name.
     package var modules: [Module]
+
+    /// The name among all tenants, for metrics and logs: `shop/plugin/header-canary`, `shop/inline:web`,
+    /// `shop/header-canary:main.lua`. Two scripts with the same short name are two.
+    package var qualifiedName: String {
+        let short = ingress.isEmpty ? String(name.trimmingPrefix("./")) : "\(name):\(ingress)"
+        return short.hasPrefix("\(namespace)/") ? short : "\(namespace)/\(short)"
+    }
 
     package struct Module: Sendable, Hashable {
         package var name: String
@@ -199,9 +208,10 @@ package struct ScriptSource: Sendable, Hashable {
         }
     }
 
-    package init(name: String, namespace: String, main: String, modules: [Module] = []) {
+    package init(name: String, namespace: String, ingress: String = "", main: String, modules: [Module] = []) {
         self.name = name
         self.namespace = namespace
+        self.ingress = ingress
         self.main = main
         self.modules = modules
     }

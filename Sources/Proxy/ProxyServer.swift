@@ -127,7 +127,8 @@ package final class ProxyServer: Sendable {
     ) {
         state.withLock { state in
             let labels = metrics.registry.labels(
-                for: table.snapshot, scripts: middlewares.first?.scripts, previous: state.publication.labels,
+                for: table.snapshot, scripts: middlewares.first?.scripts,
+                scriptSeries: middlewares.first?.scriptSeries, previous: state.publication.labels,
                 now: Int64(MonotonicClock.milliseconds() / 1_000))
             let next = Publication(
                 table: table, sets: middlewares, configuration: configuration, names: names, labels: labels,

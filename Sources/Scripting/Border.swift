@@ -81,6 +81,8 @@ package final class BorderRun {
     private var discardsEdits = false
     fileprivate(set) var response = ScriptResponse()
     private var undo = Undo()
+    /// Of `unit`, where it said why not: no such source, or one that is documented and not there in this version.
+    fileprivate(set) var unitRefusal = MG_HOST_ERROR
 
     init() {}
 
@@ -153,6 +155,7 @@ private struct Undo {
         var query = ByteRange.empty
         var hasQuery = false
         var authority = ByteRange.empty
+        var replacedAuthority = ByteRange.empty
         var host = ByteRange.empty
         var status: UInt16 = 0
         var reason = ByteRange.empty
@@ -165,6 +168,7 @@ private struct Undo {
             query = head.queryRange
             hasQuery = head.hasQuery
             authority = head.authorityRange
+            replacedAuthority = head.replacedAuthorityRange
             host = head.hostRange
             status = head.status
             reason = head.reasonRange
@@ -178,6 +182,7 @@ private struct Undo {
             head.queryRange = query
             head.hasQuery = hasQuery
             head.authorityRange = authority
+            head.replacedAuthorityRange = replacedAuthority
             head.hostRange = host
             head.status = status
             head.reasonRange = reason
@@ -747,7 +752,7 @@ extension BorderRun {
         }
         var colon = 0
         while colon < source.count, source[colon] != 0x3a { colon += 1 }
-        guard colon < source.count, colon + 1 < source.count else { return Self.unknownUnit(source) }
+        guard colon < source.count, colon + 1 < source.count else { return unknownUnit(source) }
         let kind = source.extracting(0..<colon)
         let name = source.extracting((colon + 1)..<source.count)
         let map: mg_map
@@ -758,14 +763,20 @@ extension BorderRun {
         } else if kind.equals("query") {
             map = MG_QUERY
         } else {
-            return Self.unknownUnit(source)
+            return unknownUnit(source)
         }
         _ = mapValue(map, name, 0, out)
         return nil
     }
 
-    private static func unknownUnit(_ source: Span<UInt8>) -> String {
-        "\"\(String(decoding: array(source), as: UTF8.self))\" is no source of a unit; "
+    private func unknownUnit(_ source: Span<UInt8>) -> String {
+        let isLater = source.count > 4 && source.extracting(0..<4).equals("jwt:")
+        unitRefusal = isLater ? MG_HOST_UNAVAILABLE : MG_HOST_ERROR
+        if isLater {
+            return "\"\(String(decoding: Self.array(source), as: UTF8.self))\" is not available in this version of "
+                + "Moongate; name another source after it"
+        }
+        return "\"\(String(decoding: Self.array(source), as: UTF8.self))\" is no source of a unit; "
             + "there are \"cookie:NAME\", \"header:NAME\", \"query:NAME\" and \"ip\""
     }
 
@@ -866,8 +877,8 @@ extension BorderRun {
     func setShared(_ key: Span<UInt8>, _ value: LuaValue) -> String? {
         guard let shared = values else { return "ctx.shared is not available" }
         if key.count > 256 { return "a key of ctx.shared is longer than 256 bytes" }
-        if case .bytes(let text) = value, text.count > 65536 { return "a value of ctx.shared is longer than 64 KiB" }
-        if case .handle = value { return "an object of one script cannot be given to another" }
+        var size = 0
+        if let problem = Self.weigh(value, &size) { return problem }
         undo.willShare(shared)
         let name = Self.array(key)
         if case .nil = value {
@@ -879,6 +890,25 @@ extension BorderRun {
             shared.values[name] = value
         }
         return nil
+    }
+
+    /// Adds what a value of `ctx.shared` takes; returns why it cannot be one.
+    private static func weigh(_ value: LuaValue, _ size: inout Int) -> String? {
+        switch value {
+        case .nil, .null, .bool, .integer, .number: size += 16
+        case .bytes(let text): size += 16 + text.count
+        case .list(let items):
+            size += 32
+            for item in items { if let problem = weigh(item, &size) { return problem } }
+        case .map(let entries):
+            size += 32
+            for entry in entries {
+                if let problem = weigh(entry.key, &size) ?? weigh(entry.value, &size) { return problem }
+            }
+        case .handle: return "an object of one script cannot be given to another by ctx.shared"
+        case .opaque: return "a value of ctx.shared is a string, a number, a boolean, or a table of those"
+        }
+        return size > 65600 ? "a value of ctx.shared is longer than 64 KiB" : nil
     }
 
     /// The response object that the phase returned.

@@ -23,10 +23,12 @@ enum BorderCallbacks {
         return unsafe _overrideLifetime(Span(_unsafeStart: start, count: count), copying: ())
     }
 
-    private static func answer(_ problem: String?, _ out: OpaquePointer?) -> mg_host_status {
+    private static func answer(
+        _ problem: String?, _ out: OpaquePointer?, otherwise: mg_host_status = MG_HOST_ERROR
+    ) -> mg_host_status {
         guard let problem else { return MG_HOST_OK }
         if let out = unsafe out { unsafe ValueWriter(out).append(problem) }
-        return MG_HOST_ERROR
+        return otherwise
     }
 
     static let host: mg_host = {
@@ -67,7 +69,7 @@ enum BorderCallbacks {
         unsafe host.unit = { run, source, length, out in
             guard let target = unsafe out else { return MG_HOST_ERROR }
             return unsafe with(run, else: MG_HOST_ERROR) {
-                unsafe answer($0.unit(span(source, length), ValueWriter(target)), out)
+                unsafe answer($0.unit(span(source, length), ValueWriter(target)), out, otherwise: $0.unitRefusal)
             }
         }
         unsafe host.tag = { run, key, length, value, out in
@@ -84,9 +86,9 @@ enum BorderCallbacks {
             guard let out = unsafe out else { return false }
             return unsafe with(run, else: false) { unsafe $0.sharedValue(span(key, length), ValueWriter(out)) }
         }
-        unsafe host.shared_set = { run, key, length, value, out in
+        unsafe host.shared_set = { run, key, length, values, count, out in
             unsafe with(run, else: MG_HOST_ERROR) {
-                unsafe answer($0.setShared(span(key, length), ValueReader(value, count: 1).value(at: 0)), out)
+                unsafe answer($0.setShared(span(key, length), ValueReader(values, count: count).value(at: 0)), out)
             }
         }
         unsafe host.respond = { run, status, fields, count, body, bodyLength, out in
@@ -114,6 +116,9 @@ enum BorderCallbacks {
                 switch link.functions[Int(function)](&call) {
                 case .done: return MG_HOST_OK
                 case .suspended: return MG_HOST_SUSPEND
+                case .crowded(let message):
+                    call.pushFailure(code: "budget", message: message)
+                    return MG_HOST_CROWDED
                 case .failed(let message):
                     // Results that were pushed before are no message.
                     unsafe mg_out_clear(out)

@@ -263,6 +263,11 @@ package struct PhaseSet: OptionSet, Sendable, Hashable {
     package static let running: PhaseSet = [.request, .headerFilter, .log]
     /// Also the top level of the script and `init`.
     package static let all: PhaseSet = [.running, .load, .`init`]
+
+    /// As scripts write them.
+    package var names: String {
+        ScriptPhase.allCases.filter { contains(PhaseSet($0)) }.map(\.name).joined(separator: ", ")
+    }
 }
 
 /// What a host function says when it returns.
@@ -273,6 +278,9 @@ package enum HostStatus {
     case failed(String)
     /// The results come later, by `ScriptVM.resume`. Only for functions with `maySuspend`.
     case suspended
+    /// There is no room for another object, and nothing was appended: garbage is collected and the function called once
+    /// more. If it says so again, the script gets nil and `{code = "budget", message}`.
+    case crowded(String)
 }
 
 /// A module function (`hash.sha256` is `moongate.hash.sha256`), or a method of a handle, implemented in Swift.

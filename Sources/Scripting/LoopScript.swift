@@ -54,40 +54,91 @@ package final class LoopScript {
     /// Counts the machines that this loop has had: requests of an older one have died with it.
     package private(set) var machineNumber: UInt32 = 0
     package var breaker = ScriptBreaker()
-    private var isWornOut = false
+    private let loop: Int
     private var runs: UInt64 = 0
+    /// Failures for want of memory of this machine, and when the first of them was.
+    private var memoryFailures = 0
+    private var firstMemoryFailure: UInt64 = 0
+    /// Before then the machine is not looked at again.
+    private var nextLook: UInt64 = 0
 
-    package init(_ version: ScriptVersion, _ machine: ScriptVersion.Machine) {
+    /// So many failures for want of memory, or one that is so old, and the machine is looked at.
+    package static let memoryFailuresBorne = 3
+    package static let memoryFailureAge: UInt64 = 10_000_000_000
+    /// A new machine costs the loop what loading the script costs, a look what collecting all garbage does.
+    package static let renewalPause: UInt64 = 10_000_000_000
+    package static let lookPause: UInt64 = 1_000_000_000
+
+    package init(_ version: ScriptVersion, _ machine: ScriptVersion.Machine, loop: Int = 0) {
         self.version = version
         self.machine = machine
-        vitals = ScriptVitals(script: version.name, version: version.id)
+        self.loop = loop
+        vitals = ScriptVitals(script: version.qualifiedName, version: version.id)
         vitals.memory = machine.vm.memoryInUse
     }
 
-    /// Whether the script may run now. A machine whose memory is used up is replaced when its breaker lets a trial
-    /// through: at most once in ten seconds, because it costs the loop what loading the script costs.
+    /// Whether the script may run now. A machine whose memory is used up is replaced here.
+    @inline(__always)
     package func admits(now: UInt64) -> Bool {
+        if memoryFailures > 0 { renewIfWornOut(now) }
         if breaker.state == .closed { return true }
         guard breaker.admits(now: now) else { return false }
         vitals.hasOpenBreaker = false
-        if isWornOut, let fresh = try? version.makeMachine() {
-            machine = fresh
-            machineNumber &+= 1
-            isWornOut = false
-        }
         return true
     }
 
-    package func succeeded() {
-        if breaker.state != .closed { breaker.succeeded() }
-        runs &+= 1
-        if runs & 63 == 0 { vitals.memory = machine.vm.memoryInUse }
+    /// A script that fails for want of memory may have asked for too much at once, or keep too much from request to
+    /// request; only the second has worn its machine out, and nothing else than a new one helps.
+    private func renewIfWornOut(_ now: UInt64) {
+        guard
+            memoryFailures >= Self.memoryFailuresBorne
+                || now >= firstMemoryFailure && now - firstMemoryFailure >= Self.memoryFailureAge, now >= nextLook
+        else { return }
+        machine.vm.collectGarbage()
+        guard machine.vm.memoryInUse > machine.vm.memoryLimit / 2 else {
+            memoryFailures = 0
+            nextLook = now &+ Self.lookPause
+            return
+        }
+        nextLook = now &+ Self.renewalPause
+        guard let fresh = try? version.makeMachine() else { return }
+        machine = fresh
+        machineNumber &+= 1
+        memoryFailures = 0
+        vitals.memory = fresh.vm.memoryInUse
+        tell(.warn, "the memory of the script was used up by what it keeps: it starts anew", requestID: "")
     }
 
-    package func failed(_ kind: ScriptFailure.Kind, now: UInt64) {
-        if kind == .memory { isWornOut = true }
+    /// - Returns: whether the breaker has closed by this.
+    @inline(__always)
+    package func succeeded() -> Bool {
+        runs &+= 1
+        if runs & 63 == 0 { vitals.memory = machine.vm.memoryInUse }
+        if breaker.state == .closed { return false }
+        breaker.succeeded()
+        return breaker.state == .closed
+    }
+
+    /// - Returns: whether the breaker has opened by this.
+    package func failed(_ kind: ScriptFailure.Kind, now: UInt64) -> Bool {
+        if kind == .memory {
+            if memoryFailures == 0 { firstMemoryFailure = now }
+            memoryFailures += 1
+        }
+        let wasClosed = breaker.state == .closed
         breaker.failed(now: now)
         vitals.hasOpenBreaker = breaker.state == .open
         vitals.memory = machine.vm.memoryInUse
+        return wasClosed && breaker.state == .open
+    }
+
+    /// A line of ours about the script, in its log. What it tells comes once in seconds, so no bucket holds it back.
+    package func tellBreaker(_ message: String, requestID: String) { tell(.warn, message, requestID: requestID) }
+
+    private func tell(_ level: ScriptLogLine.Level, _ message: String, requestID: String) {
+        version.surroundings.log.append(
+            ScriptLogLine(
+                level: level, script: version.qualifiedName, version: version.id, message: message,
+                fields: [ScriptLogLine.Field(key: "loop", value: String(loop))], suppressed: 0, requestID: requestID))
     }
 }

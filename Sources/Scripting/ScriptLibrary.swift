@@ -7,8 +7,10 @@ import Model
 ///
 /// `@unchecked Sendable`: its VM belongs to one loop at a time, and nothing else calls it.
 package final class ScriptLibrary: @unchecked Sendable {
-    package let name: String
+    private let tenant: ScriptMetrics.Tenant
     package let version: String
+    /// The machine that these functions belong to, which pays for what they do. Set before any of them is called.
+    weak var vm: ScriptVM?
     package private(set) var config = ScriptConfig()
     package let log: ScriptLog
     package let metrics: ScriptMetrics
@@ -22,14 +24,25 @@ package final class ScriptLibrary: @unchecked Sendable {
     private var splitLayer: [UInt8] = []
     private var logBucket = TokenBucket(burst: 100, perSecond: 20)
     private var suppressed = 0
-    private var patterns: [UInt64: Pattern] = [:]
+    private var patterns: [UInt64: HeldPattern] = [:]
+    /// Patterns that the script has compiled, by their text: the same text is the same object.
+    private var patternPlaces: [[UInt8]: UInt64] = [:]
+    /// Those that no object of the script stands for any more, the oldest first; kept, for it will ask again.
+    private var idlePatterns: [UInt64] = []
     private var blocks: [UInt64: [AddressBlock]] = [:]
+    private var blockBytes = 0
     /// Objects that the script makes are numbered from here on, beyond those of its config.
     private var nextHandle: UInt64 = firstHandle
     private static let firstHandle: UInt64 = 1 << 32
     private var cells: [ScriptMetricCell] = []
     private var cellPlaces: [ObjectIdentifier: UInt64] = [:]
     private var cellHandles: [CellKey: UInt64] = [:]
+
+    private struct HeldPattern {
+        var pattern: Pattern
+        /// Objects of the script that stand for it.
+        var uses = 1
+    }
 
     private struct CellKey: Hashable {
         var kind: ScriptMetrics.Kind
@@ -48,13 +61,16 @@ package final class ScriptLibrary: @unchecked Sendable {
     }
 
     static let maxObjects = 1024
+    static let maxIdlePatterns = 64
+    /// Patterns, or lists of blocks, may take so much of the machine's memory: one in four.
+    private static let share = 4
     static let maxCells = 8192
 
     package init(
-        name: String, version: String, log: ScriptLog, metrics: ScriptMetrics,
+        tenant: ScriptMetrics.Tenant, version: String, log: ScriptLog, metrics: ScriptMetrics,
         clock: ScriptClock = .system, random: RandomSource = RandomSource()
     ) {
-        self.name = name
+        self.tenant = tenant
         self.version = version
         self.log = log
         self.metrics = metrics
@@ -63,14 +79,28 @@ package final class ScriptLibrary: @unchecked Sendable {
     }
 
     /// Before anything of the script runs but its top level: the numbers from 0 on stand for the objects of the config.
-    package func configure(_ config: ScriptConfig) {
+    package func configure(_ config: ScriptConfig) throws(ScriptFailure) {
         self.config = config
         for (i, text) in config.patterns.enumerated() {
             // The schema has compiled it before.
-            patterns[UInt64(i)] = try? Pattern(Array(text.utf8))
+            guard let pattern = try? Pattern(Array(text.utf8)) else { continue }
+            patterns[UInt64(i)] = HeldPattern(pattern: pattern)
+            vm?.account(pattern.bytes)
         }
-        for (i, list) in config.blocks.enumerated() { blocks[UInt64(i)] = list }
+        for (i, list) in config.blocks.enumerated() {
+            blocks[UInt64(i)] = list
+            blockBytes += Self.bytes(list)
+            vm?.account(Self.bytes(list))
+        }
+        guard let vm, max(patternBytes, blockBytes) > vm.memoryLimit / Self.share else { return }
+        throw ScriptFailure(
+            kind: .memory,
+            message: "the patterns and blocks of the arguments take \(max(patternBytes, blockBytes) >> 10) KiB; "
+                + "a quarter of the memory of the script, \((vm.memoryLimit / Self.share) >> 10) KiB, is the most")
     }
+
+    private var patternBytes: Int { patterns.values.reduce(0) { $0 + $1.pattern.bytes } }
+    private static func bytes(_ list: [AddressBlock]) -> Int { 64 + MemoryLayout<AddressBlock>.stride * list.count }
 
     package static var backendClass: HandleClass { ScriptVM.handleClass(at: ClassPlace.backend) }
 
@@ -114,7 +144,7 @@ package final class ScriptLibrary: @unchecked Sendable {
                     HostFunction("match") { [unowned self] in patternMatch(&$0) },
                     HostFunction("gsub") { [unowned self] in patternReplace(&$0) },
                     HostFunction("__tostring") { [unowned self] call in
-                        guard let pattern = call.handle(0).flatMap({ patterns[$0.id] }) else {
+                        guard let pattern = pattern(call) else {
                             return .failed("this is no regex")
                         }
                         let text = pattern.pattern
@@ -123,7 +153,7 @@ package final class ScriptLibrary: @unchecked Sendable {
                     },
                 ],
                 released: { [unowned self] id in
-                    if id >= Self.firstHandle { patterns[id] = nil }
+                    releasePattern(id)
                 }),
             HostClass(
                 name: "cidr",
@@ -138,7 +168,9 @@ package final class ScriptLibrary: @unchecked Sendable {
                     },
                 ],
                 released: { [unowned self] id in
-                    if id >= Self.firstHandle { blocks[id] = nil }
+                    guard id >= Self.firstHandle, let list = blocks.removeValue(forKey: id) else { return }
+                    blockBytes -= Self.bytes(list)
+                    vm?.account(-Self.bytes(list))
                 }),
             HostClass(
                 name: "counter",
@@ -400,25 +432,68 @@ package final class ScriptLibrary: @unchecked Sendable {
 
     private func makePattern(_ call: inout HostCall) -> HostStatus {
         guard let text = call.bytes(0) else { return .failed("regex.compile takes a string") }
-        guard patterns.count < Self.maxObjects else {
-            call.pushFailure(code: "budget", message: "a script holds at most \(Self.maxObjects) patterns")
+        if let known = patternPlaces[text] {
+            if patterns[known]?.uses == 0 { idlePatterns.removeAll { $0 == known } }
+            patterns[known]?.uses += 1
+            call.push(.handle(ScriptVM.handleClass(at: ClassPlace.pattern), known))
             return .done
         }
+        let made: Pattern
         do throws(Pattern.Problem) {
-            patterns[nextHandle] = try Pattern(text)
+            made = try Pattern(text)
         } catch {
             call.pushFailure(code: "syntax", message: "\(error.message) at offset \(error.offset)")
             return .done
         }
+        // Compiling takes time as the code grows, and has no clock.
+        guard vm?.charge(made.bytes * 4) ?? true else { return Self.ended }
+        while !hasRoom(for: made) {
+            guard let oldest = idlePatterns.first else {
+                return .crowded(
+                    "a script holds at most \(Self.maxObjects) patterns, in a quarter of its memory at most")
+            }
+            idlePatterns.removeFirst()
+            dropPattern(oldest)
+        }
+        vm?.account(made.bytes)
+        patterns[nextHandle] = HeldPattern(pattern: made)
+        patternPlaces[text] = nextHandle
         call.push(.handle(ScriptVM.handleClass(at: ClassPlace.pattern), nextHandle))
         nextHandle += 1
         return .done
     }
 
-    private func pattern(_ call: borrowing HostCall) -> Pattern? { call.handle(0).flatMap { patterns[$0.id] } }
+    private func hasRoom(for pattern: Pattern) -> Bool {
+        guard patterns.count < Self.maxObjects else { return false }
+        guard let vm else { return true }
+        return patternBytes + pattern.bytes <= vm.memoryLimit / Self.share
+            && vm.memoryInUse + pattern.bytes <= vm.memoryLimit
+    }
+
+    private func releasePattern(_ id: UInt64) {
+        guard id >= Self.firstHandle, let uses = patterns[id]?.uses, uses > 0 else { return }
+        patterns[id]?.uses = uses - 1
+        guard uses == 1 else { return }
+        idlePatterns.append(id)
+        if idlePatterns.count > Self.maxIdlePatterns { dropPattern(idlePatterns.removeFirst()) }
+    }
+
+    private func dropPattern(_ id: UInt64) {
+        guard let held = patterns.removeValue(forKey: id) else { return }
+        patternPlaces[held.pattern.pattern] = nil
+        vm?.account(-held.pattern.bytes)
+    }
+
+    private func pattern(_ call: borrowing HostCall) -> Pattern? {
+        call.handle(0).flatMap { patterns[$0.id]?.pattern }
+    }
+
+    /// The run is over, whatever its function answers.
+    private static let ended = HostStatus.failed("the CPU budget is used up")
 
     private func fail(_ failure: Pattern.Failure, _ call: inout HostCall) -> HostStatus {
         switch failure {
+        case .ended: return Self.ended
         case .budget: call.pushFailure(code: "budget", message: "the match took too long")
         case .tooLarge:
             call.pushFailure(code: "too_large", message: "the result is longer than \(Pattern.resultBytes) bytes")
@@ -430,7 +505,9 @@ package final class ScriptLibrary: @unchecked Sendable {
     private func patternTest(_ call: inout HostCall) -> HostStatus {
         guard let pattern = pattern(call) else { return .failed("this is no regex") }
         let result = call.withBytes(1) { text -> Result<Bool, Pattern.Failure> in
-            do throws(Pattern.Failure) { return .success(try pattern.test(text)) } catch { return .failure(error) }
+            do throws(Pattern.Failure) { return .success(try pattern.test(text, paidBy: vm)) } catch {
+                return .failure(error)
+            }
         }
         switch result {
         case .success(let hit): call.push(hit)
@@ -454,7 +531,11 @@ package final class ScriptLibrary: @unchecked Sendable {
         }
         let result = call.withBytes(1) { text -> Result<LuaValue, Pattern.Failure> in
             do throws(Pattern.Failure) {
-                guard let ranges = try pattern.match(text, from: start) else { return .success(.nil) }
+                guard let ranges = try pattern.match(text, from: start, paidBy: vm) else { return .success(.nil) }
+                // Groups overlap: their sum is no part of the subject, but a product.
+                let size = ranges.reduce(0) { $0 + ($1?.count ?? 0) }
+                guard size <= Pattern.resultBytes else { throw .tooLarge }
+                guard vm?.charge(2 * size) ?? true else { throw .ended }
                 var entries: [LuaValue.Entry] = []
                 func value(_ range: Range<Int>) -> LuaValue {
                     var bytes: [UInt8] = []
@@ -492,7 +573,7 @@ package final class ScriptLibrary: @unchecked Sendable {
         }
         let result = call.withBytes(1) { text -> Result<(text: [UInt8], count: Int), Pattern.Failure> in
             do throws(Pattern.Failure) {
-                return .success(try pattern.replace(text, with: template.span, limit: limit))
+                return .success(try pattern.replace(text, with: template.span, limit: limit, paidBy: vm))
             } catch {
                 return .failure(error)
             }
@@ -517,8 +598,8 @@ package final class ScriptLibrary: @unchecked Sendable {
         case .bytes(let text): texts = [.bytes(text)]
         default: return .failed("ip.cidr takes a list of blocks")
         }
-        guard blocks.count < Self.maxObjects, texts.count <= Self.maxObjects else {
-            call.pushFailure(code: "budget", message: "a script holds at most \(Self.maxObjects) lists of blocks")
+        guard texts.count <= Self.maxObjects else {
+            call.pushFailure(code: "budget", message: "a list holds at most \(Self.maxObjects) blocks")
             return .done
         }
         var list: [AddressBlock] = []
@@ -529,6 +610,18 @@ package final class ScriptLibrary: @unchecked Sendable {
             }
             list.append(block)
         }
+        let bytes = Self.bytes(list)
+        let crowded = HostStatus.crowded(
+            "a script holds at most \(Self.maxObjects) lists of blocks, in a quarter of its memory at most")
+        guard blocks.count < Self.maxObjects else { return crowded }
+        if let vm {
+            guard blockBytes + bytes <= vm.memoryLimit / Self.share, vm.memoryInUse + bytes <= vm.memoryLimit else {
+                return crowded
+            }
+            guard vm.charge(64 * texts.count) else { return Self.ended }
+            vm.account(bytes)
+        }
+        blockBytes += bytes
         blocks[nextHandle] = list
         call.push(.handle(ScriptVM.handleClass(at: ClassPlace.blocks), nextHandle))
         nextHandle += 1
@@ -683,7 +776,7 @@ package final class ScriptLibrary: @unchecked Sendable {
         if let exchange = call.run?.exchange { requestID = exchange.request.text(exchange.idRange) }
         log.append(
             ScriptLogLine(
-                level: level, script: name, version: version, message: Self.cut(message, 1024), fields: fields,
+                level: level, script: tenant.script, version: version, message: Self.cut(message, 1024), fields: fields,
                 suppressed: suppressed, requestID: requestID))
         suppressed = 0
         return .done
@@ -698,7 +791,7 @@ package final class ScriptLibrary: @unchecked Sendable {
         }
         log.append(
             ScriptLogLine(
-                level: .error, script: name, version: version, message: Self.cut(failure.description, 1024),
+                level: .error, script: tenant.script, version: version, message: Self.cut(failure.description, 1024),
                 fields: [
                     ScriptLogLine.Field(key: "phase", value: phase.name),
                     ScriptLogLine.Field(key: "class", value: failure.kind.rawValue),
@@ -751,7 +844,7 @@ package final class ScriptLibrary: @unchecked Sendable {
             }
         default: return .failed("the labels of a metric are a table of names and values")
         }
-        switch metrics.cell(kind, String(decoding: nameBytes, as: UTF8.self), labels, script: name) {
+        switch metrics.cell(kind, String(decoding: nameBytes, as: UTF8.self), labels, of: tenant) {
         case .failure(let refusal): return .failed(refusal.message)
         case .success(let found):
             let handle: UInt64

@@ -34,7 +34,7 @@ package final class ScriptMetricCell: Sendable {
 }
 
 package final class ScriptMetrics: Sendable {
-    package enum Kind: String, Sendable, Hashable {
+    package enum Kind: String, Sendable, Hashable, CaseIterable {
         case counter
         case gauge
         case histogram
@@ -57,6 +57,23 @@ package final class ScriptMetrics: Sendable {
     }
 
     package static let prefix = "moongate_script_"
+    /// A version of a script that is loaded or being loaded. While it lives its metrics do; what no version of its script
+    /// names any more is gone with it, so that what an edit makes of a name is not held against what it was.
+    package final class Tenant: Sendable {
+        /// Among all tenants.
+        package let script: String
+        let number: UInt64
+        private let metrics: ScriptMetrics
+
+        init(_ script: String, _ number: UInt64, _ metrics: ScriptMetrics) {
+            self.script = script
+            self.number = number
+            self.metrics = metrics
+        }
+
+        deinit { metrics.leave(script, number) }
+    }
+
     /// Sets of labels of one metric of one script; the rest is folded.
     package static let labelSets = 64
     /// Metrics of one script.
@@ -78,9 +95,10 @@ package final class ScriptMetrics: Sendable {
         /// The kind that stands under the plain name: the first one. What another script takes for the name later stands
         /// under the name with its kind behind, so that no tenant can spoil another's metric.
         var firstKinds: [String: Kind] = [:]
-        /// By script and name.
-        var kinds: [String: [String: Kind]] = [:]
+        /// By script, then by the number of its version, then by name.
+        var kinds: [String: [UInt64: [String: Kind]]] = [:]
         var folded: [String: UInt64] = [:]
+        var lastNumber: UInt64 = 0
     }
 
     /// The engine's own names below the prefix, which scripts cannot take.
@@ -93,10 +111,49 @@ package final class ScriptMetrics: Sendable {
 
     package init() {}
 
-    /// The cell of a metric, made at its first use. `script` becomes a label of its own. Beyond the cap the values of all
-    /// labels are `other`, and each such look-up is counted.
+    /// Each version of a script enters before its metrics are looked up.
+    package func enter(_ script: String) -> Tenant {
+        let number = state.withLock { state in
+            state.lastNumber += 1
+            state.kinds[script, default: [:]][state.lastNumber] = [:]
+            return state.lastNumber
+        }
+        return Tenant(script, number, self)
+    }
+
+    private func leave(_ script: String, _ number: UInt64) {
+        state.withLock { state in
+            guard let gone = state.kinds[script]?.removeValue(forKey: number) else { return }
+            let others = state.kinds[script] ?? [:]
+            if others.isEmpty {
+                state.kinds[script] = nil
+                state.folded[script] = nil
+            }
+            for (name, kind) in gone where !others.values.contains(where: { $0[name] == kind }) {
+                let place = FamilyKey(name: name, kind: kind)
+                let own = Label("script", script)
+                if var family = state.families.removeValue(forKey: place) {
+                    family.sets[script] = nil
+                    family.cells = family.cells.filter { !$0.key.contains(own) }
+                    if !family.cells.isEmpty {
+                        state.families[place] = family
+                        continue
+                    }
+                }
+                // The plain name is free again, or goes to a kind that is still there.
+                if state.firstKinds[name] == kind {
+                    state.firstKinds[name] = Kind.allCases.first {
+                        state.families[FamilyKey(name: name, kind: $0)] != nil
+                    }
+                }
+            }
+        }
+    }
+
+    /// The cell of a metric, made at its first use. The script becomes a label of its own. Beyond the cap the values of
+    /// all labels are `other`, and each such look-up is counted.
     package func cell(
-        _ kind: Kind, _ name: String, _ labels: [Label], script: String
+        _ kind: Kind, _ name: String, _ labels: [Label], of tenant: Tenant
     ) -> Result<(cell: ScriptMetricCell, folded: Bool), Refusal> {
         guard Self.isName(name), name.utf8.count <= 128 else {
             return .failure(Refusal(message: "a metric's name is letters, digits and _, and begins with no digit"))
@@ -113,18 +170,19 @@ package final class ScriptMetrics: Sendable {
                 return .failure(Refusal(message: "the value of label \(label.name) is longer than 128 bytes"))
             }
         }
+        let script = tenant.script
         let own = Label("script", script)
         let key = (labels + [own]).sorted()
         return state.withLock { state in
-            if let known = state.kinds[script]?[name] {
+            if let known = state.kinds[script]?[tenant.number]?[name] {
                 guard known == kind else {
                     return .failure(Refusal(message: "\"\(name)\" is a \(known.rawValue) already"))
                 }
             } else {
-                guard state.kinds[script, default: [:]].count < Self.families else {
+                guard state.kinds[script]?[tenant.number, default: [:]].count ?? 0 < Self.families else {
                     return .failure(Refusal(message: "a script has at most \(Self.families) metrics"))
                 }
-                state.kinds[script, default: [:]][name] = kind
+                state.kinds[script]?[tenant.number]?[name] = kind
                 if state.firstKinds[name] == nil { state.firstKinds[name] = kind }
             }
             let place = FamilyKey(name: name, kind: kind)

@@ -7,7 +7,7 @@ package struct ScriptScan: Sendable, Hashable {
         package var line: Int
     }
 
-    /// Uses of `moongate.…` that `ScriptLibrary.later` lists, and a `body_filter`.
+    /// Uses of `moongate.…` that `ScriptLibrary.later` lists, of members that are not there yet, and a `body_filter`.
     package private(set) var unavailable: [Use] = []
     /// The name `access` stands before a `=`, or after `function` and a dot: the script means to guard something.
     package private(set) var mentionsAccess = false
@@ -21,6 +21,19 @@ package struct ScriptScan: Sendable, Hashable {
             }
             if word.text == "body_filter", Self.text(words, i + 1) == "=" || Self.text(words, i - 1) == "." {
                 unavailable.append(Use(name: "body_filter", line: word.line))
+            }
+            let next = Self.text(words, i + 1)
+            let member = Self.text(words, i + 2)
+            switch (word.text, next, member) {
+            case ("ctx", ":", "span"): unavailable.append(Use(name: "ctx:span", line: word.line))
+            case ("upstream", ":", "mirror"):
+                unavailable.append(Use(name: "ctx.upstream:mirror", line: word.line))
+            // `res` is also what scripts call a response of their own, whose body is a field.
+            case ("req", ".", "body"), ("res", ".", "body"):
+                if word.text == "req" || Self.text(words, i + 3) == ":" {
+                    unavailable.append(Use(name: "\(word.text).body", line: word.line))
+                }
+            default: break
             }
             guard word.text == "moongate", Self.text(words, i + 1) == "." else { continue }
             let first = Self.text(words, i + 2)

@@ -33,12 +33,15 @@ package final class ScriptVersion: Sendable {
     /// `on_error` of the script itself.
     package let onError: ScriptBinding.FailurePolicy?
     package let surroundings: ScriptSurroundings
+    private let tenant: ScriptMetrics.Tenant
 
     package var name: String { source.name }
+    /// Among all tenants.
+    package var qualifiedName: String { source.qualifiedName }
 
     private init(
         id: String, source: ScriptSource, config: ScriptConfig, limits: ScriptLimits, phases: PhaseSet,
-        onError: ScriptBinding.FailurePolicy?, surroundings: ScriptSurroundings
+        onError: ScriptBinding.FailurePolicy?, surroundings: ScriptSurroundings, tenant: ScriptMetrics.Tenant
     ) {
         self.id = id
         self.source = source
@@ -47,6 +50,7 @@ package final class ScriptVersion: Sendable {
         self.phases = phases
         self.onError = onError
         self.surroundings = surroundings
+        self.tenant = tenant
     }
 
     /// Why there is no version.
@@ -81,6 +85,7 @@ package final class ScriptVersion: Sendable {
             bytes += Array(text.utf8)
         }
         add(source.namespace)
+        add(source.ingress)
         add(source.name)
         add(source.main)
         for module in source.modules {
@@ -133,8 +138,9 @@ package final class ScriptVersion: Sendable {
                 version: id)
         }
         let machine: Machine
+        let tenant = surroundings.metrics.enter(source.qualifiedName)
         do throws(ScriptFailure) {
-            machine = try load(source, id: id, limits: limits, surroundings: surroundings)
+            machine = try load(source, id: id, limits: limits, surroundings: surroundings, tenant: tenant)
         } catch {
             throw refuse(.failed(.load, error), nil)
         }
@@ -170,27 +176,32 @@ package final class ScriptVersion: Sendable {
         }
         let version = ScriptVersion(
             id: id, source: source, config: config, limits: limits, phases: phases, onError: onError,
-            surroundings: surroundings)
+            surroundings: surroundings, tenant: tenant)
         return (version, machine)
     }
 
     /// Another VM of this version.
     package func makeMachine() throws(ScriptFailure) -> Machine {
-        let machine = try Self.load(source, id: id, limits: limits, surroundings: surroundings)
+        let machine = try Self.load(source, id: id, limits: limits, surroundings: surroundings, tenant: tenant)
         try Self.finish(machine, config)
         return machine
     }
 
     private static func load(
-        _ source: ScriptSource, id: String, limits: ScriptLimits, surroundings: ScriptSurroundings
+        _ source: ScriptSource, id: String, limits: ScriptLimits, surroundings: ScriptSurroundings,
+        tenant: ScriptMetrics.Tenant
     ) throws(ScriptFailure) -> Machine {
         let library = ScriptLibrary(
-            name: source.name, version: id, log: surroundings.log, metrics: surroundings.metrics,
+            tenant: tenant, version: id, log: surroundings.log, metrics: surroundings.metrics,
             clock: surroundings.clock,
             random: surroundings.randomSeed.map { RandomSource(seed: $0) } ?? RandomSource())
-        guard let vm = ScriptVM(limits: limits, functions: library.functions, classes: library.classes) else {
+        guard
+            let vm = ScriptVM(
+                limits: limits, functions: library.functions, classes: library.classes, library: library)
+        else {
             throw ScriptFailure(kind: .memory, message: "not enough memory for a new machine")
         }
+        library.vm = vm
         for module in source.modules {
             try vm.addModule(name: module.name, file: "\(module.name).lua", source: Array(module.source.utf8))
         }
@@ -200,7 +211,7 @@ package final class ScriptVersion: Sendable {
     }
 
     private static func finish(_ machine: Machine, _ config: ScriptConfig) throws(ScriptFailure) {
-        machine.library.configure(config)
+        try machine.library.configure(config)
         try machine.vm.configure(machine.library.configTree)
         try machine.vm.initialise()
     }

@@ -110,6 +110,9 @@ package struct VMRequest: Sendable, Hashable {
 package final class ScriptVM {
     private let vm: OpaquePointer
     private let link: HostLink
+    /// What the functions work on: they hold it without counting, so it must live as long as the machine, whose end
+    /// still calls them for the objects that it lets go.
+    private let library: AnyObject?
     private var sources: [String: [UInt8]] = [:]
     /// The run of the phase at hand; one that waits is moved to `waiting` and another takes its place.
     private var current = BorderRun()
@@ -123,7 +126,10 @@ package final class ScriptVM {
     }
 
     /// Nil when memory ran out.
-    package init?(limits: ScriptLimits = ScriptLimits(), functions: [HostFunction] = [], classes: [HostClass] = []) {
+    package init?(
+        limits: ScriptLimits = ScriptLimits(), functions: [HostFunction] = [], classes: [HostClass] = [],
+        library: AnyObject? = nil
+    ) {
         let link = HostLink()
         var raw = mg_limits()
         raw.memory = limits.memoryBytes
@@ -135,6 +141,7 @@ package final class ScriptVM {
         guard let vm = unsafe mg_vm_create(&raw, &host, Unmanaged.passUnretained(link).toOpaque()) else { return nil }
         unsafe self.vm = unsafe vm
         self.link = link
+        self.library = library
         for hostClass in classes {
             let id = unsafe mg_vm_define_class(vm, hostClass.name, hostClass.released != nil)
             guard id != 0 else { return nil }
@@ -308,9 +315,28 @@ package final class ScriptVM {
         if run !== current { idleRuns.append(run) }
     }
 
+    // MARK: Paying for what is not Lua
+
+    /// Inside of a host function: counts work (about a byte or a step each) against the budget of the run. False once it
+    /// is used up: the function returns at once, and the run ends.
+    func charge(_ work: Int) -> Bool { unsafe mg_vm_charge(vm, UInt64(work)) }
+    /// Counts memory that Swift holds for the script, or lets go of, against the machine's limit.
+    func account(_ bytes: Int) { unsafe mg_vm_account(vm, Int64(bytes)) }
+    /// What `mg_vm_charge` takes.
+    var chargee: UnsafeMutableRawPointer { unsafe UnsafeMutableRawPointer(vm) }
+
     // MARK: Seeing
 
-    package var memoryInUse: Int { unsafe mg_vm_memory(vm) }
+    private var facts: mg_vm_facts { unsafe mg_vm_look(vm) }
+    package var memoryInUse: Int { facts.memory }
+    package var memoryLimit: Int { facts.memory_limit }
+    /// Between runs.
+    package func collectGarbage() { unsafe mg_vm_collect(vm) }
+    /// How long the thread of the last run was not running, where the run was long enough to ask: wall time less this is
+    /// CPU time.
+    package var offCPUNanoseconds: UInt64 { facts.off_cpu }
+    /// How often the CPU clock was read: a system call each.
+    package var cpuClockReads: UInt64 { facts.cpu_reads }
 
     /// The release of Lua in use, for the log.
     package static var luaRelease: String { unsafe String(cString: mg_lua_release()) }
@@ -320,7 +346,7 @@ package final class ScriptVM {
 
     /// Tests: the nth allocation from now that asks for more fails, and every later one; 0 switches it off.
     package func failAllocation(_ nth: UInt64) { unsafe mg_vm_fail_allocation(vm, nth) }
-    package var allocations: UInt64 { unsafe mg_vm_allocations(vm) }
+    package var allocations: UInt64 { facts.allocations }
     /// Tests: the library's own string and table functions as `stock`. Before `compile`.
     package func defineStock() -> Bool { unsafe mg_vm_define_stock(vm) }
 

@@ -83,11 +83,12 @@ package final class SeriesRegistry: Sendable {
 
     /// Compiles the series and the log names of a snapshot. `now` in seconds, on any clock that does not go back.
     ///
-    /// `scripts` are the names and versions behind `ScriptRun.script`; nil takes those of `snapshot.scripts`, by their index. With
-    /// `previous`, what is the same is not compiled anew.
+    /// `scripts` are the names and versions behind `ScriptRun.script` as the log shows them, `scriptSeries` their names as
+    /// metrics do; nil takes those of `snapshot.scripts`, by their index. With `previous`, what is the same is not
+    /// compiled anew.
     package func labels(
-        for snapshot: Snapshot, scripts: [(name: String, version: String)]? = nil, previous: TelemetryLabels? = nil,
-        now: Int64
+        for snapshot: Snapshot, scripts: [(name: String, version: String)]? = nil, scriptSeries: [String]? = nil,
+        previous: TelemetryLabels? = nil, now: Int64
     ) -> TelemetryLabels {
         let scriptNames = scripts ?? snapshot.scripts.map { ($0.name, "") }
         return families.withLock { families in
@@ -110,7 +111,9 @@ package final class SeriesRegistry: Sendable {
                 }
             }
             let upstreams = snapshot.upstreams.map { families.upstreams.series($0.name, now: now) }
-            let scripts = scriptNames.map { families.scripts.series($0.name, now: now) }
+            let scripts = (scriptSeries ?? scripts?.map(\.name) ?? snapshot.scripts.map(\.qualifiedName)).map {
+                families.scripts.series($0, now: now)
+            }
             if families.forgotten == .min || now - families.forgotten >= 60 {
                 families.forgotten = now
                 let time = now - Self.secondsUntilForgotten

@@ -37,14 +37,23 @@ actor Pipeline {
     /// - Parameters:
     ///   - loops: how many sets of scripts are wanted for traffic; with 0, scripts are compiled and judged all the same.
     ///   - explains: one more is wanted for explanations.
+    ///   - takesTurns: scripts that are slow to load are spread over several preparations; otherwise nobody waits for
+    ///     the changes of others.
     init(
         options: TranslationOptions, loops: Int, explains: Bool = false,
-        scripts: ScriptSurroundings = ScriptSurroundings(), resolver: NameResolver = NameResolver()
+        scripts: ScriptSurroundings = ScriptSurroundings(), resolver: NameResolver = NameResolver(),
+        takesTurns: Bool = false
     ) {
         self.options = options
         self.resolver = resolver
-        compiler = MiddlewareCompiler(loops: loops, surroundings: scripts)
-        explainer = explains ? MiddlewareCompiler(loops: 1) : nil
+        func makeCompiler(_ loops: Int, _ scripts: ScriptSurroundings) -> MiddlewareCompiler {
+            takesTurns
+                ? MiddlewareCompiler(loops: loops, surroundings: scripts)
+                : MiddlewareCompiler(
+                    loops: loops, surroundings: scripts, loadAllowance: .max, firstLoadAllowance: .max)
+        }
+        compiler = makeCompiler(loops, scripts)
+        explainer = explains ? makeCompiler(1, ScriptSurroundings()) : nil
     }
 
     /// Prepares these objects.
@@ -54,11 +63,12 @@ actor Pipeline {
         let translation = Translator.translate(contents.objects, options: options, memory: &memory)
         let names = await resolver.resolve(translation.snapshot)
         var diagnostics = contents.diagnostics + translation.diagnostics + names.diagnostics
-        if let last, last.snapshot == translation.snapshot, last.addresses == names.addresses {
+        if !isUnfinished, let last, last.snapshot == translation.snapshot, last.addresses == names.addresses {
             return (nil, diagnostics + scriptDiagnostics)
         }
         let preparation = compiler.prepare(translation.snapshot)
         scriptDiagnostics = preparation.diagnostics
+        isUnfinished = preparation.isUnfinished
         diagnostics += scriptDiagnostics
         generation += 1
         last = (translation.snapshot, names.addresses)
@@ -73,6 +83,9 @@ actor Pipeline {
             diagnostics
         )
     }
+
+    /// Scripts wait for their turn to be loaded: the newest objects are to be prepared once more.
+    private(set) var isUnfinished = false
 
     /// How the scripts in use are, for metrics.
     var scriptVitals: [ScriptVitals] { compiler.vitals }

@@ -64,13 +64,20 @@ struct Standalone {
         let scripts = ScriptSurroundings()
         let resolver = NameResolver()
         let pipeline = Pipeline(
-            options: .init(settings), loops: server.loops, explains: true, scripts: scripts, resolver: resolver)
+            options: .init(settings), loops: server.loops, explains: true, scripts: scripts, resolver: resolver,
+            takesTurns: true)
 
-        let (changes, change) = AsyncStream.makeStream(of: FolderContents.self, bufferingPolicy: .bufferingNewest(1))
-        let source = try FolderSource(root: directory) { change.yield($0) }
-        let current = Latest(source.initial)
-        await resolver.setOnLateAnswer { change.yield(current.value) }
+        // A signal, and what it stands for beside it: whoever gives the signal, the newest contents are taken.
+        let (changes, change) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+        let current = Latest<FolderContents?>(nil)
+        let source = try FolderSource(root: directory) {
+            current.set($0)
+            change.yield()
+        }
+        current.set(source.initial)
+        await resolver.setOnLateAnswer { change.yield() }
         await take(source.initial, pipeline, server, state, metrics, logger)
+        if await pipeline.isUnfinished { change.yield() }
 
         // The admin server first: a probe that comes early is answered "not yet" rather than refused.
         let (bound, isBound) = AsyncStream.makeStream(of: Model.SocketAddress.self)
@@ -103,15 +110,17 @@ struct Standalone {
 
         let tasks = [
             Task {
-                for await contents in changes {
-                    current.set(contents)
+                for await _ in changes {
+                    guard let contents = current.value else { continue }
                     await take(contents, pipeline, server, state, metrics, logger)
+                    // Scripts that are slow to load take turns with the changes of others.
+                    if await pipeline.isUnfinished { change.yield() }
                 }
             },
             Task {
                 while !Task.isCancelled {
                     try await Task.sleep(for: .seconds(10))
-                    if await resolver.refresh() { change.yield(current.value) }
+                    if await resolver.refresh() { change.yield() }
                 }
             },
             Task {

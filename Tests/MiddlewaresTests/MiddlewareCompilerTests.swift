@@ -124,6 +124,50 @@ import Testing
         old.runLog(exchange)
     }
 
+    /// A namespace's slow scripts are loaded over several preparations; what others change is taken up at once.
+    @Test func slowScriptsTakeTurns() throws {
+        let clock = TestClock()
+        let compiler = MiddlewareCompiler(
+            loops: 3, surroundings: ScriptSurroundings(clock: clock.script, randomSeed: 1), loadAllowance: 30_000_000,
+            firstLoadAllowance: 1_000_000_000_000)
+        var world = World()
+        // At the first preparation everything is loaded.
+        for name in ["a", "b", "c"] {
+            let index = world.add(script: "return { access = function(req, ctx) ctx:tag('v', 1) end }", name: name)
+            world.route("/\(name)", [World.binding(index)])
+        }
+        world.snapshot.scripts.append(ScriptSource(name: "other", namespace: "bank", main: "return {}"))
+        world.route("/other", [World.binding(3)])
+        let first = compiler.prepare(world.snapshot)
+        #expect(!first.isUnfinished && first.diagnostics.isEmpty)
+
+        // Each takes some 20 ms a machine, three machines each.
+        let slow = "local s = ('x'):rep(4000) for i = 1, 6000 do s:upper() end "
+        for index in 0..<3 {
+            world.snapshot.scripts[index].main =
+                slow + "return { access = function(req, ctx) ctx:tag('v', 2) end } -- \(index)"
+        }
+        world.snapshot.scripts[3].main = "return { access = function(req, ctx) ctx:tag('v', 'new') end }"
+        var turns = 0
+        var last = compiler.prepare(world.snapshot)
+        #expect(last.isUnfinished)
+        #expect(Set(last.diagnostics.map(\.code)) == ["MG336"])
+        let waiting = try #require(last.diagnostics.last)
+        #expect(waiting.severity == .warning && waiting.problem.contains("namespace shop"), "\(waiting)")
+        #expect(waiting.mend.contains("keeps serving"))
+        #expect(try world.serve(last.sets[2], "GET http://shop.test/other").tags == ["v=new"])
+        #expect(try world.serve(last.sets[0], "GET http://shop.test/c").tags == ["v=1"])
+        while last.isUnfinished, turns < 50 {
+            last = compiler.prepare(world.snapshot)
+            turns += 1
+        }
+        #expect(turns > 1 && turns < 50)
+        #expect(last.diagnostics.isEmpty)
+        for (set, path) in zip(last.sets, ["a", "b", "c"]) {
+            #expect(try world.serve(set, "GET http://shop.test/\(path)").tags == ["v=2"])
+        }
+    }
+
     @Test func loopsHaveMachinesOfTheirOwn() throws {
         var world = World(loops: 3)
         let script = world.add(

@@ -40,6 +40,10 @@ let package = Package(
         .testTarget(name: "HTTPWireTests", dependencies: ["HTTPWire", "Model"], swiftSettings: rules),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor"], swiftSettings: rules),
         .testTarget(name: "ScriptingTests", dependencies: ["Model", "Scripting"], swiftSettings: rules),
+        .testTarget(name: "UpstreamsTests", dependencies: ["Model", "Upstreams"], swiftSettings: rules),
+        .testTarget(
+            name: "MiddlewaresTests", dependencies: ["HTTPWire", "Middlewares", "Model", "Scripting"],
+            swiftSettings: rules),
         .testTarget(
             name: "ProxyTests",
             dependencies: [

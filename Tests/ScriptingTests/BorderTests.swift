@@ -188,7 +188,14 @@ import Testing
         (.route, "ctx:tag('', 'x')"), (.route, "ctx:tag('x', {})"), (.route, "ctx:tag('x', ('x'):rep(1000))"),
         (.route, "ctx.upstream:use('web:80')"), (.route, "ctx.upstream:use(ctx.config.lost)"),
         (.route, "ctx.upstream:use(ctx.config.canary, {stict = true})"), (.route, "ctx.upstream:timeout('x')"),
-        (.route, "ctx.upstream:retries(-1)"), (.route, "ctx.upstream:hash_key({})"), (.route, "ctx.shared.x = {}"),
+        (.route, "ctx.upstream:retries(-1)"), (.route, "ctx.upstream:hash_key({})"),
+        (.route, "ctx.shared.x = ctx.config.canary"),
+        (.route, "ctx.shared.x = { f = function() end }"), (.route, "ctx.shared.x = { [req] = 1 }"),
+        (.route, "ctx.shared.x = { ('x'):rep(40000), ('x'):rep(40000) }"), (.route, "ctx.shared.x = req"),
+        (.route, "moongate.redirect(302, '/', { keep_qurey = true })"), (.route, "moongate.redirect(302, '/', { 1 })"),
+        (.route, "ctx.upstream:mirror(ctx.config.canary, 1)"), (.route, "ctx:span('x', function() end)"),
+        (.route, "local b = req.body"), (.route, "req.body:text()"), (.headerFilter, "res.body:text()"),
+        (.headerFilter, "res.upstream.address = 'x'"),
         (.route, "req:unit{'jwt:sub'}"), (.route, "req:unit{'cookie:'}"), (.route, "req:unit{7}"),
         (.route, "moongate.respond(200, {['x y'] = 'a'})"), (.route, "moongate.respond(200, {x = 'a\\r\\nb'})"),
         (.route, "moongate.respond(200, {x = {'a', 'b\\0'}})"), (.route, "moongate.respond(200, {x = {{}}})"),
@@ -595,6 +602,17 @@ import Testing
 
     // MARK: Shared
 
+    @Test func aHostThatAFailedPhaseSetLeavesNoTrace() throws {
+        let vm = try Sample.vm("return { rewrite = function(req) req.host = 'other.test' error('no') end }")
+        let exchange = Sample.exchange()
+        guard case .failed = Sample.run(.rewrite, of: vm, on: exchange) else {
+            Issue.record("it did not fail")
+            return
+        }
+        #expect(exchange.request.text(exchange.request.authorityRange) == "shop.test")
+        #expect(exchange.request.replacedAuthorityRange == .empty)
+    }
+
     @Test func sharedIsForAllScriptsOfTheRequest() throws {
         let writer = try Sample.vm(
             "return { route = function(q, ctx) ctx.shared.user = 'u7' ctx.shared.n = 3 ctx.shared.x = true end }")
@@ -607,5 +625,63 @@ import Testing
         Sample.run(of: reader, on: exchange, shared: shared)
         #expect(exchange.tagText("out") == "u73true")
         #expect(shared.values.count == 2)
+    }
+
+    /// Trees are copied from machine to machine; a write into a copy would be lost, and is an error.
+    @Test func sharedTrees() throws {
+        let writer = try Sample.vm(
+            "return { route = function(q, ctx) ctx.shared.user = { id = 7, roles = { 'a', 'b' }, ['x-y'] = { n = 1.5 } } end }"
+        )
+        let reader = try Sample.vm(
+            """
+            return { route = function(q, ctx)
+              local u = ctx.shared.user
+              local good, why = pcall(function() u.roles[1] = 'x' end)
+              local roles = {}
+              for i, r in ipairs(u.roles) do roles[i] = r end
+              ctx:tag("out", table.concat({ u.id, #u.roles, table.concat(roles, ","), u["x-y"].n, tostring(good) }, " "))
+              ctx:tag("why", why)
+            end }
+            """)
+        let exchange = Sample.exchange()
+        let shared = ScriptShared()
+        #expect(Sample.run(of: writer, on: exchange, shared: shared).isNext)
+        #expect(Sample.run(of: reader, on: exchange, shared: shared).isNext)
+        #expect(exchange.tagText("out") == "7 2 a,b 1.5 false")
+        #expect(exchange.tagText("why")?.hasSuffix("a table of ctx.shared is read-only") == true)
+    }
+
+    /// What SCRIPTING.md names and this version does not have says so.
+    @Test(arguments: [
+        (
+            ScriptPhase.route, "ctx.upstream:mirror(1)",
+            "ctx.upstream:mirror is not available in this version of Moongate"
+        ),
+        (.route, "ctx:span('x')", "ctx:span is not available in this version of Moongate"),
+        (.route, "req.body:text()", "req.body is not available in this version of Moongate"),
+        (.headerFilter, "res.body:text()", "res.body is not available in this version of Moongate"),
+        (.route, "req:unit{'cookie:none', 'jwt:sub'}", "\"jwt:sub\" is not available in this version of Moongate"),
+        (.rewrite, "req.method = 'POST'", "req.method cannot be set"),
+        (.route, "moongate.redirect(302, '/', { keep_qurey = true })", "option 'keep_qurey'; there is keep_query"),
+    ])
+    func notYet(_ phase: ScriptPhase, _ body: String, _ says: String) throws {
+        let failure = try #require(try Sample.failure(body, phase: phase))
+        #expect(failure.kind == .api && failure.message.contains(says), "\(failure)")
+    }
+
+    @Test func aSourceOfLaterIsSkippedWhereAnotherServes() throws {
+        #expect(try Sample.value("return req:unit{'jwt:sub', 'cookie:uid'}") == "u1")
+        #expect(try Sample.value("return req:unit{'cookie:uid', 'jwt:sub'}") == "u1")
+    }
+
+    @Test func aResponseWithoutAnUpstream() throws {
+        let vm = try Sample.vm(
+            "return { log = function(req, res, ctx) ctx:tag('out', tostring(res.upstream.address) .. tostring(next(res.upstream))) end }"
+        )
+        let exchange = Sample.exchange()
+        exchange.origin = .script
+        exchange.attempts = 0
+        #expect(Sample.run(.log, of: vm, on: exchange).isNext)
+        #expect(exchange.tagText("out") == "nilnil")
     }
 }

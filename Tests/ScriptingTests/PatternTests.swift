@@ -52,11 +52,47 @@ import Testing
         #expect(throws: Pattern.Failure.budget) { try pattern.test(subject.span) }
     }
 
+    /// Whole, in windows or with callouts: a pattern means the same.
+    @Test(arguments: [
+        "a(b+)c", "^x", "x$", "\\Gx", "x(*COMMIT)y|q", "x+(*SKIP)z|.y", "(?<=xy)x", "(?<n>q)|(?<m>y+x)", "\\bx",
+        "(?i)XY",
+        "(?m)^y", "(?s)y.x", "(*UTF)[xy]+", "(?|(a)|(q))", "x*", "(?C1)xy(?C2)", "(x)(?1)", ".*y", "", "(*ANYCRLF)^x",
+    ])
+    func threeWaysToMatch(_ expression: String) throws {
+        let vm = try #require(ScriptVM(limits: Sample.limits(milliseconds: 10_000)))
+        let (free, paid) = (try pattern(expression), try pattern(expression))
+        for subject in [
+            "", "xyxxy", "yxqabbbc\r\nx", String(repeating: "xyx\r\nyy", count: 80),
+            String(repeating: "x", count: 700) + "yxq", String(repeating: "qyyxy\r\n", count: 1300),
+        ] {
+            let text = bytes(subject)
+            for start in [0, 1, text.count / 2, text.count] where start <= text.count {
+                #expect(
+                    try free.match(text.span, from: start) == paid.match(text.span, from: start, paidBy: vm),
+                    "\(expression) in \(subject.count) bytes from \(start)")
+            }
+            let (a, b) = (
+                try free.replace(text.span, with: bytes("<$0>").span),
+                try paid.replace(text.span, with: bytes("<$0>").span, paidBy: vm)
+            )
+            #expect(a.text == b.text && a.count == b.count, "\(expression)")
+        }
+        // Anchored ones may be short enough for the plain form.
+        #expect(paid.bytes > free.bytes || ["^x", "\\Gx", "(*ANYCRLF)^x"].contains(expression))
+    }
+
     @Test func aReplacementIsBounded() throws {
         let pattern = try pattern("a")
         let text = [UInt8](repeating: 97, count: 2000)
         let long = [UInt8](repeating: 98, count: 1000)
         #expect(throws: Pattern.Failure.tooLarge) { try pattern.replace(text.span, with: long.span) }
+        // The template names the whole of a long text many times: refused before it is put together.
+        let whole = try self.pattern("(?s).*")
+        let text2 = [UInt8](repeating: 97, count: 500_000)
+        let template = bytes(String(repeating: "$0", count: 50_000))
+        let start = ScriptVM.threadCPUNanoseconds
+        #expect(throws: Pattern.Failure.tooLarge) { try whole.replace(text2.span, with: template.span) }
+        #expect(ScriptVM.threadCPUNanoseconds - start < 500_000_000 * SandboxTests.patience)
     }
 
     @Test func utfIsAsked() throws {

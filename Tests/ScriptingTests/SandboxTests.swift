@@ -177,6 +177,93 @@ import Testing
         }
     }
 
+    /// `moongate.regex` is PCRE2, which has no clock of its own.
+    static let patterns: [(name: String, body: String)] = [
+        (
+            "from each place",
+            "local r = c('(?:a?){14}b') r:test(('a'):rep(65536)) while true do r:test(('a'):rep(65536)) end"
+        ),
+        ("gsub of bombs", "local r = c('(?:a?){14}b|a') while true do r:gsub(('a'):rep(65536), 'x') end"),
+        ("gsub of single bytes", "local r = c('a') while true do r:gsub(('a'):rep(65536), 'x') end"),
+        ("gsub of nothing", "local r = c('') while true do r:gsub(('a'):rep(65536), '') end"),
+        ("gsub of UTF-8", "local r = c('(*UTF)a') while true do r:gsub(('a'):rep(65536), 'x') end"),
+        (
+            "a long way from each place",
+            "local r = c('[^x]*[^y]*z') while true do r:test(('a'):rep(100000)) r:test(('a'):rep(100000) .. 'xyxy') end"
+        ),
+        ("cubic from each place", "local r, s = c([[\\d+\\d+x]]), ('1'):rep(8000) .. ';x' while true do r:test(s) end"),
+        ("one place", "local r = c('^a*?a*+[bc]') while true do r:test(('a'):rep(400000)) end"),
+        ("one place, cubic", "local r = c('^a*?a*?a*+[bc]') while true do r:test(('a'):rep(4000)) end"),
+        ("a short subject", "local r, s = c('a*?a*?a*+[bc]'), ('a'):rep(120) while true do r:test(s) end"),
+        ("interpreted", "local r = c('(*NO_JIT)(?:a?){10}b') while true do r:test(('a'):rep(65536)) end"),
+        ("interpreted, one place", "local r = c('(*NO_JIT)^a*?a*+[bc]') while true do r:test(('a'):rep(65536)) end"),
+        ("back references", "local r = c('(a+)\\\\1*[bc]') while true do r:test(('a'):rep(65536)) end"),
+        ("looking behind", "local r = c('(?<=a{200})b') while true do r:test(('a'):rep(400000)) end"),
+        ("recursion", "local r = c('(a(?1)?a|b)c') while true do r:test(('a'):rep(65536)) end"),
+        ("compiling", "local i = 0 while true do i = i + 1 c('(?:abc|[a-z]{3}x){200}' .. i) end"),
+        ("short calls", "local r = c('^/cart') while true do r:test('/carts') end"),
+    ]
+
+    @Test(arguments: patterns)
+    func patternsEndAtTheDeadline(_ script: (name: String, body: String)) throws {
+        let limit: UInt64 = 20
+        var limits = Sample.limits(milliseconds: limit)
+        limits.loadNanoseconds = 10_000_000_000
+        let built = try ScriptVersion.build(
+            ScriptSource(
+                name: "test", namespace: "t",
+                main: """
+                    local c = moongate.regex.compile
+                    return { rewrite = function() end, route = function(req, ctx) \(script.body) end }
+                    """), .map([]), limits: limits, surroundings: ScriptSurroundings())
+        let vm = built.machine.vm
+        let start = ScriptVM.threadCPUNanoseconds
+        let outcome = Sample.run(of: vm)
+        let used = ScriptVM.threadCPUNanoseconds - start
+        guard case .failed(let failure) = outcome else {
+            Issue.record("\(script.name) was not ended")
+            return
+        }
+        #expect(failure.kind == .cpu, "\(script.name): \(failure)")
+        #expect(used >= limit * 1_000_000 / 2, "\(script.name)")
+        #expect(used <= limit * 1_000_000 + Self.slack * Self.patience, "\(script.name): \(used / 1000) µs")
+        #expect(Sample.run(.rewrite, of: vm).isNext, "\(script.name): the next request failed")
+    }
+
+    /// A mode that is written after `setmetatable` has no effect: each collection of a chain of weak keys would take as
+    /// long as the square of it.
+    @Test func modesThatComeLater() throws {
+        let vm = try Sample.vm(
+            """
+            local kept, names = {}, {}
+            local function weaken(mode)
+              local mt = {}
+              local t = setmetatable({}, mt)
+              mt["__" .. "mode"] = mode
+              rawset(mt, "__mode", mode)
+              for i = 1, 100 do t[{}] = {} t[i] = {} end
+              kept[#kept + 1] = t
+            end
+            return {
+              rewrite = function() weaken("k") weaken("v") weaken("kv") end,
+              route = function(req, ctx)
+                local counts = {}
+                for i, t in ipairs(kept) do
+                  counts[i] = 0
+                  for _ in pairs(t) do counts[i] = counts[i] + 1 end
+                end
+                ctx:tag("out", table.concat(counts, " "))
+              end,
+            }
+            """)
+        let exchange = Sample.exchange()
+        #expect(Sample.run(.rewrite, of: vm, on: exchange).isNext)
+        vm.collectGarbage()
+        vm.collectGarbage()
+        #expect(Sample.run(of: vm, on: exchange).isNext)
+        #expect(exchange.tagText("out") == "200 200 200")
+    }
+
     /// A loaded machine, or a sanitizer, stretches single steps; the deadline itself is the same.
     #if DEBUG
         private static let usual: UInt64 = 3
@@ -439,8 +526,8 @@ import Testing
 
     @Test(arguments: [
         ("setmetatable({}, {__gc = function() end})", "__gc is not available"),
-        ("setmetatable({}, {__mode = 'k'})", "weak keys"),
-        ("setmetatable({}, {__mode = 'kv'})", "weak keys"),
+        ("setmetatable({}, {__mode = 'k'})", "weak tables (__mode) are not available"),
+        ("setmetatable({}, {__mode = 'v'})", "weak tables (__mode) are not available"),
         ("('x'):format('%p', {})", ""),
         ("string.format('%p', {})", "invalid conversion '%p'"),
         ("string.format('%10p', {})", "invalid conversion '%p'"),

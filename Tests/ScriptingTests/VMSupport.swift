@@ -127,6 +127,13 @@ enum Sample {
     }
 }
 
+extension PhaseOutcome {
+    var isNext: Bool {
+        if case .next = self { return true }
+        return false
+    }
+}
+
 extension Exchange {
     func tagText(_ name: String) -> String? {
         for tag in tags where String(decoding: tagBytes[tag.name.range], as: UTF8.self) == name {

@@ -8,6 +8,62 @@ import Testing
 @testable import Scripting
 
 @Suite struct VMTests {
+    // MARK: The CPU budget of a request
+
+    /// All phases of a request share one budget (SCRIPTING.md §5): what one has used the next one has not.
+    @Test func theBudgetIsForTheRequest() throws {
+        let vm = try Sample.vm(
+            """
+            local function work(ms)
+              local t = moongate.spent()
+              while moongate.spent() - t < ms do for i = 1, 100 do end end
+            end
+            return {
+              rewrite = function(req, ctx) work(12) end, access = function(req, ctx) work(12) end,
+              route = function(req, ctx) work(2) end, log = function(req, res, ctx) ctx:tag("log", 1) end,
+            }
+            """, limits: Sample.limits(milliseconds: 20),
+            functions: [
+                HostFunction("spent") { call in
+                    call.push(Double(ScriptVM.threadCPUNanoseconds) / 1e6)
+                    return .done
+                }
+            ])
+        let exchange = Sample.exchange()
+        for _ in 0..<2 {
+            let request = try #require(vm.begin())
+            defer { vm.end(request) }
+            func run(_ phase: ScriptPhase) -> PhaseOutcome { vm.run(phase, request, on: exchange, with: Sample.scene) }
+            #expect(run(.rewrite).isNext)
+            guard case .failed(let failure) = run(.access) else {
+                Issue.record("the second phase had a budget of its own")
+                return
+            }
+            #expect(failure.kind == .cpu && failure.message.contains("20 ms"))
+            guard case .failed = run(.route) else {
+                Issue.record("the third phase had a budget of its own")
+                return
+            }
+            // What is too short for its clock to be read still runs: the log is told.
+            #expect(run(.log).isNext)
+        }
+    }
+
+    /// A short phase costs no system call, and a longer one the two that its budget takes.
+    @Test func shortPhasesReadNoClock() throws {
+        let vm = try Sample.vm(
+            """
+            return { rewrite = function(req, ctx) if req.headers:get("x-canary") == "always" then ctx:tag("v", "c") end end,
+              route = function(req, ctx) for i = 1, 5000 do end end }
+            """)
+        let exchange = Sample.exchange()
+        let before = vm.cpuClockReads
+        for _ in 0..<1000 { #expect(Sample.run(.rewrite, of: vm, on: exchange).isNext) }
+        #expect(vm.cpuClockReads == before)
+        for _ in 0..<1000 { #expect(Sample.run(.route, of: vm, on: exchange).isNext) }
+        #expect(vm.cpuClockReads - before == 2000)
+    }
+
     // MARK: Failures name the user's line
 
     @Test func runtimeErrorNamesLineSourceAndCalls() throws {

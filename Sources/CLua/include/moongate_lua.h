@@ -85,7 +85,7 @@ typedef enum mg_phase {
 // Plain fields of the fixed objects.
 typedef enum mg_field {
     MG_REQ_ID = 0,
-    MG_REQ_METHOD,       // assignable in rewrite
+    MG_REQ_METHOD,
     MG_REQ_SCHEME,
     MG_REQ_HOST,         // assignable in rewrite, access, route
     MG_REQ_PATH,         // assignable in rewrite
@@ -99,7 +99,7 @@ typedef enum mg_field {
     MG_CLIENT_TLS,       // a map, or nil without TLS
     MG_RES_STATUS,       // assignable in header_filter
     MG_RES_ORIGIN,
-    MG_RES_UPSTREAM,     // a map {backend, address, attempts, duration}, or nil
+    MG_RES_UPSTREAM,     // a map {backend, address, attempts, duration}; scripts see an empty one for nil
     MG_INGRESS_NAMESPACE,
     MG_INGRESS_NAME,
     MG_INGRESS_RULE,
@@ -128,7 +128,16 @@ typedef enum mg_upstream_op {
 // What a callback says. On MG_HOST_ERROR the one value in `out` is the message (bytes); it is raised at the script's
 // line with class `api`. MG_HOST_SUSPEND is for module functions only: the run ends as MG_SUSPENDED, and `mg_resume`
 // gives the function its results.
-typedef enum mg_host_status { MG_HOST_OK = 0, MG_HOST_ERROR = 1, MG_HOST_SUSPEND = 2 } mg_host_status;
+typedef enum mg_host_status {
+    MG_HOST_OK = 0,
+    MG_HOST_ERROR = 1,
+    MG_HOST_SUSPEND = 2,
+    // Module functions only: there is no room for another object. Garbage is collected and the function called once
+    // more; what it then has in `out` are its results, also with this status.
+    MG_HOST_CROWDED = 3,
+    // `unit` only: a source that is known and not there in this version; `out` says so. Another source may serve.
+    MG_HOST_UNAVAILABLE = 4
+} mg_host_status;
 
 // A name and a value; bytes live until the callback returns.
 typedef struct mg_pair {
@@ -159,7 +168,9 @@ typedef struct mg_host {
     mg_host_status (*upstream)(
         void *run, mg_upstream_op operation, const mg_value *arguments, size_t count, mg_out *out);
     bool (*shared_get)(void *run, const char *key, size_t length, mg_out *out);
-    mg_host_status (*shared_set)(void *run, const char *key, size_t length, const mg_value *value, mg_out *out);
+    // One tree.
+    mg_host_status (*shared_set)(
+        void *run, const char *key, size_t length, const mg_value *values, size_t count, mg_out *out);
     // The response that the phase returned. Refusing it (a bad header name) is an `api` error of the script.
     mg_host_status (*respond)(
         void *run, int64_t status, const mg_pair *headers, size_t count, const char *body, size_t body_length,
@@ -180,7 +191,7 @@ typedef struct mg_host {
 
 typedef struct mg_limits {
     size_t memory;             // bytes for the whole VM; 0: 8 MiB
-    uint64_t cpu_ns;           // for one phase; 0: 5 ms
+    uint64_t cpu_ns;           // for all phases of one request; 0: 5 ms
     uint64_t load_cpu_ns;      // for the top level and init; 0: 100 ms
     uint64_t close_cpu_ns;     // for to-be-closed variables of a killed script; 0: 1 ms
     size_t source;             // bytes of one chunk; 0: 256 KiB
@@ -267,9 +278,28 @@ mg_outcome mg_resume(mg_vm *vm, mg_request request, void *run, bool error);
 // Ends a suspended run, closing its variables; mg_vm_error tells `kind`.
 void mg_cancel(mg_vm *vm, mg_request request, mg_error_class kind);
 
+// --------------------------------------------------------------------------------- work and memory of host functions
+
+// Inside of `call`: counts work done (about a byte or a step each) against the budget of the run, and looks at the clock
+// now and then. False once the budget is used up: the function must return, and the run ends whatever it returns.
+bool mg_vm_charge(mg_vm *vm, uint64_t work);
+// Counts memory that the host holds for the script (negative: lets go of) against the VM's cap.
+void mg_vm_account(mg_vm *vm, int64_t bytes);
+
 // ------------------------------------------------------------------------------------------------- seeing and testing
 
-size_t mg_vm_memory(const mg_vm *vm);
+typedef struct mg_vm_facts {
+    size_t memory;        // what the script holds, with what was accounted for it
+    size_t memory_limit;  // the cap of it
+    uint64_t allocations;
+    // How long, of the last run or stretch of one, its thread did not run; 0 for one too short for its CPU clock to be
+    // read.
+    uint64_t off_cpu;
+    uint64_t cpu_reads;   // how often the thread's CPU clock was read: each costs a system call
+} mg_vm_facts;
+mg_vm_facts mg_vm_look(const mg_vm *vm);
+// Collects all garbage. Not during a run.
+void mg_vm_collect(mg_vm *vm);
 // The release of Lua in use ("Lua 5.4.4").
 const char *mg_lua_release(void);
 // CLOCK_MONOTONIC, which wall deadlines are on.
@@ -278,7 +308,6 @@ uint64_t mg_clock_ns(void);
 uint64_t mg_thread_cpu_ns(void);
 // Tests: the nth allocation from now (1: the next) that asks for more fails, and every later one; 0 switches it off.
 void mg_vm_fail_allocation(mg_vm *vm, uint64_t nth);
-uint64_t mg_vm_allocations(const mg_vm *vm);
 // Tests: also define the stock string and table functions under `stock`, for differential runs.
 bool mg_vm_define_stock(mg_vm *vm);
 
