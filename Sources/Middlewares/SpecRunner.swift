@@ -72,7 +72,7 @@ package struct SpecRunner {
         limits.memoryBytes = 256 << 20
         limits.loadNanoseconds = 120_000_000_000
         var result = SpecResult(file: file, cases: [], failure: nil)
-        guard let vm = ScriptVM(limits: limits, functions: session.functions) else {
+        guard let vm = ScriptVM(limits: limits, functions: session.functions, library: session) else {
             result.failure = "not enough memory"
             return result
         }
