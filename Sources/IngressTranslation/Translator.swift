@@ -370,6 +370,10 @@ private struct Work {
             newMemory.sources[key] = source
             script = scripts.index(of: source)
         } catch {
+            let without =
+                item.onError == .open
+                ? "requests pass without the script"
+                : "the paths of this Ingress answer 503, because the script may guard them"
             switch error {
             case .missing(let problem, let mend):
                 let before = memory.sources[key]
@@ -379,9 +383,9 @@ private struct Work {
                 }
                 report(
                     .unknownScript, problem, at: place,
-                    mend: before == nil ? mend : untilThen(mend, "its last good version runs"))
+                    mend: untilThen(mend, before == nil ? without : "its last good version runs"))
             case .refused(let code, let problem, let mend):
-                report(code, problem, at: place, mend: mend)
+                report(code, problem, at: place, mend: untilThen(mend, without))
             }
         }
         if let shadow = item.shadow {
