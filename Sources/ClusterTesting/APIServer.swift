@@ -62,6 +62,8 @@ package final class APIServer: Sendable {
         /// Nil takes any.
         var tokens: Set<String>?
         var listener: (any Channel)?
+        /// Connections are closed as they come. The port stays ours meanwhile: it might be another's on the way back.
+        var isDown = false
         var connections: [UInt64: any Channel] = [:]
         var port = 0
         /// Requests that were answered 401.
@@ -89,7 +91,7 @@ package final class APIServer: Sendable {
 
     // MARK: Life
 
-    /// Listens on loopback; port 0 lets the system choose, and stays the same over `goDown` and `comeBack`.
+    /// Listens on loopback; port 0 lets the system choose.
     @discardableResult
     package func start(port: Int = 0) async throws -> String {
         let tlsContext = try tls.map { try NIOSSLContext(configuration: $0) }
@@ -98,10 +100,15 @@ package final class APIServer: Sendable {
             .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
             .childChannelInitializer { [self] channel in
                 channel.eventLoop.makeCompletedFuture {
-                    let id = control.withLock { control in
+                    let id = control.withLock { control -> UInt64? in
+                        guard !control.isDown else { return nil }
                         let id = control.state.freshID()
                         control.connections[id] = channel
                         return id
+                    }
+                    guard let id else {
+                        channel.close(promise: nil)
+                        return
                     }
                     if let tlsContext {
                         try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tlsContext))
@@ -122,21 +129,26 @@ package final class APIServer: Sendable {
 
     package var url: String { "\(tls == nil ? "http" : "https")://127.0.0.1:\(control.withLock { $0.port })" }
 
-    /// Refuses connections and ends all that there are.
+    /// Takes no connection, and ends all that there are.
     package func goDown() async throws {
-        let (listener, connections) = control.withLock { control in
-            let taken = (control.listener, Array(control.connections.values))
-            control.listener = nil
-            return taken
+        let connections = control.withLock { control in
+            control.isDown = true
+            return Array(control.connections.values)
         }
-        try await listener?.close().get()
         for connection in connections { connection.close(promise: nil) }
         try await watchCount.wait { $0 == 0 }
     }
 
-    package func comeBack() async throws { try await start(port: control.withLock { $0.port }) }
+    package func comeBack() { control.withLock { $0.isDown = false } }
 
-    package func stop() async throws { try await goDown() }
+    package func stop() async throws {
+        let listener = control.withLock { control in
+            defer { control.listener = nil }
+            return control.listener
+        }
+        try await listener?.close().get()
+        try await goDown()
+    }
 
     private func closed(_ connection: UInt64) {
         let count = control.withLock { control in

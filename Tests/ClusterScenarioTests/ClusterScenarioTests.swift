@@ -208,7 +208,7 @@ import Testing
             // It catches up afterwards.
             try stage.server.apply(slice("web-1", port: second.port, ready(second.host)))
             stage.server.compact()
-            try await stage.server.comeBack()
+            stage.server.comeBack()
             try await replica.waitFor(200, "v2")
             try await replica.wait(for: "/metrics") { $0.contains("\nmoongate_api_server_up 1\n") }
             let figures = await load.stop()

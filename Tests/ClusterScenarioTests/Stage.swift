@@ -257,10 +257,9 @@ final class Stage: Sendable {
         environment: [String: String] = [:]
     ) async throws -> Replica {
         let file = try kubeconfig ?? self.kubeconfig()
-        var variables = environment
+        var variables = ["POD_NAME": name, "POD_NAMESPACE": "edge"]
         variables["PATH"] = ProcessInfo.processInfo.environment["PATH"] ?? ""
-        variables["POD_NAME"] = name
-        variables["POD_NAMESPACE"] = "edge"
+        variables.merge(environment) { $1 }
         let process = try ChildProcess(
             name: name,
             arguments: [
