@@ -36,10 +36,13 @@ struct InCluster {
         let client = APIClient(access: access, clock: clock, log: edge.logger)
         // True: the first configuration stands. False: there will be none.
         let (starts, start) = AsyncStream.makeStream(of: Bool.self, bufferingPolicy: .bufferingOldest(1))
+        let (agains, again) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
         let controller = ClusterController(client: client, options: options, clock: clock, log: edge.logger) {
             publication in
             let diagnostics = await take(publication, edge)
             start.yield(true)
+            // Scripts that are slow to load take turns with the changes of others.
+            if await edge.pipeline.isUnfinished { again.yield() }
             return diagnostics
         }
         await edge.resolver.setOnLateAnswer { controller.publishAgain() }
@@ -63,6 +66,7 @@ struct InCluster {
         let loop = Task { await controller.run() }
         let tasks: [Task<Void, Never>] = [
             Task { await show(controller, edge) },
+            Task { for await _ in agains { controller.publishAgain() } },
             Task {
                 while !Task.isCancelled {
                     do { try await Task.sleep(for: .seconds(10)) } catch { return }
