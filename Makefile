@@ -7,11 +7,11 @@ FUZZ_SECONDS ?= 60
 BENCH_ROUNDS ?= 5
 BENCH_SECONDS ?= 4
 
-.PHONY: help demo build release test scenarios bench soak fuzz sanitize format lint docs check bless packages clean
+.PHONY: help demo build release test scenarios bench bench-scale soak fuzz sanitize format lint docs check bless packages clean
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | \
-		while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
+		while IFS='|' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
 
 demo: ## install what is missing, build, and serve examples/quickstart on 127.0.0.1:8080
 	@.ci/packages build
@@ -52,6 +52,12 @@ bench: .build/bench-venv/ready ## measure against nginx, HAProxy and what else i
 	swift build -c release --product moongate
 	swift build -c release --package-path Tests/Benchmarks
 	python3 Tests/Benchmarks/bench.py --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS)
+
+bench-scale: ## the control loop with 10,000 Ingresses and 20,000 endpoints (SCALE_INGRESSES)
+	@.ci/packages build
+	swift build -c release --product moongate
+	swift build -c release --product ScaleBenchmark
+	@bin=$$(swift build -c release --show-bin-path); "$$bin/ScaleBenchmark" "$$bin/moongate" $(or $(SCALE_INGRESSES),10000)
 
 soak: ## millions of requests that must all succeed (SOAK_REQUESTS)
 	@.ci/packages build bench

@@ -29,13 +29,18 @@ let package = Package(
     products: [.executable(name: "moongate", targets: ["moongate"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
+        .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: ["JSON", "YAML"]),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
@@ -70,6 +75,40 @@ let package = Package(
         .target(name: "Manifests", dependencies: ["KubernetesAPI", "Model"], swiftSettings: rules),
         .target(name: "IngressTranslation", dependencies: ["KubernetesAPI", "Model"], swiftSettings: rules),
         .target(
+            name: "KubernetesClient",
+            dependencies: [
+                "KubernetesAPI",
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOFoundationCompat", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "Yams", package: "Yams"),
+            ],
+            swiftSettings: rules),
+        .target(
+            name: "Controller",
+            dependencies: [
+                "IngressTranslation", "KubernetesAPI", "KubernetesClient", "Model",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: rules),
+        .target(
+            name: "Admission",
+            dependencies: [
+                "IngressTranslation", "KubernetesAPI", "KubernetesClient", "Model", "Scripting",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "SwiftASN1", package: "swift-asn1"),
+                .product(name: "X509", package: "swift-certificates"),
+            ],
+            swiftSettings: rules),
+        .target(
             name: "Admin",
             dependencies: [
                 "Model", "Telemetry",
@@ -87,7 +126,8 @@ let package = Package(
         .executableTarget(
             name: "moongate",
             dependencies: [
-                "Admin", "HTTPWire", "IngressTranslation", "KubernetesAPI", "Manifests",
+                "Admin", "Admission", "Controller", "HTTPWire", "IngressTranslation", "KubernetesAPI",
+                "KubernetesClient", "Manifests",
                 "Middlewares", "Model", "Proxy", "Reactor", "Routing", "Scripting", "Telemetry", "Upstreams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Configuration", package: "swift-configuration"),
@@ -103,6 +143,21 @@ let package = Package(
         // Tests: one target a room.
         .target(name: "MoongateTesting", dependencies: ["Model"], swiftSettings: rules),
         // Apart from MoongateTesting because it stands on SwiftNIO, which no other room's tests should wait for.
+        .target(
+            name: "ClusterTesting",
+            dependencies: [
+                "KubernetesAPI", "KubernetesClient",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ],
+            swiftSettings: rules),
+        // `make bench-scale`; a program of its own, so that it costs the other only what an API server would.
+        .executableTarget(
+            name: "ScaleBenchmark",
+            dependencies: ["ClusterTesting", "KubernetesAPI", "KubernetesClient", "MoongateTesting"],
+            path: "Tests/ScaleBenchmark", swiftSettings: rules),
         .testTarget(name: "HTTPWireTests", dependencies: ["HTTPWire", "Model"], swiftSettings: rules),
         .testTarget(name: "RoutingTests", dependencies: ["Model", "Routing"], swiftSettings: rules),
         .testTarget(name: "UpstreamsTests", dependencies: ["Model", "Upstreams"], swiftSettings: rules),
@@ -118,6 +173,13 @@ let package = Package(
                 "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "Telemetry", "Upstreams",
             ], swiftSettings: rules),
         .testTarget(
+            name: "AdmissionTests",
+            dependencies: [
+                "Admission", "ClusterTesting", "IngressTranslation", "KubernetesAPI", "KubernetesClient", "Model",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: rules),
+        .testTarget(
             name: "AdminTests",
             dependencies: [
                 "Admin", "Model", "Telemetry", .product(name: "Logging", package: "swift-log"),
@@ -126,10 +188,25 @@ let package = Package(
             swiftSettings: rules),
         .testTarget(name: "KubernetesAPITests", dependencies: ["KubernetesAPI"], swiftSettings: rules),
         .testTarget(
+            name: "KubernetesClientTests",
+            dependencies: [
+                "ClusterTesting", "KubernetesAPI", "KubernetesClient", .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: rules),
+        .testTarget(
+            name: "ControllerTests",
+            dependencies: [
+                "ClusterTesting", "Controller", "IngressTranslation", "KubernetesAPI", "KubernetesClient", "Model",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: rules),
+        .testTarget(
             name: "ManifestsTests", dependencies: ["KubernetesAPI", "Manifests", "Model"], swiftSettings: rules),
         .testTarget(
             name: "IngressTranslationTests",
-            dependencies: ["IngressTranslation", "KubernetesAPI", "Manifests", "Model", "MoongateTesting"],
+            dependencies: [
+                "Controller", "IngressTranslation", "KubernetesAPI", "Manifests", "Model", "MoongateTesting",
+            ],
             swiftSettings: rules),
         .testTarget(name: "ModelTests", dependencies: ["Model"], swiftSettings: rules),
         .testTarget(
@@ -139,6 +216,10 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Configuration", package: "swift-configuration"),
             ],
+            swiftSettings: rules),
+        .testTarget(
+            name: "ClusterScenarioTests",
+            dependencies: ["ClusterTesting", "KubernetesAPI", "KubernetesClient", "MoongateTesting", "moongate"],
             swiftSettings: rules),
         .testTarget(name: "ScenarioTests", dependencies: ["MoongateTesting", "moongate"], swiftSettings: rules),
     ]

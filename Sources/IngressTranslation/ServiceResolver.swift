@@ -13,6 +13,7 @@ struct ServiceResolver {
 
     private let objects: ObjectSet
     private let allowsLoopbackNames: Bool
+    private let zone: String?
     private let places: Places
     private let slices: [ObjectName: [ObjectName]]
     private var resolved: [ServicePortName: Resolution] = [:]
@@ -24,6 +25,7 @@ struct ServiceResolver {
         self.objects = objects
         self.places = places
         allowsLoopbackNames = options.allowsLoopbackNames
+        zone = options.zone
         var slices: [ObjectName: [ObjectName]] = [:]
         for (name, slice) in objects.endpointSlices {
             guard let service = slice.metadata.labels[EndpointSlice.serviceLabel] else { continue }
@@ -113,11 +115,12 @@ struct ServiceResolver {
                 }
                 let made = Endpoint(
                     host: host, port: portNumber, zone: endpoint.zone, isTerminating: conditions.isTerminating)
-                if conditions.isReady { ready.add(made) } else { draining.add(made) }
+                let hints = endpoint.hints?.forZones.map(\.name) ?? []
+                if conditions.isReady { ready.add(made, hints) } else { draining.add(made, hints) }
             }
         }
         // Endpoints that are on their way out still serve where there are no others (as kube-proxy does).
-        let endpoints = ready.endpoints.isEmpty ? draining.endpoints : ready.endpoints
+        let endpoints = (ready.endpoints.isEmpty ? draining : ready).endpoints(in: zone)
         if isInRule {
             for problem in problems.prefix(3) {
                 diagnostics.append(
@@ -142,11 +145,22 @@ struct ServiceResolver {
             var host: Endpoint.Host
             var port: UInt16
         }
-        var endpoints: [Endpoint] = []
-        var seen: Set<Key> = []
+        private(set) var endpoints: [Endpoint] = []
+        private var hints: [[String]] = []
+        private var seen: Set<Key> = []
 
-        mutating func add(_ endpoint: Endpoint) {
-            if seen.insert(Key(host: endpoint.host, port: endpoint.port)).inserted { endpoints.append(endpoint) }
+        mutating func add(_ endpoint: Endpoint, _ zones: [String]) {
+            guard seen.insert(Key(host: endpoint.host, port: endpoint.port)).inserted else { return }
+            endpoints.append(endpoint)
+            hints.append(zones)
+        }
+
+        /// Those meant for a zone (topology-aware routing), by kube-proxy's rule: only where every endpoint says for
+        /// which zones it is, and one at least is for this one; else all.
+        func endpoints(in zone: String?) -> [Endpoint] {
+            guard let zone, !hints.contains(where: \.isEmpty) else { return endpoints }
+            let near = endpoints.indices.filter { hints[$0].contains(zone) }.map { endpoints[$0] }
+            return near.isEmpty ? endpoints : near
         }
     }
 

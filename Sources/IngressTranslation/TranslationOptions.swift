@@ -19,6 +19,8 @@ package struct TranslationOptions: Sendable, Equatable {
     /// Backends at loopback addresses may be named by ExternalName. In a cluster they must not: behind 127.0.0.1 there
     /// are the proxy's own ports.
     package var allowsLoopbackNames = true
+    /// `--zone`: where this proxy runs, for endpoints that say for which zones they are.
+    package var zone: String?
     /// `--annotations-prefix`: of the ingress-nginx annotations.
     package var foreignPrefix = "nginx.ingress.kubernetes.io"
     /// `--publish-status-address`, or the addresses of the nodes.

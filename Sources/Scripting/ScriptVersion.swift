@@ -180,6 +180,24 @@ package final class ScriptVersion: Sendable {
         return (version, machine)
     }
 
+    /// Compiles, and runs nothing, not even the top level: all that may be done with a stranger's script where no request
+    /// is served.
+    /// - Returns: what is wrong with it; nil when it compiles.
+    package static func check(_ source: ScriptSource, limits: ScriptLimits = ScriptLimits()) -> ScriptFailure? {
+        guard let vm = ScriptVM(limits: limits) else {
+            return ScriptFailure(kind: .memory, message: "not enough memory for a new machine")
+        }
+        do throws(ScriptFailure) {
+            for module in source.modules {
+                try vm.addModule(name: module.name, file: "\(module.name).lua", source: Array(module.source.utf8))
+            }
+            try vm.compile(file: source.name, source: Array(source.main.utf8))
+            return nil
+        } catch {
+            return error
+        }
+    }
+
     /// Another VM of this version.
     package func makeMachine() throws(ScriptFailure) -> Machine {
         let machine = try Self.load(source, id: id, limits: limits, surroundings: surroundings, tenant: tenant)

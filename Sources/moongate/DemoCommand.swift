@@ -53,7 +53,7 @@ struct DemoCommand: AsyncParsableCommand {
             if count == Self.upstreams.count {
                 var proxy = Standalone(settings: settings, directory: folder.path)
                 proxy.onListening = { http, admin in
-                    StandardOutput.line(Standalone.listeningLine(http: http, admin: admin))
+                    StandardOutput.line(Edge.listeningLine(http: http, admin: admin))
                     StandardOutput.line(Self.guide(http: http.first?.description ?? "", folder: folder.path))
                 }
                 try await proxy.run()

@@ -61,27 +61,60 @@ actor Pipeline {
     func prepare(_ contents: FolderContents) async -> (configuration: PreparedConfiguration?, diagnostics: [Diagnostic])
     {
         let translation = Translator.translate(contents.objects, options: options, memory: &memory)
-        let names = await resolver.resolve(translation.snapshot)
-        var diagnostics = contents.diagnostics + translation.diagnostics + names.diagnostics
-        if !isUnfinished, let last, last.snapshot == translation.snapshot, last.addresses == names.addresses {
-            return (nil, diagnostics + scriptDiagnostics)
+        var (configuration, diagnostics) = await prepare(translation.snapshot)
+        diagnostics = contents.diagnostics + translation.diagnostics + diagnostics
+        configuration?.diagnostics = diagnostics
+        return (configuration, diagnostics)
+    }
+
+    /// Prepares a snapshot that was translated elsewhere.
+    /// - Parameter changed: nothing is different from the snapshot before but the endpoints of these upstreams: its
+    ///   scripts and compiled rules stand, and nothing is looked at twice. Nil where anything may be.
+    /// - Returns: what is wrong with its scripts and names, always; the configuration as above.
+    func prepare(
+        _ snapshot: Snapshot, endpointsOf changed: [Int]? = nil
+    ) async -> (configuration: PreparedConfiguration?, diagnostics: [Diagnostic]) {
+        if let changed, let last, scripts != nil, !Self.hasNames(changed, last.snapshot, snapshot) {
+            let diagnostics = nameDiagnostics + scriptDiagnostics
+            return (publish(snapshot, last.addresses, diagnostics), diagnostics)
         }
-        let preparation = compiler.prepare(translation.snapshot)
+        let names = await resolver.resolve(snapshot)
+        nameDiagnostics = names.diagnostics
+        if !isUnfinished, let last, last.snapshot == snapshot, last.addresses == names.addresses {
+            return (nil, names.diagnostics + scriptDiagnostics)
+        }
+        let preparation = compiler.prepare(snapshot)
         scriptDiagnostics = preparation.diagnostics
         isUnfinished = preparation.isUnfinished
-        diagnostics += scriptDiagnostics
+        scripts = (preparation.sets, explainer?.prepare(snapshot).sets.first)
+        let diagnostics = names.diagnostics + scriptDiagnostics
+        return (publish(snapshot, names.addresses, diagnostics), diagnostics)
+    }
+
+    private func publish(
+        _ snapshot: Snapshot, _ addresses: [String: [IPAddress]], _ diagnostics: [Diagnostic]
+    ) -> PreparedConfiguration {
         generation += 1
-        last = (translation.snapshot, names.addresses)
+        last = (snapshot, addresses)
         // Where only endpoints changed, the compiled rules are used again.
-        let table = RouteTable(translation.snapshot, generation: generation, previous: table)
+        let table = RouteTable(snapshot, generation: generation, previous: table)
         self.table = table
-        return (
-            PreparedConfiguration(
-                table: table, middlewares: preparation.sets,
-                explanations: explainer?.prepare(translation.snapshot).sets.first, addresses: names.addresses,
-                diagnostics: diagnostics),
-            diagnostics
-        )
+        return PreparedConfiguration(
+            table: table, middlewares: scripts?.sets ?? [], explanations: scripts?.explanations, addresses: addresses,
+            diagnostics: diagnostics)
+    }
+
+    /// Whether one of these upstreams has an endpoint that must be looked up, or had one.
+    private static func hasNames(_ changed: [Int], _ old: Snapshot, _ new: Snapshot) -> Bool {
+        changed.contains { index in
+            [old, new].contains { snapshot in
+                guard snapshot.upstreams.indices.contains(index) else { return true }
+                return snapshot.upstreams[index].endpoints.contains { endpoint in
+                    if case .name = endpoint.host { return true }
+                    return false
+                }
+            }
+        }
     }
 
     /// Scripts wait for their turn to be loaded: the newest objects are to be prepared once more.
@@ -90,8 +123,15 @@ actor Pipeline {
     /// How the scripts in use are, for metrics.
     var scriptVitals: [ScriptVitals] { compiler.vitals }
 
+    /// Scripts that are not run for now, because they failed too often: on one loop at least.
+    var scriptsWithOpenBreaker: Set<String> { Set(compiler.vitals.filter(\.hasOpenBreaker).map(\.script)) }
+
     /// What the scripts of the snapshot that is served said of themselves.
     private var scriptDiagnostics: [Diagnostic] = []
+    /// What was said of its names.
+    private var nameDiagnostics: [Diagnostic] = []
+    /// Its scripts, for traffic and for explanations.
+    private var scripts: (sets: [MiddlewareSet], explanations: MiddlewareSet?)?
 }
 
 extension TranslationOptions {
@@ -103,6 +143,7 @@ extension TranslationOptions {
         watchIngressWithoutClass = settings.watchIngressWithoutClass
         namespaces = Set(settings.watchNamespaces)
         defaultBackend = settings.defaultBackend.flatMap { ServicePortName($0) }
+        zone = settings.zone
         allowsInlineScripts = settings.allowInlineScripts
         hostsAreExclusive = settings.hostsAreExclusive
         foreignPrefix = settings.annotationsPrefix

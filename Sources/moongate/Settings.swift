@@ -33,6 +33,10 @@ enum AccessLogChoice: String, CaseIterable, ExpressibleByArgument, Sendable {
 struct RunFlags: ParsableArguments {
     @Option(help: ArgumentHelp("Serve the Ingresses in this folder, without a cluster.", valueName: "dir"))
     var manifests: String?
+    @Option(help: ArgumentHelp("Reach the cluster by this file, from outside of it.", valueName: "file"))
+    var kubeconfig: String?
+    @Option(help: ArgumentHelp("The kubeconfig's context (default: its current one).", valueName: "name"))
+    var context: String?
     @Option(help: ArgumentHelp("A YAML or JSON file with these settings.", valueName: "file"))
     var config: String?
     @Option(help: ArgumentHelp("HTTP listener (default 0.0.0.0:8080); repeat for several.", valueName: "addr:port"))
@@ -49,6 +53,40 @@ struct RunFlags: ParsableArguments {
     var watchIngressWithoutClass: Bool?
     @Option(help: ArgumentHelp("Only this namespace; repeat for several.", valueName: "ns"))
     var watchNamespace: [String] = []
+    @Flag(inversion: .prefixedNo, help: "Watch all Secrets of the namespaces, not only those that Ingresses name.")
+    var watchAllSecrets: Bool?
+    @Flag(inversion: .prefixedNo, help: "Watch all ConfigMaps of the namespaces, not only those that Ingresses name.")
+    var watchAllConfigMaps: Bool?
+    @Option(help: ArgumentHelp("Write this Service's addresses into statuses.", valueName: "ns/name"))
+    var publishService: String?
+    @Option(help: ArgumentHelp("Write this address into statuses; repeat for several.", valueName: "ip|name"))
+    var publishStatusAddress: [String] = []
+    @Flag(inversion: .prefixedNo, help: "Write the addresses of the nodes into statuses (for hostNetwork).")
+    var publishNodeAddresses: Bool?
+    @Flag(inversion: .prefixedNo, help: "Elect a leader that writes statuses and Events (default: yes).")
+    var election: Bool?
+    @Option(help: ArgumentHelp("The Lease of the election (default: moongate-leader here).", valueName: "ns/name"))
+    var electionLease: String?
+    @Option(help: ArgumentHelp("How long a silent leader leads on (default 15s).", valueName: "duration"))
+    var leaseDuration: String?
+    @Option(help: ArgumentHelp("Validating webhook's listener, HTTPS (default: none).", valueName: "addr:port"))
+    var webhook: String?
+    @Option(help: ArgumentHelp("Its certificate, PEM (default: our own).", valueName: "file"))
+    var webhookCertificate: String?
+    @Option(help: ArgumentHelp("The certificate's key, PEM.", valueName: "file"))
+    var webhookKey: String?
+    @Option(help: ArgumentHelp("Authority of the clients that may ask, PEM (default: any may).", valueName: "file"))
+    var webhookClientCa: String?
+    @Option(help: ArgumentHelp("The Service before the webhook (default moongate-webhook).", valueName: "name"))
+    var webhookService: String?
+    @Option(
+        help: ArgumentHelp("Where our own certificate is kept (default: moongate-webhook here).", valueName: "ns/name"))
+    var webhookSecret: String?
+    @Option(
+        help: ArgumentHelp("ValidatingWebhookConfiguration that is told our CA (default moongate).", valueName: "name"))
+    var webhookConfiguration: String?
+    @Option(help: ArgumentHelp("Our zone: endpoints that are meant for it go first.", valueName: "name"))
+    var zone: String?
     @Option(help: ArgumentHelp("Where a request goes that no rule matches.", valueName: "ns/svc:port"))
     var defaultBackend: String?
     @Option(help: ArgumentHelp("Peers whose forwarding headers are believed.", valueName: "cidr,…"))
@@ -123,6 +161,8 @@ struct RunFlags: ParsableArguments {
         }
         func flag(_ key: String, _ value: Bool?) { text(key, value.map { $0 ? "true" : "false" }) }
         text("manifests", manifests)
+        text("kubeconfig", kubeconfig)
+        text("context", context)
         list("http", http)
         text("admin", admin)
         text("workers", workers)
@@ -130,6 +170,22 @@ struct RunFlags: ParsableArguments {
         text("controller-name", controllerName)
         flag("watch-ingress-without-class", watchIngressWithoutClass)
         list("watch-namespace", watchNamespace)
+        flag("watch-all-secrets", watchAllSecrets)
+        flag("watch-all-config-maps", watchAllConfigMaps)
+        text("publish-service", publishService)
+        list("publish-status-address", publishStatusAddress)
+        flag("publish-node-addresses", publishNodeAddresses)
+        flag("election", election)
+        text("election-lease", electionLease)
+        text("lease-duration", leaseDuration)
+        text("webhook", webhook)
+        text("webhook-certificate", webhookCertificate)
+        text("webhook-key", webhookKey)
+        text("webhook-client-ca", webhookClientCa)
+        text("webhook-service", webhookService)
+        text("webhook-secret", webhookSecret)
+        text("webhook-configuration", webhookConfiguration)
+        text("zone", zone)
         text("default-backend", defaultBackend)
         text("trusted-proxies", trustedProxies)
         flag("allow-inline-scripts", allowInlineScripts)
@@ -161,7 +217,10 @@ struct RunFlags: ParsableArguments {
 
 /// The settings in force: every value checked, every default filled in. Durations in milliseconds.
 struct Settings: Sendable {
+    /// Nil: a cluster.
     var manifests: String?
+    var kubeconfig: String?
+    var context: String?
     var http: [SocketAddress] = []
     var admin: SocketAddress
     /// 0: one a core.
@@ -170,6 +229,19 @@ struct Settings: Sendable {
     var controllerName: String
     var watchIngressWithoutClass: Bool
     var watchNamespaces: [String]
+    var watchAllSecrets: Bool
+    var watchAllConfigMaps: Bool
+    /// `namespace/name`
+    var publishService: String?
+    var publishStatusAddresses: [String]
+    var publishNodeAddresses: Bool
+    var election: Bool
+    /// `namespace/name`
+    var electionLease: String?
+    var leaseDuration: Int
+    /// Nil: none.
+    var webhook: WebhookSettings?
+    var zone: String?
     /// `namespace/service:port`
     var defaultBackend: String?
     var trustedProxies: [AddressBlock]
@@ -244,6 +316,8 @@ struct Settings: Sendable {
 
     init(_ read: SettingsReader) throws {
         manifests = read.text("manifests")
+        kubeconfig = read.text("kubeconfig")
+        context = read.text("context")
         http = try read.addresses("http", default: "0.0.0.0:8080")
         guard let admin = try read.addresses("admin", default: "127.0.0.1:9901").first else {
             throw SettingsError(problem: "no admin address is given", key: "admin", mend: "write 127.0.0.1:9901")
@@ -253,7 +327,46 @@ struct Settings: Sendable {
         ingressClass = read.text("ingress-class") ?? "moongate"
         controllerName = read.text("controller-name") ?? "moongate.dev/ingress-controller"
         watchIngressWithoutClass = try read.flag("watch-ingress-without-class", default: false)
-        watchNamespaces = read.list("watch-namespace")
+        watchNamespaces = try read.list("watch-namespace").map { name in
+            guard Self.isName(name) else {
+                throw SettingsError(
+                    problem: "\"\(name)\" is no name of a namespace", key: "watch-namespace",
+                    mend: "write names separated by commas, such as shop,blog")
+            }
+            return name
+        }
+        watchAllSecrets = try read.flag("watch-all-secrets", default: false)
+        watchAllConfigMaps = try read.flag("watch-all-config-maps", default: false)
+        publishService = try read.objectName("publish-service")
+        publishStatusAddresses = try read.list("publish-status-address").map { text in
+            let isName =
+                text.utf8.count <= 253
+                && text.split(separator: ".", omittingEmptySubsequences: false)
+                    .allSatisfy { Self.isName(String($0)) }
+            guard IPAddress(text) != nil || isName else {
+                throw SettingsError(
+                    problem: "\"\(text)\" is neither an address nor a host name", key: "publish-status-address",
+                    mend: "write an IP address or a DNS name, without a port")
+            }
+            return text
+        }
+        publishNodeAddresses = try read.flag("publish-node-addresses", default: false)
+        let sources = [publishService != nil, !publishStatusAddresses.isEmpty, publishNodeAddresses]
+        guard sources.count(where: { $0 }) <= 1 else {
+            throw SettingsError(
+                problem: "there are several answers to where Ingresses are reached", key: "publish-service",
+                mend: "give one of --publish-service, --publish-status-address and --publish-node-addresses")
+        }
+        election = try read.flag("election", default: true)
+        electionLease = try read.objectName("election-lease")
+        leaseDuration = try read.duration("lease-duration", default: "15s")
+        webhook = try WebhookSettings(read)
+        guard leaseDuration >= 1_000, leaseDuration % 1_000 == 0 else {
+            throw SettingsError(
+                problem: "a lease is counted in whole seconds, and lasts one at least", key: "lease-duration",
+                mend: "write 15s, or more where the API server is slow")
+        }
+        zone = read.text("zone")
         defaultBackend = read.text("default-backend")
         if let backend = defaultBackend {
             let parts = backend.split(separator: "/", omittingEmptySubsequences: false)
@@ -309,6 +422,47 @@ struct Settings: Sendable {
     }
 }
 
+/// The validating admission webhook.
+struct WebhookSettings: Sendable {
+    var address: SocketAddress
+    /// Nil: a certificate of our own.
+    var files: (certificate: String, key: String)?
+    var clientAuthority: String?
+    var service: String
+    /// `namespace/name`
+    var secret: String?
+    var configuration: String
+
+    /// Nil when no webhook is asked for.
+    init?(_ read: SettingsReader) throws {
+        guard read.text("webhook") != nil, let address = try read.addresses("webhook", default: "0.0.0.0:8443").first
+        else { return nil }
+        self.address = address
+        switch (read.text("webhook-certificate"), read.text("webhook-key")) {
+        case (let certificate?, let key?): files = (certificate, key)
+        case (nil, nil): files = nil
+        case _:
+            throw SettingsError(
+                problem: "a certificate without its key, or the other way round", key: "webhook-certificate",
+                mend: "give both --webhook-certificate and --webhook-key, or neither")
+        }
+        clientAuthority = read.text("webhook-client-ca")
+        service = read.text("webhook-service") ?? "moongate-webhook"
+        secret = try read.objectName("webhook-secret")
+        configuration = read.text("webhook-configuration") ?? "moongate"
+    }
+}
+
+extension Settings {
+    /// A DNS label, as namespaces and many other objects are named.
+    static func isName(_ text: String) -> Bool {
+        (1...63).contains(text.utf8.count) && !text.hasPrefix("-") && !text.hasSuffix("-")
+            && text.utf8.allSatisfy {
+                (97...122).contains($0) || (48...57).contains($0) || $0 == UInt8(ascii: "-")
+            }
+    }
+}
+
 /// Reads one setting at a time and says what is wrong with it.
 struct SettingsReader {
     let reader: ConfigReader
@@ -329,6 +483,22 @@ struct SettingsReader {
                 .map { String($0.reversed().trimmingPrefix(while: \.isWhitespace).reversed()) }
         }
         return reader.stringArray(forKey: ConfigKey([key])) ?? []
+    }
+
+    /// `namespace/name`.
+    func objectName(_ key: String) throws -> String? {
+        guard let text = text(key) else { return nil }
+        let parts = text.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
+        let isName =
+            parts.count == 2 && Settings.isName(parts[0]) && parts[1].utf8.count <= 253
+            && parts[1].split(separator: ".", omittingEmptySubsequences: false).allSatisfy {
+                Settings.isName(String($0))
+            }
+        guard isName else {
+            throw SettingsError(
+                problem: "\"\(text)\" does not name an object", key: key, mend: "write namespace/name")
+        }
+        return text
     }
 
     func flag(_ key: String, default standard: Bool) throws -> Bool {

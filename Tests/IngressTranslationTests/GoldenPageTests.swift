@@ -1,3 +1,4 @@
+import Controller
 import Foundation
 import IngressTranslation
 import Manifests
@@ -25,6 +26,9 @@ struct GoldenPageTests {
         for code in TranslationCode.allCases {
             page += "| \(code.rawValue) | \(code.name) | \(code.severity.rawValue) | \(code.meaning) |\n"
         }
+        for code in ControllerCode.allCases {
+            page += "| \(code.rawValue) | \(code.name) | \(code.severity.rawValue) | \(code.meaning) |\n"
+        }
         return page
     }()
 
@@ -38,8 +42,11 @@ struct GoldenPageTests {
         }
     }
 
-    @Test func codesOfBothRoomsAreApart() {
+    @Test func codesOfTheRoomsAreApart() {
         let manifest = Set(ManifestCode.allCases.map(\.rawValue))
         #expect(manifest.isDisjoint(with: TranslationCode.allCases.map(\.rawValue)))
+        #expect(
+            manifest.union(TranslationCode.allCases.map(\.rawValue)).isDisjoint(
+                with: ControllerCode.allCases.map(\.rawValue)))
     }
 }

@@ -1,0 +1,680 @@
+// The control loop in a cluster (HOUSE.md, "A configuration change walks"): watches fill a store, changes gather until it
+// is quiet, the world is translated whole and compared with the last, and what is different is published once. Whatever
+// becomes of the API server, what was published last goes on being served.
+
+import IngressTranslation
+package import KubernetesAPI
+package import KubernetesClient
+package import Logging
+package import Model
+
+package final class ClusterController: Sendable {
+    private let client: APIClient
+    private let options: ControllerOptions
+    private let clock: any ControlClock
+    private let log: Logger
+    private let publish: @Sendable (Publication) async -> [Diagnostic]
+    private let store: ClusterStore
+    private let election: LeaderElection?
+    private let events: EventRecorder
+    private let statuses: StatusWriter
+    private let secrets: ReferenceWatcher<Secret>
+    private let configMaps: ReferenceWatcher<ConfigMap>
+    private let publishedServices: ReferenceWatcher<Service>
+    /// Addresses of nodes, when these are what is published.
+    private let nodeAddresses = Watched([LoadBalancerIngress]())
+    private let mustPublish = Watched(false)
+    private let hasResigned = Watched(false)
+
+    /// What the loop says of itself; wait on it, or read it.
+    package let state = Watched(ControllerState())
+
+    /// - Parameter publish: makes a snapshot be served, and answers with what was wrong with it (scripts that do not
+    ///   compile, names that can't be looked up). Called from one task, one at a time; the next change waits for it.
+    package init(
+        client: APIClient, options: ControllerOptions, clock: any ControlClock = SystemClock(), log: Logger,
+        publish: @escaping @Sendable (Publication) async -> [Diagnostic]
+    ) {
+        self.client = client
+        self.options = options
+        self.clock = clock
+        self.log = log
+        self.publish = publish
+        let store = ClusterStore(clock: clock)
+        self.store = store
+        let election = options.lease.map { lease in
+            LeaderElection(
+                client: client, lease: lease, identity: options.identity, terms: options.election, clock: clock,
+                log: log)
+        }
+        self.election = election
+        events = EventRecorder(
+            client: client, controller: options.translation.controllerName, instance: options.identity, clock: clock,
+            log: log, terms: options.events)
+        let translation = options.translation
+        let state = state
+        statuses = StatusWriter(
+            client: client, store: store, clock: clock, log: log,
+            mayWrite: { election?.isLeading ?? false },
+            isNobodys: { ingress, objects in Self.isNobodys(ingress, objects, translation) },
+            count: { change in state.update { change(&$0.figures) } },
+            tellDisputes: { disputes in
+                state.update { $0.disputes = disputes }
+                // It is said beside what is served.
+                store.noticeMeaning()
+            })
+        secrets = ReferenceWatcher(client: client, store: store, clock: clock, log: log)
+        configMaps = ReferenceWatcher(client: client, store: store, clock: clock, log: log)
+        publishedServices = ReferenceWatcher(client: client, store: store, clock: clock, log: log)
+    }
+
+    /// Serves until the task is cancelled; then gives the lease back and ends every watch.
+    package func run() async {
+        await withTaskGroup(of: Void.self) { group in
+            follow(in: &group)
+            group.addTask { await self.loop() }
+            group.addTask { await self.watchOutages() }
+            if let election {
+                group.addTask { await self.run(election) }
+                group.addTask { await self.events.run() }
+                group.addTask { await self.statuses.run() }
+                group.addTask { await self.lead(election) }
+            }
+            await group.waitForAll()
+        }
+        await secrets.stop()
+        await configMaps.stop()
+        await publishedServices.stop()
+    }
+
+    /// Until we resign; the end of its task is what makes the election give the lease back.
+    private func run(_ election: LeaderElection) async {
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { await election.run() }
+            group.addTask { [hasResigned] in try? await hasResigned.wait { $0 } }
+            await group.next()
+            group.cancelAll()
+        }
+    }
+
+    /// Tells something about an object from elsewhere (a script's failure, a breaker that opened). Written whether or not
+    /// this replica leads: what happened here, only this replica knows.
+    package func tell(_ note: EventNote) async { await events.tell(note) }
+
+    /// The same for an object by its name, with its identity filled in.
+    package func tell(
+        _ kind: EventNote.Kind, about object: ObjectReference, reason: String, action: String, note: String
+    ) async {
+        guard let place = place(of: object) else { return }
+        await events.tell(
+            EventNote(
+                kind, apiVersion: place.apiVersion, objectKind: object.kind,
+                object: ObjectName(namespace: object.namespace, name: object.name), uid: place.uid, reason: reason,
+                action: action, note: note))
+    }
+
+    /// What the first configuration still waits for, for readiness.
+    package var unlisted: [StoreSource] {
+        let sources = store.watched.read { $0.sources }
+        return sources.filter { !$0.value.isListed && !SourcePlan.canBeMissed($0.key, $0.value) }.map(\.key)
+            .sorted { "\($0)" < "\($1)" }
+    }
+
+    /// Publishes once more what is already served, because something that no object says is different (the addresses of
+    /// an external name).
+    package func publishAgain() {
+        mustPublish.update { $0 = true }
+        store.noticeMeaning()
+    }
+
+    /// Gives the leadership up and does not ask for it again: this replica is going.
+    package func resign() { hasResigned.update { $0 = true } }
+
+    /// All that is known of the cluster, for the admin port. A copy: not for the road that changes take.
+    package var objects: ObjectSet { store.watched.read { $0.objects } }
+
+    // MARK: Watches
+
+    private func follow(in group: inout TaskGroup<Void>) {
+        follow(IngressClass.self, WatchScope(), &group)
+        let scopes =
+            options.namespaces.isEmpty
+            ? [WatchScope()] : Set(options.namespaces).sorted().map { WatchScope(namespace: $0) }
+        for scope in scopes {
+            follow(Ingress.self, scope, &group)
+            follow(Service.self, scope, &group)
+            follow(EndpointSlice.self, scope, &group)
+            if options.secrets == .namespaces { follow(Secret.self, scope, &group) }
+            if options.configMaps == .namespaces { follow(ConfigMap.self, scope, &group) }
+        }
+    }
+
+    private func follow<Object: StoredResource>(
+        _ type: Object.Type, _ scope: WatchScope, _ group: inout TaskGroup<Void>
+    ) {
+        let reflector = Reflector<Object>(
+            client: client, scope: scope, clock: clock, log: log, pageSize: options.pageSize,
+            listener: store.listener(for: Object.self, in: scope))
+        group.addTask { await reflector.run() }
+    }
+
+    /// The published Service may live in a namespace that is not watched.
+    private func followPublishedService() async {
+        guard case .service(let name) = options.status, !options.namespaces.isEmpty,
+            !options.namespaces.contains(name.namespace)
+        else { return }
+        await publishedServices.follow([name])
+    }
+
+    // MARK: The loop
+
+    /// What the loop remembers from change to change.
+    private struct Memory {
+        var translation = TranslationMemory()
+        var last: Translation?
+        var generation: UInt64 = 0
+        var holdOff: HoldOff
+        /// When the next translation may begin: translating may not take more than half of the time.
+        var restUntil = Duration.zero
+        var references: [ObjectName: (version: String?, references: ObjectReferences)] = [:]
+        var followed = ObjectReferences()
+        /// Of the last translation's snapshot.
+        var index = UpstreamIndex()
+        var fromPublisher: [Diagnostic] = []
+        var fromLoop: [Diagnostic] = []
+    }
+
+    /// Finds upstreams without a search.
+    private struct UpstreamIndex {
+        /// Upstreams that an Ingress leads to.
+        var ruled: Set<Int> = []
+        var ofService: [ObjectName: [Int]] = [:]
+
+        init() {}
+
+        init(_ snapshot: Snapshot) {
+            ruled = Set(snapshot.routes.compactMap(\.upstream))
+            for (index, upstream) in snapshot.upstreams.enumerated() {
+                let service = ObjectName(namespace: upstream.namespace, name: upstream.service)
+                ofService[service, default: []].append(index)
+            }
+        }
+    }
+
+    private func loop() async {
+        var memory = Memory(holdOff: HoldOff(terms: options.holdOff))
+        do {
+            await followPublishedService()
+            try await waitForFirstLists(&memory)
+            log.info("The first lists are complete")
+            try await translate(&memory)
+            while true {
+                try await store.watched.wait { !$0.changes.isEmpty }
+                let now = clock.now()
+                let (count, meaning) = store.watched.read { ($0.changes.count, $0.changes.meaning) }
+                let light = store.takeLightChanges()
+                await statuses.look(at: light.ingresses)
+                if !light.endpoints.isEmpty { await takeShortRoad(light.endpoints, &memory) }
+                guard meaning else { continue }
+                memory.holdOff.noticed(count: count, at: now)
+                let wait = max(memory.holdOff.remaining(at: now) ?? .zero, memory.restUntil - now)
+                if wait > .zero {
+                    try await pause(wait, unless: { $0.changes.count != count || !$0.changes.endpoints.isEmpty })
+                } else {
+                    try await translate(&memory)
+                }
+            }
+        } catch {
+            return
+        }
+    }
+
+    /// What keeps the first configuration from being made is said while it does.
+    private func waitForFirstLists(_ memory: inout Memory) async throws {
+        while true {
+            let count = store.watched.read { $0.changes.count }
+            memory.fromLoop = loopDiagnostics()
+            showDiagnostics(memory)
+            if store.watched.read({ SourcePlan.isSettled($0.sources) }) { return }
+            try await store.watched.wait { SourcePlan.isSettled($0.sources) || $0.changes.count != count }
+        }
+    }
+
+    /// Waits, but no longer than something else is to be done.
+    private func pause(_ duration: Duration, unless isMet: @escaping @Sendable (StoreState) -> Bool) async throws {
+        let clock = clock
+        let watched = store.watched
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { try? await clock.sleep(for: duration) }
+            group.addTask { try? await watched.wait(until: isMet) }
+            await group.next()
+            group.cancelAll()
+        }
+        try Task.checkCancellation()
+    }
+
+    /// The long road.
+    private func translate(_ memory: inout Memory) async throws {
+        memory.holdOff.taken()
+        var translation = try await translateOnce(&memory)
+        if try await followReferences(of: translation, &memory) { translation = try await translateOnce(&memory) }
+        let isForced = mustPublish.update { forced in
+            defer { forced = false }
+            return forced
+        }
+        let isNew = isForced || memory.last?.snapshot != translation.snapshot
+        memory.last = translation
+        memory.fromLoop = loopDiagnostics()
+        if isNew {
+            memory.index = UpstreamIndex(translation.snapshot)
+            memory.generation += 1
+            memory.fromPublisher = await publish(
+                Publication(snapshot: translation.snapshot, generation: memory.generation, extent: .everything))
+        }
+        let figures = store.watched.read { $0.objects.count }
+        state.update { state in
+            state.isServing = true
+            state.generation = memory.generation
+            state.figures.watchedObjects = figures
+            if isNew { state.figures.publications += 1 } else { state.figures.idleTranslations += 1 }
+        }
+        showDiagnostics(memory)
+        if options.status != .none {
+            await statuses.want(translation.statuses.map { ($0.ingress, $0.status.loadBalancer.ingress) })
+        }
+    }
+
+    private struct Outcome: Sendable {
+        var translation: Translation
+        var memory: TranslationMemory
+    }
+
+    /// The world anew. Endpoints that change meanwhile do not wait for it: they go into what is served at once, and into
+    /// what comes of the translation.
+    private func translateOnce(_ memory: inout Memory) async throws -> Translation {
+        // Taken along with the rest; the writer of statuses must see them as well.
+        await statuses.look(at: store.takeChanges().ingresses)
+        let started = clock.now()
+        let objects = store.watched.read { $0.objects }
+        let translationOptions = translationOptions()
+        let past = memory.translation
+        let outcome = Watched<Outcome?>(nil)
+        let work = Task {
+            var memory = past
+            let translation = Translator.translate(objects, options: translationOptions, memory: &memory)
+            outcome.update { $0 = Outcome(translation: translation, memory: memory) }
+        }
+        var late: Set<ObjectName> = []
+        var done: Outcome?
+        while done == nil {
+            await withTaskGroup(of: Void.self) { group in
+                group.addTask { try? await outcome.wait { $0 != nil } }
+                group.addTask { [store] in try? await store.watched.wait { !$0.changes.endpoints.isEmpty } }
+                await group.next()
+                group.cancelAll()
+            }
+            try Task.checkCancellation()
+            done = outcome.value
+            let light = store.takeLightChanges()
+            await statuses.look(at: light.ingresses)
+            guard !light.endpoints.isEmpty else { continue }
+            late.formUnion(light.endpoints)
+            if done == nil { await takeShortRoad(light.endpoints, &memory) }
+        }
+        await work.value
+        guard let done else { throw CancellationError() }
+        memory.translation = done.memory
+        var translation = done.translation
+        if !late.isEmpty { _ = refresh(&translation, late, UpstreamIndex(translation.snapshot)) }
+        let took = clock.now() - started
+        memory.restUntil = clock.now() + min(took, .seconds(2))
+        state.update { state in
+            state.figures.translations += 1
+            state.figures.lastTranslation = took
+        }
+        return translation
+    }
+
+    private func translationOptions() -> TranslationOptions {
+        var translationOptions = options.translation
+        switch options.status {
+        case .none: translationOptions.statusAddresses = []
+        case .addresses(let addresses): translationOptions.statusAddresses = addresses
+        case .service(let name): translationOptions.publishService = name
+        case .nodes: translationOptions.statusAddresses = nodeAddresses.value
+        }
+        translationOptions.namespaces = Set(options.namespaces)
+        return translationOptions
+    }
+
+    /// Follows what our Ingresses refer to. True if an object was waited for that was not there before.
+    private func followReferences(of translation: Translation, _ memory: inout Memory) async throws -> Bool {
+        var wanted = options.extra
+        var cache: [ObjectName: (version: String?, references: ObjectReferences)] = [:]
+        cache.reserveCapacity(translation.statuses.count)
+        let names = translation.statuses.map(\.ingress)
+        let held = memory.references
+        store.watched.read { state in
+            for name in names {
+                guard let ingress = state.objects.ingresses[name] else { continue }
+                let version = ingress.metadata.resourceVersion
+                if let known = held[name], known.version == version {
+                    cache[name] = known
+                } else {
+                    cache[name] = (version, ObjectReferences(of: ingress))
+                }
+            }
+        }
+        memory.references = cache
+        for entry in cache.values { wanted.formUnion(entry.references) }
+        if options.secrets == .namespaces { wanted.secrets = [] }
+        if options.configMaps == .namespaces { wanted.configMaps = [] }
+        if !options.namespaces.isEmpty {
+            // A script of another namespace needs a watch there, which the role may well not allow: asked for all the same.
+            wanted.secrets = wanted.secrets.filter { name in
+                options.namespaces.contains(name.namespace) || options.extra.secrets.contains(name)
+            }
+        }
+        guard wanted != memory.followed else { return false }
+        let new = (
+            secrets: wanted.secrets.subtracting(memory.followed.secrets),
+            configMaps: wanted.configMaps.subtracting(memory.followed.configMaps)
+        )
+        memory.followed = wanted
+        await secrets.follow(wanted.secrets)
+        await configMaps.follow(wanted.configMaps)
+        guard !new.secrets.isEmpty || !new.configMaps.isEmpty else { return true }
+        // Bounded: a reference that can't be had must not hold up what everybody else changed.
+        try await pause(options.referenceWait) { state in
+            SourcePlan.isAnswered(state.sources, kind: Secret.kind, new.secrets)
+                && SourcePlan.isAnswered(state.sources, kind: ConfigMap.kind, new.configMaps)
+        }
+        return true
+    }
+
+    /// Only endpoints changed: routes and scripts stand, and nothing is waited for.
+    private func takeShortRoad(_ services: Set<ObjectName>, _ memory: inout Memory) async {
+        guard var translation = memory.last else { return }
+        let changed = refresh(&translation, services, memory.index)
+        memory.last = translation
+        guard !changed.isEmpty else { return }
+        memory.generation += 1
+        memory.fromPublisher = await publish(
+            Publication(snapshot: translation.snapshot, generation: memory.generation, extent: .endpoints(changed)))
+        state.update { state in
+            state.generation = memory.generation
+            state.figures.publications += 1
+            state.figures.endpointPublications += 1
+        }
+        showDiagnostics(memory)
+    }
+
+    /// Gives the upstreams of these Services the endpoints that they have now, with what is to be said of them.
+    /// - Returns: the upstreams that are others now, in order.
+    private func refresh(
+        _ translation: inout Translation, _ services: Set<ObjectName>, _ index: UpstreamIndex
+    ) -> [Int] {
+        var touched: [ObjectName: [Int]] = [:]
+        for service in services { touched[service] = index.ofService[service] }
+        guard !touched.isEmpty else { return [] }
+        let names = Set(touched.keys)
+        let objects = store.watched.read { state in Self.part(of: state, services: names) }
+        var changed: [Int] = []
+        for (service, upstreams) in touched.sorted(by: { $0.key < $1.key }) {
+            var diagnostics: [Diagnostic] = []
+            for number in upstreams {
+                let old = translation.snapshot.upstreams[number]
+                guard
+                    let refreshed = Translator.refreshed(
+                        old, isInRule: index.ruled.contains(number), from: objects, options: options.translation)
+                else { continue }
+                diagnostics += refreshed.diagnostics
+                guard refreshed.upstream != old else { continue }
+                translation.snapshot.upstreams[number] = refreshed.upstream
+                changed.append(number)
+            }
+            let place = ObjectReference(kind: Service.kind, namespace: service.namespace, name: service.name)
+            translation.diagnostics.removeAll { $0.place.object == place && Self.isAboutEndpoints($0) }
+            translation.diagnostics += diagnostics.filter(Self.isAboutEndpoints)
+        }
+        return changed.sorted()
+    }
+
+    /// These Services and their slices.
+    private static func part(of state: StoreState, services: Set<ObjectName>) -> ObjectSet {
+        var part = ObjectSet()
+        for service in services {
+            part.services[service] = state.objects.services[service]
+            for slice in state.slicesOfService[service] ?? [] {
+                part.endpointSlices[slice] = state.objects.endpointSlices[slice]
+            }
+        }
+        return part
+    }
+
+    private static func isAboutEndpoints(_ diagnostic: Diagnostic) -> Bool {
+        diagnostic.code == TranslationCode.noEndpoints.rawValue
+            || diagnostic.code == TranslationCode.badEndpoint.rawValue
+    }
+
+    // MARK: Diagnostics and Events
+
+    private func loopDiagnostics() -> [Diagnostic] {
+        let (unreadable, sources) = store.watched.read { ($0.unreadable, $0.sources) }
+        var diagnostics: [Diagnostic] = []
+        for (source, objects) in unreadable.sorted(by: { "\($0.key)" < "\($1.key)" }) {
+            for object in objects.values.sorted(by: { $0.name < $1.name }) {
+                diagnostics.append(
+                    ControllerCode.unreadableObject.diagnostic(
+                        object.problem,
+                        at: Place(
+                            object: ObjectReference(
+                                kind: source.kind, namespace: object.name.namespace, name: object.name.name)),
+                        mend: "correct it; until then its last good version is in force, if there was one"))
+            }
+        }
+        for (source, state) in sources.sorted(by: { "\($0.key)" < "\($1.key)" })
+        where SourcePlan.isRefused(state) {
+            // A Role can't grant what lives in no namespace: with one, that is as it should be.
+            let isExpected = source.kind == IngressClass.kind && !options.namespaces.isEmpty
+            diagnostics.append(
+                ControllerCode.forbiddenKind.diagnostic(
+                    "the API server refuses \(source): \(state.message ?? "")", at: Place(),
+                    mend: isExpected
+                        ? "nothing, if classes are told apart by --ingress-class alone; else grant it by a ClusterRole"
+                        : "allow list and watch in the role of Moongate's service account; all else goes on without it",
+                    severity: isExpected ? .note : nil))
+        }
+        for name in state.value.disputes {
+            diagnostics.append(
+                ControllerCode.statusDispute.diagnostic(
+                    "another writer keeps changing the status of the Ingress \(name)",
+                    at: Place(
+                        object: ObjectReference(kind: Ingress.kind, namespace: name.namespace, name: name.name),
+                        field: "status.loadBalancer"),
+                    mend:
+                        "let one controller have it: see which other one serves its class; until then it is left alone")
+            )
+        }
+        return diagnostics
+    }
+
+    private func showDiagnostics(_ memory: Memory) {
+        let all = (memory.last?.diagnostics ?? []) + memory.fromPublisher + memory.fromLoop
+        let forbidden = store.watched.read { state in
+            state.sources.filter { SourcePlan.isRefused($0.value) }.map(\.key)
+        }
+        state.update { state in
+            if state.diagnostics != all {
+                state.diagnostics = all
+                state.diagnosticsVersion += 1
+            }
+            state.forbidden = forbidden.sorted { "\($0)" < "\($1)" }
+        }
+    }
+
+    /// While this replica leads: an Event for each new warning and error, and again while it lasts.
+    private func lead(_ election: LeaderElection) async {
+        do {
+            while true {
+                try await election.waitUntilLeading()
+                showLeadership(true, election)
+                await statuses.lookAtAll()
+                await withTaskGroup(of: Void.self) { group in
+                    group.addTask { await self.writeEvents() }
+                    if case .nodes(let pod) = options.status {
+                        group.addTask {
+                            await self.followNodes(NodeAddresses(client: self.client, pod: pod, log: self.log))
+                        }
+                    }
+                    group.addTask { try? await election.waitUntilNotLeading() }
+                    // The watch on the leadership is the only one that ends by itself.
+                    await group.next()
+                    group.cancelAll()
+                }
+                try Task.checkCancellation()
+                showLeadership(false, election)
+            }
+        } catch {
+            showLeadership(false, election)
+        }
+    }
+
+    private func showLeadership(_ leads: Bool, _ election: LeaderElection) {
+        let holder = election.holder
+        state.update { state in
+            state.isLeading = leads
+            state.leader = holder
+        }
+    }
+
+    private func writeEvents() async {
+        var told: Set<Diagnostic> = []
+        var toldAllAt = clock.now()
+        var version: UInt64?
+        do {
+            while true {
+                let known = version
+                let due = toldAllAt + options.events.refreshAfter - clock.now()
+                try await race(due) { [state] in
+                    try await state.wait { $0.diagnosticsVersion != known }
+                }
+                let (now, diagnostics) = state.read { ($0.diagnosticsVersion, $0.diagnostics) }
+                version = now
+                let current = Set(diagnostics.filter { $0.severity > .note })
+                let isRefresh = clock.now() - toldAllAt >= options.events.refreshAfter
+                if isRefresh { toldAllAt = clock.now() }
+                for diagnostic in (isRefresh ? current : current.subtracting(told)).sorted(by: { $0.code < $1.code }) {
+                    await tellEvent(of: diagnostic)
+                }
+                told = current
+            }
+        } catch {
+            return
+        }
+    }
+
+    private func race(_ duration: Duration, _ other: @escaping @Sendable () async throws -> Void) async throws {
+        let clock = clock
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { try? await clock.sleep(for: max(.zero, duration)) }
+            group.addTask { try? await other() }
+            await group.next()
+            group.cancelAll()
+        }
+        try Task.checkCancellation()
+    }
+
+    private func tellEvent(of diagnostic: Diagnostic) async {
+        guard let object = diagnostic.place.object else { return }
+        var note = "\(diagnostic.code): \(diagnostic.problem)"
+        if let field = diagnostic.place.field { note += " (\(field))" }
+        if !diagnostic.mend.isEmpty { note += "; \(diagnostic.mend)" }
+        await tell(
+            .warning, about: object, reason: Self.camelCase(diagnostic.name), action: "Translate", note: note)
+    }
+
+    /// `no-endpoints` is `NoEndpoints` as a reason.
+    static func camelCase(_ name: String) -> String {
+        name.split(separator: "-").map { $0.prefix(1).uppercased() + $0.dropFirst() }.joined()
+    }
+
+    private func place(of object: ObjectReference) -> (apiVersion: String, uid: String?)? {
+        let name = ObjectName(namespace: object.namespace, name: object.name)
+        return store.watched.read { state in
+            switch object.kind {
+            case Ingress.kind: (Ingress.apiVersion, state.objects.ingresses[name]?.metadata.uid)
+            case IngressClass.kind: (IngressClass.apiVersion, state.objects.ingressClasses[name.name]?.metadata.uid)
+            case Service.kind: (Service.apiVersion, state.objects.services[name]?.metadata.uid)
+            case Secret.kind: (Secret.apiVersion, state.objects.secrets[name]?.metadata.uid)
+            case ConfigMap.kind: (ConfigMap.apiVersion, state.objects.configMaps[name]?.metadata.uid)
+            case EndpointSlice.kind: (EndpointSlice.apiVersion, state.objects.endpointSlices[name]?.metadata.uid)
+            default: nil
+            }
+        }
+    }
+
+    // MARK: Status
+
+    private func followNodes(_ nodes: NodeAddresses) async {
+        var backoff = Backoff(first: .seconds(1), limit: .seconds(60))
+        while !Task.isCancelled {
+            var delay = Duration.seconds(30)
+            do throws(APIError) {
+                let addresses = try await nodes.read()
+                backoff.reset()
+                if nodeAddresses.value != addresses {
+                    nodeAddresses.update { $0 = addresses }
+                    store.noticeMeaning()
+                }
+            } catch {
+                log.warning("The addresses of the nodes can't be read", metadata: ["error": "\(error)"])
+                delay = backoff.delay(atLeast: error.retryAfter, random: clock.random())
+            }
+            do { try await clock.sleep(for: delay) } catch { return }
+        }
+    }
+
+    /// No controller but ours could have a claim to the Ingress: its class is missing, or named but not there.
+    private static func isNobodys(_ ingress: Ingress, _ objects: ObjectSet, _ options: TranslationOptions) -> Bool {
+        if let name = ingress.spec.ingressClassName {
+            return objects.ingressClasses[name].map { $0.spec.controller == options.controllerName } ?? true
+        }
+        if let name = ingress.metadata.annotations["kubernetes.io/ingress.class"] {
+            return name == options.ingressClass
+        }
+        return !objects.ingressClasses.values.contains { $0.isDefault && $0.spec.controller != options.controllerName }
+    }
+
+    // MARK: Outages
+
+    /// One line when the API server has been silent for a while, and one when it is back.
+    private func watchOutages() async {
+        do {
+            while true {
+                try await store.watched.wait { SourcePlan.outage($0.sources) != nil }
+                let since = store.watched.read { SourcePlan.outage($0.sources) } ?? clock.now()
+                // A server that restarts, or a connection that breaks, is no outage yet.
+                try await race(since + options.outageNotice - clock.now()) { [store] in
+                    try await store.watched.wait { SourcePlan.outage($0.sources) == nil }
+                }
+                guard store.watched.read({ SourcePlan.outage($0.sources) }) != nil else { continue }
+                let message = store.watched.read { $0.sources.values.lazy.compactMap(\.message).first } ?? ""
+                log.error(
+                    "The API server does not answer; the last configuration goes on being served",
+                    metadata: ["server": "\(client.access.server)", "error": "\(message)"])
+                state.update { state in
+                    state.outageSince = since
+                    state.figures.outages += 1
+                }
+                try await store.watched.wait { SourcePlan.outage($0.sources) == nil }
+                state.update { $0.outageSince = nil }
+                log.notice(
+                    "The API server answers again; the configuration follows it",
+                    metadata: ["outage": "\(clock.now() - since)"])
+            }
+        } catch {
+            return
+        }
+    }
+}

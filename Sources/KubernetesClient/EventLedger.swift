@@ -1,0 +1,165 @@
+// Which Events (events.k8s.io/v1) are worth writing: the same finding is one Event with a series that counts, and a
+// tenant whose objects are full of faults cannot flood the API server.
+
+package import KubernetesAPI
+
+/// Something to tell about an object.
+package struct EventNote: Sendable, Hashable {
+    package enum Kind: String, Sendable {
+        case normal = "Normal"
+        case warning = "Warning"
+    }
+
+    package var kind: Kind
+    package var apiVersion: String
+    package var objectKind: String
+    package var object: ObjectName
+    package var uid: String?
+    /// One word in CamelCase, up to 128 characters.
+    package var reason: String
+    package var action: String
+    package var note: String
+
+    package init(
+        _ kind: Kind, apiVersion: String, objectKind: String, object: ObjectName, uid: String?, reason: String,
+        action: String, note: String
+    ) {
+        self.kind = kind
+        self.apiVersion = apiVersion
+        self.objectKind = objectKind
+        self.object = object
+        self.uid = uid
+        self.reason = reason
+        self.action = action
+        self.note = EventNote.cut(note, to: 1_024)
+    }
+
+    /// The API refuses notes of more than 1,024 bytes; a cut never splits a character.
+    static func cut(_ text: String, to limit: Int) -> String {
+        guard text.utf8.count > limit else { return text }
+        var cut = ""
+        var count = 3
+        for character in text {
+            count += String(character).utf8.count
+            guard count <= limit else { break }
+            cut.append(character)
+        }
+        return cut + "..."
+    }
+}
+
+package struct EventLedger: Sendable {
+    package struct Terms: Sendable {
+        /// A finding that lasts is counted again after this time, so that its Event does not expire (after an hour, by
+        /// default) while the fault stays.
+        package var refreshAfter = Duration.seconds(1_800)
+        /// An entry that was not told for this long is forgotten; the next telling makes a new Event.
+        package var forgetAfter = Duration.seconds(3_600)
+        /// Writes about one object: so many at once, and one more each period.
+        package var objectBurst = 25
+        package var objectPeriod = Duration.seconds(60)
+        /// Writes in all.
+        package var totalBurst = 100
+        package var totalPeriod = Duration.milliseconds(200)
+
+        package init() {}
+    }
+
+    package enum Decision: Sendable, Equatable {
+        /// Told recently enough; it is counted, and the count goes out with the next write.
+        case quiet
+        /// Over the limit; counted as dropped.
+        case drop
+        /// A new Event, under this name.
+        case create(name: String)
+        /// The Event of this name goes on as a series.
+        case extend(name: String, count: Int)
+    }
+
+    private struct Bucket: Sendable {
+        var tokens: Int
+        var filledAt: Duration
+
+        /// Takes a token if there is one.
+        mutating func take(at now: Duration, burst: Int, period: Duration) -> Bool {
+            let elapsed = now - filledAt
+            if elapsed >= period {
+                let whole = Int(elapsed / period)
+                tokens = min(burst, tokens + whole)
+                filledAt += period * whole
+            }
+            guard tokens > 0 else { return false }
+            tokens -= 1
+            return true
+        }
+    }
+
+    private struct Entry: Sendable {
+        var name: String
+        var count: Int
+        var writtenAt: Duration
+        var toldAt: Duration
+    }
+
+    private let terms: Terms
+    private var entries: [EventNote: Entry] = [:]
+    private var objects: [ObjectName: Bucket] = [:]
+    private var total: Bucket
+    private var sweptAt: Duration
+    package private(set) var dropped = 0
+
+    package init(terms: Terms = Terms(), now: Duration) {
+        self.terms = terms
+        total = Bucket(tokens: terms.totalBurst, filledAt: now)
+        sweptAt = now
+    }
+
+    /// `suffix` makes a new name unique among replicas and restarts.
+    package mutating func told(_ note: EventNote, now: Duration, suffix: String) -> Decision {
+        sweep(now)
+        if var entry = entries[note] {
+            entry.count += 1
+            entry.toldAt = now
+            guard now - entry.writtenAt >= terms.refreshAfter else {
+                entries[note] = entry
+                return .quiet
+            }
+            guard mayWrite(about: note.object, now) else {
+                entries[note] = entry
+                return .drop
+            }
+            entry.writtenAt = now
+            entries[note] = entry
+            return .extend(name: entry.name, count: entry.count)
+        }
+        guard mayWrite(about: note.object, now) else { return .drop }
+        // A name is a DNS subdomain of at most 253 characters.
+        let name = "\(note.object.name.prefix(200)).\(suffix)"
+        entries[note] = Entry(name: name, count: 1, writtenAt: now, toldAt: now)
+        return .create(name: name)
+    }
+
+    /// The write did not work: the next telling tries anew.
+    package mutating func writeFailed(_ note: EventNote) { entries[note] = nil }
+
+    private mutating func mayWrite(about object: ObjectName, _ now: Duration) -> Bool {
+        var bucket = objects[object] ?? Bucket(tokens: terms.objectBurst, filledAt: now)
+        let may = bucket.take(at: now, burst: terms.objectBurst, period: terms.objectPeriod)
+        objects[object] = bucket
+        guard may, total.take(at: now, burst: terms.totalBurst, period: terms.totalPeriod) else {
+            dropped += 1
+            return false
+        }
+        return true
+    }
+
+    /// Keeps the tables as large as the present needs.
+    private mutating func sweep(_ now: Duration) {
+        guard now - sweptAt >= .seconds(60) else { return }
+        sweptAt = now
+        let terms = terms
+        entries = entries.filter { now - $0.value.toldAt < terms.forgetAfter }
+        let full = terms.objectPeriod * terms.objectBurst
+        objects = objects.filter { now - $0.value.filledAt < full }
+    }
+}

@@ -1,0 +1,312 @@
+// What every way to run shares, whether the objects come from a folder or from a cluster: the data plane, the admin
+// server beside it, the log, the signals and the drain. The loops have threads of their own; everything here runs beside
+// them and can not hold them up.
+
+import Admin
+import Foundation
+import IngressTranslation
+import Logging
+import Model
+import Proxy
+import Routing
+import Scripting
+import Synchronization
+import Telemetry
+import UnixSignals
+
+/// A proxy without a source of configuration: whoever holds it publishes to it.
+struct Edge: Sendable {
+    let settings: Settings
+    let logger: Logger
+    let metrics = MetricsHub(version: Moongate.version)
+    let server: ProxyServer
+    let state = ServingState()
+    let scripts = ScriptSurroundings()
+    let resolver = NameResolver()
+    let pipeline: Pipeline
+    private let writer: LogWriter
+
+    /// Binds the listeners; nothing is accepted before `serve`.
+    init(_ settings: Settings, options: TranslationOptions) throws {
+        self.settings = settings
+        logger = makeLogger(settings)
+        let writer = LogWriter(StandardOutputSink())
+        self.writer = writer
+        metrics.watch(writer)
+        server = try ProxyServer(
+            configuration: ProxyConfiguration(settings), metrics: metrics,
+            accessLog: settings.accessLog.telemetry.map { ($0, writer) })
+        logger.info("client connections", metadata: ["most": "\(server.maxConnections)", "loops": "\(server.loops)"])
+        pipeline = Pipeline(
+            options: options, loops: server.loops, explains: true, scripts: scripts, resolver: resolver,
+            takesTurns: true)
+    }
+
+    /// One line for programs that start this one.
+    static func listeningLine(
+        http: [Model.SocketAddress], admin: Model.SocketAddress, webhook: Model.SocketAddress? = nil
+    ) -> String {
+        var fields = [#""event":"listening""#]
+        if let first = http.first { fields.append(#""http":"\#(first)""#) }
+        if http.count > 1 { fields.append(#""listeners":[\#(http.map { "\"\($0)\"" }.joined(separator: ","))]"#) }
+        fields.append(#""admin":"\#(admin)""#)
+        if let webhook { fields.append(#""webhook":"\#(webhook)""#) }
+        return "{\(fields.joined(separator: ","))}"
+    }
+
+    // MARK: Admin
+
+    /// An admin server that runs.
+    struct RunningAdmin {
+        var address: Model.SocketAddress
+        var task: Task<Void, any Error>
+    }
+
+    /// Starts the admin server; throws when its address can't be bound. It comes first of all: a probe that is early is
+    /// answered "not yet" rather than refused.
+    /// - Parameters:
+    ///   - more: figures beside those of the data plane, in Prometheus' text format.
+    ///   - waiting: what the first configuration waits for.
+    func startAdmin(
+        more: @escaping @Sendable () -> String = { "" }, waiting: @escaping @Sendable () -> String? = { nil }
+    ) async throws -> RunningAdmin {
+        let (bound, isBound) = AsyncStream.makeStream(of: Model.SocketAddress.self)
+        let admin = Task {
+            defer { isBound.finish() }
+            var quiet = Logger(label: "moongate.admin") { StreamLogHandler.standardError(label: $0) }
+            // What goes wrong here is thrown, and told below.
+            quiet.logLevel = .critical
+            try await AdminServer(
+                address: settings.admin, sources: sources(more, waiting), logger: quiet, onBound: { isBound.yield($0) }
+            ).run()
+        }
+        for await address in bound { return RunningAdmin(address: address, task: admin) }
+        try await admin.value
+        throw SettingsError(
+            problem: "the admin server ended before it listened", key: "admin", mend: "name another address")
+    }
+
+    private func sources(
+        _ more: @escaping @Sendable () -> String, _ waiting: @escaping @Sendable () -> String?
+    ) -> AdminSources {
+        let configuration = server.configuration
+        return AdminSources(
+            illness: {
+                // Nothing that a loop does takes so long; whatever hangs it, only a new process helps.
+                let silence = server.silence
+                return silence > 30_000 ? "an event loop has not come round for \(silence / 1000) s" : nil
+            },
+            unreadiness: {
+                guard let reason = state.unreadiness else { return nil }
+                return state.served == nil && !state.isDraining ? waiting() ?? reason : reason
+            },
+            metrics: {
+                await metrics.refresh()
+                var text = metrics.render()
+                ScriptVitals.write(await pipeline.scriptVitals, to: &text)
+                scripts.metrics.write(to: &text)
+                scripts.log.write(to: &text)
+                return text + more()
+            },
+            served: {
+                state.served.map {
+                    ServedSnapshot(
+                        snapshot: $0.configuration.table.snapshot, generation: $0.configuration.table.generation,
+                        publishedAt: $0.publishedAt)
+                }
+            },
+            diagnostics: { state.diagnostics },
+            explain: { query async throws(AdminProblem) in
+                guard let served = state.served else { throw AdminProblem("nothing is served yet") }
+                do {
+                    guard let peer = IPAddress(query.from) else {
+                        throw AdminProblem("from \"\(query.from)\" is not an IP address")
+                    }
+                    let request = try ExplainedRequest(
+                        query.request, headers: query.headers, cookies: query.cookies, peer: peer)
+                    let explanation = await state.explain(served.configuration, request, configuration)
+                    return ExplainAnswer(text: explanation.text + "\n", json: try explanation.json)
+                } catch {
+                    throw AdminProblem("\(error)")
+                }
+            })
+    }
+
+    // MARK: Configuration
+
+    /// Hands what is new to the loops.
+    func publish(_ configuration: PreparedConfiguration) {
+        server.publish(
+            configuration.table, middlewares: configuration.middlewares, names: configuration.addresses)
+        state.serve(configuration)
+        let table = configuration.table
+        metrics.configure { figures in
+            figures.generation = table.generation
+            figures.hosts = table.snapshot.hosts.count
+            figures.routes = table.snapshot.routes.count
+            figures.upstreams = table.snapshot.upstreams.count
+            figures.endpoints = table.snapshot.upstreams.reduce(0) { $0 + $1.endpoints.count }
+        }
+    }
+
+    func logPublication(_ configuration: PreparedConfiguration, at level: Logger.Level = .info) {
+        logger.log(
+            level: level, "configuration published",
+            metadata: [
+                "generation": "\(configuration.table.generation)",
+                "routes": "\(configuration.table.snapshot.routes.count)",
+                "upstreams": "\(configuration.table.snapshot.upstreams.count)",
+            ])
+    }
+
+    /// What is wrong from here on; what was not wrong before is logged.
+    func show(_ diagnostics: [Diagnostic]) {
+        for diagnostic in state.show(diagnostics) { log(diagnostic) }
+        metrics.configure { $0.diagnostics = Dictionary(grouping: diagnostics, by: \.severity).mapValues(\.count) }
+    }
+
+    /// Counts a change that was taken up, or was not.
+    func countReload(isGood: Bool) {
+        metrics.configure { figures in
+            if isGood { figures.reloadsApplied += 1 } else { figures.reloadsFailed += 1 }
+            figures.isLastReloadGood = isGood
+            if isGood { figures.lastSuccess = Date().timeIntervalSince1970 }
+        }
+    }
+
+    private func log(_ diagnostic: Diagnostic) {
+        let level: Logger.Level =
+            switch diagnostic.severity {
+            case .note: .info
+            case .warning: .warning
+            case .error: .error
+            }
+        logger.log(
+            level: level, "configuration diagnostic",
+            metadata: [
+                "code": "\(diagnostic.code)", "name": "\(diagnostic.name)", "problem": "\(diagnostic.problem)",
+                "place": "\(diagnostic.place)", "mend": "\(diagnostic.mend)",
+            ])
+    }
+
+    // MARK: Scripts' lines
+
+    /// Writes what scripts have to say until the task is cancelled.
+    func logScripts(_ tell: @Sendable ([ScriptLogLine]) async -> Void = { _ in }) async {
+        while !Task.isCancelled {
+            do { try await Task.sleep(for: .milliseconds(200)) } catch { break }
+            let lines = scripts.log.drain()
+            log(lines)
+            if !lines.isEmpty { await tell(lines) }
+        }
+        log(scripts.log.drain())
+    }
+
+    private func log(_ lines: [ScriptLogLine]) {
+        for line in lines {
+            let level: Logger.Level =
+                switch line.level {
+                case .debug: .debug
+                case .info: .info
+                case .warn: .warning
+                case .error: .error
+                }
+            var metadata: Logger.Metadata = ["script": "\(line.script)", "version": "\(line.version)"]
+            if !line.requestID.isEmpty { metadata["request_id"] = "\(line.requestID)" }
+            if line.suppressed > 0 { metadata["suppressed"] = "\(line.suppressed)" }
+            for field in line.fields { metadata["field.\(field.key)"] = "\(field.value)" }
+            logger.log(level: level, "script: \(line.message)", metadata: metadata)
+        }
+    }
+
+    // MARK: Serving
+
+    /// Starts the loops; from here on requests are answered. What a signal asked for before is done at once.
+    func start() throws {
+        try server.start()
+        if state.start() { drain() }
+    }
+
+    /// Drains at the first signal, ends at the second; runs until the task is cancelled.
+    /// - Parameter onDrain: called once, when readiness went off.
+    func obey(_ signals: UnixSignalsSequence, onDrain: @Sendable () -> Void = {}) async {
+        for await signal in signals {
+            switch state.beginDrain() {
+            case .now:
+                // The loops first: whoever sees readiness off is told to close by every response from then on.
+                drain()
+                state.showDrain()
+                onDrain()
+                logger.notice(
+                    "draining", metadata: ["signal": "\(signal)", "timeout": "\(settings.drainTimeout) ms"])
+            case .atStart:
+                onDrain()
+                logger.notice("ending before anything was served", metadata: ["signal": "\(signal)"])
+            case .already:
+                logger.warning("ending at once", metadata: ["signal": "\(signal)"])
+                server.stop()
+            }
+        }
+    }
+
+    private func drain() {
+        server.drain(delay: UInt64(settings.drainDelay), timeout: UInt64(settings.drainTimeout))
+    }
+
+    /// Waits for the loops on a thread of its own: `join` blocks.
+    func joined() async {
+        let server = server
+        await withCheckedContinuation { continuation in
+            Thread.detachNewThread {
+                server.join()
+                continuation.resume()
+            }
+        }
+    }
+
+    /// The last lines of the logs go out.
+    func flush() {
+        log(scripts.log.drain())
+        _ = writer.flush(within: 2)
+    }
+}
+
+private func makeLogger(_ settings: Settings) -> Logger {
+    var logger = Logger(label: "moongate") { StreamLogHandler.standardError(label: $0) }
+    logger.logLevel = Logger.Level(rawValue: settings.logLevel) ?? .info
+    return logger
+}
+
+extension AccessLogChoice {
+    /// Nil: no access log.
+    var telemetry: Telemetry.AccessLogFormat? {
+        switch self {
+        case .json: .json
+        case .text: .text
+        case .off: nil
+        }
+    }
+}
+
+extension ProxyConfiguration {
+    init(_ settings: Settings) {
+        self.init(listen: settings.http, loops: settings.workers)
+        limits.headBytes = settings.maxHeadBytes
+        limits.fields = settings.maxFields
+        limits.targetBytes = settings.maxTargetBytes
+        limits.fieldBytes = settings.maxFieldBytes
+        limits.bodyBytes = UInt64(settings.maxBodyBytes)
+        limits.bodyRate = UInt64(settings.minBodyRate)
+        timeouts.requestHead = UInt64(settings.requestHeadTimeout)
+        timeouts.idle = UInt64(settings.idleTimeout)
+        timeouts.connect = UInt64(settings.connectTimeout)
+        timeouts.responseHead = UInt64(settings.responseHeadTimeout)
+        timeouts.streamIdle = UInt64(settings.streamIdleTimeout)
+        timeouts.total = UInt64(settings.totalTimeout)
+        trustedProxies = settings.trustedProxies
+        sendsForwarded = settings.sendsForwarded
+        sendsVia = settings.sendsVia
+        maxConnections = settings.maxConnections
+        maxConnectionsPerClient = settings.maxConnectionsPerClient
+    }
+}

@@ -1,0 +1,159 @@
+import Admission
+import ClusterTesting
+import Foundation
+import IngressTranslation
+import KubernetesAPI
+import KubernetesClient
+import Logging
+import Model
+import Testing
+
+private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+private let secretName = ObjectName(namespace: "edge", name: "moongate-webhook")
+
+private func configuration() -> ValidatingWebhookConfiguration {
+    let service = ValidatingWebhookConfiguration.Webhook.ClientConfig.Service(
+        namespace: "edge", name: "moongate-webhook")
+    return ValidatingWebhookConfiguration(
+        metadata: ObjectMeta(name: "moongate"),
+        webhooks: ["ingresses.moongate.dev", "scripts.moongate.dev"].map {
+            .init(name: $0, clientConfig: .init(service: service))
+        })
+}
+
+/// A cluster with the webhook's configuration, and an identity that is kept in it.
+private func withIdentity<Clock: ControlClock>(
+    clock: Clock, _ body: (APIServer, WebhookIdentity, APIClient, Clock) async throws -> Void
+) async throws {
+    let server = APIServer()
+    try await server.start()
+    try server.addNamespace("edge")
+    try server.apply(configuration())
+    let client = APIClient(access: ClusterAccess(server: server.url), clock: clock, log: quiet)
+    let identity = WebhookIdentity(
+        source: .managed(secret: secretName, names: ["localhost"], configuration: "moongate"), clientAuthority: nil,
+        client: client, clock: clock, log: quiet)
+    let task = Task { await identity.keep() }
+    do {
+        try await body(server, identity, client, clock)
+    } catch {
+        Issue.record("\(error)")
+    }
+    task.cancel()
+    await task.value
+    await client.shutdown()
+    try await server.stop()
+}
+
+private func bundles(_ server: APIServer) throws -> [Base64?] {
+    try server.get(ValidatingWebhookConfiguration.self, namespace: "", name: "moongate")?.webhooks?.map(
+        \.clientConfig.caBundle) ?? []
+}
+
+@Suite(.timeLimit(.minutes(2))) struct AdmissionServerTests {
+    @Test func `the API server believes what the webhook shows`() async throws {
+        // The certificate is checked by the machine's own calendar.
+        try await withIdentity(clock: SystemClock()) { server, identity, _, _ in
+            try await server.writes.wait { _ in (try? bundles(server))?.allSatisfy { $0 != nil } ?? false }
+            let authority = try #require(try bundles(server).first ?? nil)
+            #expect(try bundles(server) == [authority, authority])
+            while identity.context == nil { await Task.yield() }
+            let judge = AdmissionJudge(options: .init()) { ObjectSet() }
+            let address = Model.SocketAddress(ip: IPAddress(v4: 0x7f00_0001), port: 0)
+            let webhook = AdmissionServer(address: address, judge: judge) { identity.context }
+            let running = try await webhook.start()
+            let access = ClusterAccess(
+                server: "https://localhost:\(running.address.port)", certificateAuthority: .inline(authority.bytes))
+            let client = APIClient(access: access, log: quiet)
+            func post(_ body: String, _ path: String = "/validate", type: String = "application/json") async -> Result<
+                String, APIError
+            > {
+                do throws(APIError) {
+                    let answer = try await client.send(
+                        APIRequest(.post, path, body: Array(body.utf8), contentType: type))
+                    return .success(String(decoding: answer.body, as: UTF8.self))
+                } catch {
+                    return .failure(error)
+                }
+            }
+            let question = """
+                {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u", "kind":
+                {"group": "", "version": "v1", "kind": "ConfigMap"}, "operation": "CREATE", "object": {"metadata":
+                {"name": "s", "namespace": "shop", "labels": {"moongate.dev/script": "true"}},
+                "data": {"main.lua": "return {"}}}}
+                """
+            func isAllowed(_ body: String) async -> Bool? {
+                switch await post(body) {
+                case .success(let answer): return answer.contains(#""allowed":true"#)
+                case .failure(let error):
+                    Issue.record("\(error)")
+                    return nil
+                }
+            }
+            func isRefused(_ answer: Result<String, APIError>) -> Bool {
+                if case .failure = answer { true } else { false }
+            }
+            #expect(await isAllowed(question) == false)
+            #expect(await isAllowed(question.replacing("return {", with: "return {}")) == true)
+            #expect(isRefused(await post("{}")))
+            #expect(isRefused(await post(question, "/other")))
+            #expect(isRefused(await post(question, type: "text/plain")))
+            // Too long is cut off: an answer where it is read in time, a broken connection where not.
+            #expect(isRefused(await post(String(repeating: " ", count: (3 << 20) + 1))))
+            #expect(await isAllowed(question) == false)
+            #expect(webhook.figures.refused == 2)
+            #expect(webhook.figures.malformed == 4)
+            await client.shutdown()
+            await running.stop()
+        }
+    }
+
+    @Test func `the certificate is renewed before it expires, and the old one is believed meanwhile`() async throws {
+        try await withIdentity(clock: ManualClock()) { server, identity, client, clock in
+            @Sendable func held() throws -> Secret? {
+                try server.get(Secret.self, namespace: secretName.namespace, name: secretName.name)
+            }
+            try await server.writes.wait { _ in (try? bundles(server))?.allSatisfy { $0 != nil } ?? false }
+            let first = try #require(try held()?.bytes("tls.crt"))
+            while identity.context == nil { await Task.yield() }
+            // A second replica takes the same.
+            let second = WebhookIdentity(
+                source: .managed(secret: secretName, names: ["localhost"], configuration: "moongate"),
+                clientAuthority: nil, client: client, clock: clock, log: quiet)
+            let task = Task { await second.keep() }
+            while second.context == nil { await Task.yield() }
+            #expect(try held()?.bytes("tls.crt") == first)
+            try await clock.sleeping.wait { $0.now == 2 }
+            clock.advance(by: .seconds(250 * 86_400))
+            try await server.writes.wait { _ in (try? held()?.bytes("tls.crt")) != first }
+            let renewed = try #require(try held())
+            let authority = String(decoding: try #require(renewed.bytes("ca.crt")), as: UTF8.self)
+            #expect(authority.contains(String(decoding: first, as: UTF8.self)))
+            #expect(
+                authority.contains(String(decoding: try #require(renewed.bytes("tls.crt")), as: UTF8.self)))
+            try await server.writes.wait { _ in
+                (try? bundles(server).first)??.text == Base64(Array(authority.utf8)).text
+            }
+            task.cancel()
+            await task.value
+        }
+    }
+
+    @Test func `where replicas begin together, one certificate counts`() async throws {
+        try await withIdentity(clock: ManualClock()) { server, _, client, clock in
+            let others = (0..<4).map { _ in
+                WebhookIdentity(
+                    source: .managed(secret: secretName, names: ["localhost"], configuration: "moongate"),
+                    clientAuthority: nil, client: client, clock: clock, log: quiet)
+            }
+            let tasks = others.map { identity in Task { await identity.keep() } }
+            for other in others { while other.context == nil { await Task.yield() } }
+            let secret = try #require(try server.get(Secret.self, namespace: "edge", name: "moongate-webhook"))
+            try await server.writes.wait { _ in (try? bundles(server).first)??.bytes == secret.bytes("ca.crt") }
+            for task in tasks {
+                task.cancel()
+                await task.value
+            }
+        }
+    }
+}

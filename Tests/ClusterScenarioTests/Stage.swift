@@ -1,0 +1,371 @@
+// The real program, against an API server over real HTTP, under load over real sockets.
+
+import ClusterTesting
+import Foundation
+import KubernetesAPI
+import KubernetesClient
+import MoongateTesting
+import Synchronization
+import Testing
+
+/// Blocking work, on a thread of its own.
+func blocking<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result {
+    await withCheckedContinuation { continuation in
+        Thread.detachNewThread { continuation.resume(returning: body()) }
+    }
+}
+
+struct StageFailure: Error, CustomStringConvertible {
+    var description: String
+}
+
+/// A running `moongate run`.
+struct Replica: Sendable {
+    let process: ChildProcess
+    let http: SocketAddress
+    let admin: SocketAddress
+
+    /// The body of an admin page, with its status before it.
+    func page(_ path: String) async -> String {
+        let address = admin
+        return await blocking {
+            (try? Client.ask(address, path, host: "localhost")).map { "\($0.status) \($0.body)" } ?? ""
+        }
+    }
+
+    /// Asks until the answer is as it should be, or half a minute has passed.
+    func wait(for path: String, _ isMet: @escaping @Sendable (String) -> Bool) async throws {
+        let address = admin
+        let last = await blocking { () -> String? in
+            let deadline = Deadline(after: .seconds(30))
+            var last = ""
+            while !deadline.passed {
+                last = (try? Client.ask(address, path, host: "localhost")).map { "\($0.status) \($0.body)" } ?? ""
+                if isMet(last) { return nil }
+            }
+            return last
+        }
+        if let last { throw StageFailure(description: "\(path) says at last:\n\(last)") }
+    }
+
+    func waitUntilReady() async throws { try await wait(for: "/readyz") { $0.hasPrefix("200") } }
+
+    /// What a request is answered.
+    func get(_ path: String = "/", host: String = "shop.test") async throws -> Client.Answer {
+        let address = http
+        return try await blocking { Result { try Client.ask(address, path, host: host) } }.get()
+    }
+
+    /// Asks until the answer is this one.
+    func waitFor(_ status: Int, _ body: String? = nil, at path: String = "/", host: String = "shop.test") async throws {
+        let address = http
+        let last = await blocking { () -> Client.Answer? in
+            let deadline = Deadline(after: .seconds(30))
+            var last = Client.Answer(status: 0, body: "no answer")
+            while !deadline.passed {
+                last = (try? Client.ask(address, path, host: host)) ?? last
+                if last.status == status, body == nil || last.body == body { return nil }
+            }
+            return last
+        }
+        if let last { throw StageFailure(description: "\(host)\(path) says at last: \(last)") }
+    }
+
+    /// A figure of the metrics page.
+    func metric(_ name: String) async -> Double? {
+        let page = await page("/metrics")
+        return page.split(separator: "\n").last { $0.hasPrefix(name + " ") || $0.hasPrefix(name + "{") }
+            .flatMap { $0.split(separator: " ").last }.flatMap { Double($0) }
+    }
+
+    func waitForLog(_ text: String) async throws {
+        let output = process.output
+        let found = await blocking {
+            output.wait(by: Deadline(after: .seconds(30))) { $0.errorLines.contains { $0.contains(text) } ? true : nil }
+        }
+        if found == nil { throw StageFailure(description: "the log never says \"\(text)\"") }
+    }
+
+    func waitForExit() async -> ChildProcess.Exit? {
+        let output = process.output
+        return await blocking { output.wait(by: Deadline(after: .seconds(30))) { $0.exit } }
+    }
+}
+
+enum Client {
+    struct Answer: Sendable, Equatable, CustomStringConvertible {
+        var status: Int
+        var body: String
+        var description: String { "\(status) \(body)" }
+    }
+
+    /// One request on a connection of its own.
+    static func ask(_ address: SocketAddress, _ path: String, host: String) throws -> Answer {
+        let deadline = Deadline(after: .seconds(10))
+        let socket = try RawSocket.connect(to: address, by: deadline)
+        var reader = MessageReader(socket)
+        return try ask(&reader, socket, path, host: host, close: true, by: deadline)
+    }
+
+    static func ask(
+        _ reader: inout MessageReader, _ socket: RawSocket, _ path: String, host: String, close: Bool,
+        by deadline: Deadline
+    ) throws -> Answer {
+        let connection = close ? "Connection: close\r\n" : ""
+        try socket.write(Array("GET \(path) HTTP/1.1\r\nHost: \(host)\r\n\(connection)\r\n".utf8), by: deadline)
+        guard var message = try reader.head(answering: "GET", by: deadline) else {
+            throw StageFailure(description: "the connection ended before a response")
+        }
+        try reader.body(of: &message, by: deadline)
+        return Answer(status: message.status ?? 0, body: String(decoding: message.body.bytes, as: UTF8.self))
+    }
+}
+
+/// Requests without a pause, on kept connections, until it is stopped.
+final class Load: Sendable {
+    struct Figures: Sendable {
+        var answered = 0
+        var failures: [String] = []
+        var bodies: [String: Int] = [:]
+        var running = 0
+    }
+
+    let figures = Board(Figures())
+    private let stopped = Mutex(false)
+
+    /// - Parameter expect: what is no failure.
+    init(
+        on address: SocketAddress, host: String = "shop.test", path: String = "/", connections: Int = 4,
+        expect: @escaping @Sendable (Client.Answer) -> Bool = { $0.status == 200 }
+    ) {
+        figures.change { $0.running = connections }
+        for _ in 0..<connections {
+            Thread.detachNewThread { [self] in
+                run(address, host, path, expect)
+                figures.change { $0.running -= 1 }
+            }
+        }
+    }
+
+    private func run(
+        _ address: SocketAddress, _ host: String, _ path: String, _ expect: @Sendable (Client.Answer) -> Bool
+    ) {
+        var connection: (reader: MessageReader, socket: RawSocket)?
+        while !stopped.withLock({ $0 }) {
+            do {
+                let deadline = Deadline(after: .seconds(10))
+                if connection == nil {
+                    let socket = try RawSocket.connect(to: address, by: deadline)
+                    connection = (MessageReader(socket), socket)
+                }
+                guard var held = connection else { continue }
+                let answer = try Client.ask(&held.reader, held.socket, path, host: host, close: false, by: deadline)
+                connection = held
+                figures.change { figures in
+                    figures.answered += 1
+                    figures.bodies[answer.body, default: 0] += 1
+                    if !expect(answer) { figures.failures.append("\(answer)") }
+                }
+            } catch {
+                connection = nil
+                figures.change { $0.failures.append("\(error)") }
+            }
+        }
+    }
+
+    /// Returns when so many more requests were answered.
+    func pass(_ count: Int) async throws {
+        let figures = figures
+        let target = figures.read { $0.answered } + count
+        let reached = await blocking {
+            figures.wait(by: Deadline(after: .seconds(30))) { $0.answered >= target ? true : nil }
+        }
+        if reached == nil { throw StageFailure(description: "the load stands still: \(figures.read { $0 })") }
+    }
+
+    /// Ends, and tells what became of it.
+    func stop() async -> Figures {
+        stopped.withLock { $0 = true }
+        let figures = figures
+        _ = await blocking { figures.wait(by: Deadline(after: .seconds(15))) { $0.running == 0 ? true : nil } }
+        return figures.read { $0 }
+    }
+}
+
+/// An API server, and the programs that follow it.
+final class Stage: Sendable {
+    let server = APIServer(allowsLoopbackEndpoints: true)
+    let transcript = Transcript()
+    let folder: String
+    private let processes = Mutex<[ChildProcess]>([])
+    private let pods = Mutex<[TestPod]>([])
+
+    private init() throws {
+        folder = FileManager.default.temporaryDirectory.appendingPathComponent("moongate-\(UUID().uuidString)").path
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    }
+
+    /// The program is built beside the test bundle; MOONGATE_BINARY names another to try.
+    static let binary: String = {
+        if let named = ProcessInfo.processInfo.environment["MOONGATE_BINARY"] { return named }
+        let bundle = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
+        return URL(fileURLWithPath: bundle).deletingLastPathComponent().appendingPathComponent("moongate").path
+    }()
+
+    static func play(_ body: (Stage) async throws -> Void) async throws {
+        await Turnstile.shared.enter()
+        let stage = try Stage()
+        try await stage.server.start()
+        // Where the programs live: the namespace of their Lease.
+        try stage.server.addNamespace("edge")
+        do {
+            try await body(stage)
+        } catch {
+            Issue.record("\(error)\n--- transcript ---\n\(stage.transcript.text)")
+        }
+        let processes = stage.processes.withLock { $0 }
+        await blocking { for process in processes { process.stop(within: .seconds(5)) } }
+        for pod in stage.pods.withLock({ $0 }) { try? await pod.leave() }
+        try? await stage.server.stop()
+        try? FileManager.default.removeItem(atPath: stage.folder)
+        await Turnstile.shared.leave()
+    }
+
+    func write(_ name: String, _ text: String) throws -> String {
+        let path = folder + "/" + name
+        try text.write(toFile: path, atomically: true, encoding: .utf8)
+        return path
+    }
+
+    /// A kubeconfig for the API server; `user` is what stands below `user:`.
+    func kubeconfig(user: String = "{}") throws -> String {
+        try write(
+            "kubeconfig",
+            """
+            apiVersion: v1
+            kind: Config
+            current-context: test
+            clusters: [{name: test, cluster: {server: "\(server.url)"}}]
+            users: [{name: test, user: \(user)}]
+            contexts: [{name: test, context: {cluster: test, user: test, namespace: edge}}]
+            """)
+    }
+
+    /// Starts a replica and returns when it listens, which is before it is ready.
+    func replica(
+        _ name: String = "moongate", _ options: [String] = [], kubeconfig: String? = nil,
+        environment: [String: String] = [:]
+    ) async throws -> Replica {
+        let file = try kubeconfig ?? self.kubeconfig()
+        var variables = ["POD_NAME": name, "POD_NAMESPACE": "edge"]
+        variables["PATH"] = ProcessInfo.processInfo.environment["PATH"] ?? ""
+        variables.merge(environment) { $1 }
+        let process = try ChildProcess(
+            name: name,
+            arguments: [
+                Self.binary, "run", "--kubeconfig", file, "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0",
+                "--workers", "2", "--access-log", "off", "--drain-timeout", "5s",
+            ] + options, environment: variables, transcript: transcript)
+        processes.withLock { $0.append(process) }
+        let output = process.output
+        let line = await blocking {
+            output.wait(by: Deadline(after: .seconds(30))) { state -> String? in
+                if let line = state.lines.first(where: { $0.contains("\"listening\"") }) { return line }
+                return state.exit == nil ? nil : ""
+            }
+        }
+        func address(_ key: String) -> SocketAddress? {
+            let parts = (line ?? "").components(separatedBy: "\"\(key)\":\"")
+            return parts.count > 1 ? SocketAddress(String(parts[1].prefix { $0 != "\"" })) : nil
+        }
+        guard let http = address("http"), let admin = address("admin") else {
+            throw StageFailure(description: "\(name) does not listen: \(line ?? "no line")")
+        }
+        return Replica(process: process, http: http, admin: admin)
+    }
+
+    /// A pod of the Service `web`.
+    func pod(_ name: String, host: String = "127.0.0.1", port: Int = 0, work: Int64 = 0) async throws -> TestPod {
+        let pod = try await TestPod.start(name, host: host, port: port, work: work)
+        pods.withLock { $0.append(pod) }
+        return pod
+    }
+
+    // MARK: Objects
+
+    /// Class, Service `web` and an Ingress for shop.test, and one pod behind them.
+    @discardableResult
+    func openShop() async throws -> TestPod {
+        try server.apply(
+            IngressClass(
+                metadata: ObjectMeta(name: "moongate"),
+                spec: IngressClassSpec(controller: "moongate.dev/ingress-controller")))
+        let pod = try await pod("v1")
+        try server.apply(service("web"))
+        try server.apply(slice("web-1", port: pod.port, ready(pod.host)))
+        try server.apply(ingress("web"))
+        return pod
+    }
+}
+
+/// A bounded number of stages at a time: each has programs with threads, and deadlines.
+actor Turnstile {
+    static let shared = Turnstile(places: 2)
+    private var places: Int
+    private var waiting: [CheckedContinuation<Void, Never>] = []
+
+    init(places: Int) { self.places = places }
+
+    func enter() async {
+        if places > 0 {
+            places -= 1
+        } else {
+            await withCheckedContinuation { waiting.append($0) }
+        }
+    }
+
+    func leave() {
+        if waiting.isEmpty { places += 1 } else { waiting.removeFirst().resume() }
+    }
+}
+
+func ingress(
+    _ name: String, namespace: String = "shop", host: String = "shop.test", path: String = "/", service: String = "web",
+    className: String? = "moongate", annotations: [String: String] = [:]
+) -> Ingress {
+    var ingress = Ingress(metadata: ObjectMeta(name: name, namespace: namespace))
+    ingress.metadata.annotations = annotations
+    ingress.spec.ingressClassName = className
+    let backend = IngressBackend(
+        service: IngressServiceBackend(name: service, port: ServiceBackendPort(number: 80)))
+    ingress.spec.rules = [
+        IngressRule(
+            host: host,
+            http: HTTPIngressRuleValue(paths: [HTTPIngressPath(path: path, pathType: .prefix, backend: backend)]))
+    ]
+    return ingress
+}
+
+func service(_ name: String, namespace: String = "shop") -> Service {
+    var service = Service(metadata: ObjectMeta(name: name, namespace: namespace))
+    service.spec.ports = [ServicePort(port: 80, name: "http", targetPort: .string("http"))]
+    service.spec.clusterIP = "10.96.0.1"
+    return service
+}
+
+/// With a named port, as pods declare them: the number is the slice's.
+func slice(
+    _ name: String, service: String = "web", namespace: String = "shop", port: Int, _ endpoints: [SliceEndpoint]
+) -> EndpointSlice {
+    var metadata = ObjectMeta(name: name, namespace: namespace)
+    metadata.labels[EndpointSlice.serviceLabel] = service
+    return EndpointSlice(metadata: metadata, endpoints: endpoints, ports: [SlicePort(name: "http", port: port)])
+}
+
+func ready(_ addresses: String...) -> [SliceEndpoint] { addresses.map { SliceEndpoint(addresses: [$0]) } }
+
+/// On its way out, and still serving.
+func leaving(_ address: String) -> SliceEndpoint {
+    SliceEndpoint(
+        addresses: [address], conditions: EndpointConditions(ready: false, serving: true, terminating: true))
+}

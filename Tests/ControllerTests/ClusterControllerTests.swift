@@ -1,0 +1,363 @@
+import ClusterTesting
+import Controller
+import IngressTranslation
+import KubernetesAPI
+import KubernetesClient
+import Model
+import Testing
+
+@Suite(.timeLimit(.minutes(2))) struct ClusterControllerTests {
+    @Test func anIngressIsCreatedChangedAndDeleted() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            try await withReplica(of: server) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                #expect(
+                    Replica.endpoints(replica.published.value.last?.snapshot ?? Snapshot(), "shop/web:80") == [
+                        "10.1.0.1:8080"
+                    ])
+                try server.apply(ingress("api", host: "api.test"))
+                try await replica.waitForRoutes(["shop.test /", "api.test /"])
+                try server.apply(ingress("api", host: "api.test", path: "/v2"))
+                try await replica.waitForRoutes(["shop.test /", "api.test /v2"])
+                try server.delete(Ingress.self, namespace: "shop", name: "api")
+                try await replica.waitForRoutes(["shop.test /"])
+                // Generations count on, one a publication.
+                let generations = replica.published.value.map(\.generation)
+                #expect(generations == Array(1...UInt64(generations.count)))
+            }
+        }
+    }
+
+    @Test func nothingIsPublishedBeforeAllFirstListsAreComplete() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            let clock = ManualClock()
+            server.inject(.init(.status(500), verb: "list", resource: "endpointslices", times: 2))
+            try await withReplica(of: server, clock: clock) { replica in
+                for round in 1...2 {
+                    try await clock.sleeping.wait { $0.total == round }
+                    #expect(replica.published.value.isEmpty)
+                    #expect(!replica.controller.state.value.isServing)
+                    clock.advance(by: .seconds(1))
+                }
+                try await replica.waitForRoutes(["shop.test /"])
+                // The first publication is whole.
+                #expect(replica.published.value.count == 1)
+                try await replica.controller.state.wait { $0.isServing }
+            }
+        }
+    }
+
+    @Test func anEmptyClusterIsServedToo() async throws {
+        try await withCluster { server in
+            try await withReplica(of: server) { replica in
+                try await replica.controller.state.wait { $0.isServing }
+                #expect(replica.published.value.map(\.snapshot) == [Snapshot()])
+            }
+        }
+    }
+
+    @Test func endpointsTakeTheShortRoad() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            // The time stands still: no hold-off can end.
+            let clock = ManualClock()
+            try await withReplica(of: server, clock: clock) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                let translations = replica.controller.state.value.figures.translations
+                try server.apply(slice("web-1", ready("10.1.0.1", "10.1.0.2")))
+                try await replica.waitForEndpoints("shop/web:80", ["10.1.0.1:8080", "10.1.0.2:8080"])
+                try server.apply(slice("web-2", ready("10.1.0.3")))
+                try await replica.waitForEndpoints("shop/web:80", ["10.1.0.1:8080", "10.1.0.2:8080", "10.1.0.3:8080"])
+                #expect(replica.published.value.last?.extent == .endpoints([0]))
+                // And they do not wait for a change that holds off.
+                try server.apply(ingress("api", host: "api.test"))
+                try server.delete(EndpointSlice.self, namespace: "shop", name: "web-2")
+                try await replica.waitForEndpoints("shop/web:80", ["10.1.0.1:8080", "10.1.0.2:8080"])
+                #expect(replica.controller.state.value.figures.translations == translations)
+                await clock.run(step: .milliseconds(5)) { replica.published.value.last?.snapshot.routes.count == 2 }
+            }
+        }
+    }
+
+    /// Both roads come to the same snapshot, whatever happened to the endpoints.
+    @Test func bothRoadsAgree() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            try server.apply(service("api"))
+            try server.apply(ingress("api", host: "api.test", service: "api"))
+            try await withReplica(of: server) { replica in
+                try await replica.waitForRoutes(["shop.test /", "api.test /"])
+                var draining = SliceEndpoint(
+                    addresses: ["10.1.0.9"],
+                    conditions: EndpointConditions(ready: false, serving: true, terminating: true))
+                try server.apply(slice("api-1", service: "api", [draining]))
+                try await replica.waitForEndpoints("shop/api:80", ["10.1.0.9:8080"])
+                draining.addresses = ["10.1.0.8"]
+                try server.apply(slice("api-1", service: "api", [draining] + ready("10.1.0.7")))
+                try await replica.waitForEndpoints("shop/api:80", ["10.1.0.7:8080"])
+                try server.apply(slice("web-1", []))
+                try await replica.waitForEndpoints("shop/web:80", [])
+                try await replica.waitForDiagnostic("MG132")
+                let short = replica.published.value.last?.snapshot
+                let shortDiagnostics = Set(replica.controller.state.value.diagnostics)
+                try await withReplica(of: server) { fresh in
+                    try await fresh.waitForRoutes(["shop.test /", "api.test /"])
+                    try await fresh.controller.state.wait { $0.isServing }
+                    #expect(fresh.published.value.last?.snapshot == short)
+                    #expect(Set(fresh.controller.state.value.diagnostics) == shortDiagnostics)
+                }
+                try server.apply(slice("web-1", ready("10.1.0.1")))
+                try await replica.waitForNoDiagnostic("MG132")
+            }
+        }
+    }
+
+    @Test func changesThatComeTogetherArePublishedOnce() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            let clock = ManualClock()
+            try await withReplica(of: server, clock: clock) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                for index in 0..<20 { try server.apply(ingress("more\(index)", host: "h\(index).test")) }
+                // All of them are known, and the loop waits for quiet.
+                while replica.controller.objects.ingresses.count < 21 { await Task.yield() }
+                #expect(replica.published.value.count == 1)
+                await clock.run(step: .milliseconds(5)) { replica.published.value.count > 1 }
+                #expect(replica.published.value.last?.snapshot.routes.count == 21)
+                #expect(replica.published.value.count == 2)
+            }
+        }
+    }
+
+    @Test func aCrowdThatNeverEndsIsPublishedAllTheSame() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            let clock = ManualClock()
+            try await withReplica(of: server, clock: clock) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                let began = clock.now()
+                var count = 0
+                while replica.published.value.count == 1 {
+                    count += 1
+                    try server.apply(ingress("crowd", host: "h\(count).test"))
+                    clock.advance(by: .milliseconds(10))
+                    for _ in 0..<50 { await Task.yield() }
+                    try #require(count < 10_000)
+                }
+                // Bounded by the terms (200 ms); the events need some of the steps to arrive.
+                #expect(clock.now() - began >= .milliseconds(20))
+            }
+        }
+    }
+
+    @Test func whatChangesNothingIsNotPublished() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            try await withReplica(of: server) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                try server.apply(ingress("foreign", host: "foreign.test", className: "other"))
+                try await replica.controller.state.wait { $0.figures.idleTranslations >= 1 }
+                #expect(replica.published.value.count == 1)
+            }
+        }
+    }
+
+    @Test func aServerThatIsDownChangesNothing() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            try await withReplica(of: server) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                try await server.goDown()
+                try await replica.controller.state.wait { $0.outageSince != nil }
+                #expect(replica.controller.state.value.isServing)
+                #expect(replica.published.value.count == 1)
+                #expect(replica.controller.state.value.prometheusText(now: .zero).contains("moongate_api_server_up 0"))
+                // What happens meanwhile is caught up with afterwards.
+                try server.apply(ingress("web", host: "new.test"))
+                try server.apply(slice("web-1", ready("10.1.0.5")))
+                server.compact()
+                server.comeBack()
+                try await replica.waitForRoutes(["new.test /"])
+                try await replica.waitForEndpoints("shop/web:80", ["10.1.0.5:8080"])
+                try await replica.controller.state.wait { $0.outageSince == nil }
+                #expect(replica.controller.state.value.figures.outages == 1)
+            }
+        }
+    }
+
+    @Test func aStormOfExpiredWatchesNeverEmptiesWhatIsServed() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            try await withReplica(of: server) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                server.inject(.init(.expireWatch, verb: "watch", times: 30))
+                for index in 0..<30 {
+                    server.expireWatches()
+                    server.compact()
+                    try server.apply(ingress("storm", host: "h\(index).test"))
+                    server.cutWatchesAtNextEvent()
+                    try server.apply(slice("web-1", ready("10.1.0.\(index + 1)")))
+                }
+                try await replica.waitForRoutes(["shop.test /", "h29.test /"])
+                try await replica.waitForEndpoints("shop/web:80", ["10.1.0.30:8080"])
+                #expect(replica.published.value.allSatisfy { Replica.routes($0.snapshot).contains("shop.test /") })
+                #expect(
+                    replica.published.value.allSatisfy { !Replica.endpoints($0.snapshot, "shop/web:80").isEmpty })
+            }
+        }
+    }
+
+    @Test func aSecretThatComesAfterItsIngress() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            // Only by name: all the Secrets of the cluster are none of our business.
+            server.deny { ["secrets", "configmaps"].contains($0.resource) && $0.name == nil }
+            try server.apply(ingress("web", tls: "cert"))
+            try await withReplica(of: server) { replica in
+                try await replica.waitForDiagnostic("MG160")
+                var secret = Secret(metadata: ObjectMeta(name: "cert", namespace: "shop"), type: "kubernetes.io/tls")
+                secret.data = ["tls.crt": Base64([1]), "tls.key": Base64([2])]
+                try server.apply(secret)
+                try await replica.waitForNoDiagnostic("MG160")
+                // No longer referred to: no longer watched, and no longer held.
+                try server.apply(ingress("web"))
+                while !replica.controller.objects.secrets.isEmpty { await Task.yield() }
+            }
+        }
+    }
+
+    @Test func aScriptIsLiveWhenItsConfigMapChanges() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            func script(_ text: String) -> ConfigMap {
+                ConfigMap(metadata: ObjectMeta(name: "canary", namespace: "shop"), data: ["main.lua": text])
+            }
+            try server.apply(script("return 1"))
+            try server.apply(ingress("web", annotations: ["moongate.dev/script": "canary"]))
+            let clock = ManualClock()
+            try await withReplica(of: server, clock: clock) { replica in
+                @Sendable func runs(_ text: String) -> Bool {
+                    replica.published.value.last?.snapshot.scripts.map(\.main) == [text]
+                }
+                try await replica.published.wait { !$0.isEmpty }
+                #expect(runs("return 1"))
+                try server.apply(script("return 2"))
+                await clock.run(step: .milliseconds(5)) { runs("return 2") }
+                // Gone: the last good version stays, with a complaint.
+                try server.delete(ConfigMap.self, namespace: "shop", name: "canary")
+                await clock.run(step: .milliseconds(5)) {
+                    replica.controller.state.value.diagnostics.contains { $0.code == "MG151" }
+                }
+                #expect(runs("return 2"))
+                // The script was waited for: there is no moment without it.
+                #expect(replica.published.value.allSatisfy { !$0.snapshot.scripts.isEmpty })
+            }
+        }
+    }
+
+    @Test func aKindThatIsForbiddenIsSaidAndMissed() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            server.deny { $0.resource == "ingressclasses" }
+            try await withReplica(of: server) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                try await replica.waitForDiagnostic("MG181")
+                #expect(replica.controller.state.value.forbidden.map(\.kind) == ["IngressClass"])
+                server.deny { _ in false }
+                try await replica.waitForNoDiagnostic("MG181")
+            }
+        }
+    }
+
+    @Test func withoutEndpointsNothingIsReady() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            server.deny { $0.resource == "endpointslices" }
+            let clock = ManualClock()
+            try await withReplica(of: server, clock: clock) { replica in
+                try await clock.sleeping.wait { $0.now == 1 }
+                #expect(!replica.controller.state.value.isServing)
+                server.deny { _ in false }
+                clock.advance(by: .seconds(60))
+                try await replica.waitForRoutes(["shop.test /"])
+            }
+        }
+    }
+
+    @Test func inItsNamespacesARoleIsEnough() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            try server.apply(service("web", namespace: "blog"))
+            try server.apply(ingress("blog", namespace: "blog", host: "blog.test"))
+            server.deny { $0.namespace != "shop" }
+            try await withReplica(of: server, { $0.namespaces = ["shop"] }) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                #expect(
+                    server.requests.value.allSatisfy { $0.namespace == "shop" || $0.resource == "ingressclasses" })
+            }
+        }
+    }
+
+    @Test func twoTenantsClaimOneHost() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            try server.apply(service("web", namespace: "thief"))
+            try server.apply(ingress("steal", namespace: "thief", host: "shop.test"))
+            try await withReplica(of: server, { $0.translation.hostsAreExclusive = true }) { replica in
+                try await replica.waitForDiagnostic("MG126")
+                #expect(replica.published.value.last?.snapshot.routes.map(\.ingress.namespace) == ["shop"])
+            }
+        }
+    }
+
+    @Test func anObjectThatCannotBeReadHarmsNobody() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            try server.apply(ingress("odd", host: "odd.test"))
+            try await withReplica(of: server) { replica in
+                try await replica.waitForRoutes(["shop.test /", "odd.test /"])
+                server.force(
+                    [
+                        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+                        "metadata": ["name": "odd", "namespace": "shop"], "spec": ["rules": 7],
+                    ], plural: "ingresses")
+                try await replica.waitForDiagnostic("MG180")
+                #expect(
+                    Replica.routes(replica.published.value.last?.snapshot ?? Snapshot()) == [
+                        "odd.test /", "shop.test /",
+                    ])
+                try server.apply(ingress("odd", host: "mended.test"))
+                try await replica.waitForRoutes(["shop.test /", "mended.test /"])
+                try await replica.waitForNoDiagnostic("MG180")
+            }
+        }
+    }
+
+    /// Ten pods replaced one by one: at no moment is there none to serve.
+    @Test func aRollingUpdate() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            func state(_ old: Int, draining: Bool) -> [SliceEndpoint] {
+                (old..<10).map { index in
+                    let drains = draining && index == old
+                    return SliceEndpoint(
+                        addresses: ["10.1.0.\(index)"],
+                        conditions: EndpointConditions(ready: !drains, serving: true, terminating: drains))
+                } + (0..<old).map { SliceEndpoint(addresses: ["10.2.0.\($0)"]) }
+            }
+            try server.apply(slice("web-1", state(0, draining: false)))
+            try await withReplica(of: server) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                for step in 0..<10 {
+                    try server.apply(slice("web-1", state(step, draining: true)))
+                    try server.apply(slice("web-1", state(step + 1, draining: false)))
+                }
+                try await replica.waitForEndpoints("shop/web:80", (0..<10).map { "10.2.0.\($0):8080" })
+                #expect(
+                    replica.published.value.allSatisfy { Replica.endpoints($0.snapshot, "shop/web:80").count >= 9 })
+            }
+        }
+    }
+}

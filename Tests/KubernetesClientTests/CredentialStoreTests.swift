@@ -1,0 +1,73 @@
+import ClusterTesting
+import KubernetesAPI
+import KubernetesClient
+import Synchronization
+import Testing
+
+@Suite(.timeLimit(.minutes(1))) struct CredentialStoreTests {
+    @Test func aTokenIsReadAgainAsItRotates() async throws {
+        try await inFolder { folder in
+            let clock = ManualClock()
+            try folder.write("token", "one\n")
+            let access = ClusterAccess(server: "https://x", credential: .tokenFile(folder.path("token")))
+            let store = CredentialStore(access: access, clock: clock)
+            #expect(try await store.current().authorization == "Bearer one")
+            try folder.write("token", "two")
+            #expect(try await store.current().authorization == "Bearer one")
+            clock.advance(by: .seconds(60))
+            #expect(try await store.current().authorization == "Bearer two")
+            try folder.write("token", "three")
+            await store.wasRefused()
+            #expect(try await store.current().authorization == "Bearer three")
+            // A file that is gone for a moment takes nothing away.
+            try folder.remove("token")
+            clock.advance(by: .seconds(60))
+            #expect(try await store.current().authorization == "Bearer three")
+            await store.wasRefused()
+            await #expect(throws: AccessError.self) { try await store.current() }
+        }
+    }
+
+    @Test func aTokenThatWouldSplitTheHeadIsRefused() async throws {
+        try await inFolder { folder in
+            try folder.write("token", "a\u{1}b")
+            let access = ClusterAccess(server: "https://x", credential: .tokenFile(folder.path("token")))
+            await #expect(throws: AccessError.self) {
+                try await CredentialStore(access: access, clock: ManualClock()).current()
+            }
+        }
+    }
+
+    @Test func aPluginRunsOnceUntilItsCredentialExpires() async throws {
+        let clock = ManualClock()
+        let runs = Mutex(0)
+        let plugin = ExecPlugin(apiVersion: "client.authentication.k8s.io/v1", command: "x")
+        let access = ClusterAccess(server: "https://x", credential: .exec(plugin))
+        let store = CredentialStore(access: access, clock: clock) { plugin, _ async throws(AccessError) in
+            let run = runs.withLock { count in
+                count += 1
+                return count
+            }
+            let expiry = Timestamp(seconds: clock.wallTime().seconds + 60)
+            let text =
+                #"{"kind":"ExecCredential","apiVersion":"\#(plugin.apiVersion)","status":{"token":"t\#(run)","expirationTimestamp":"\#(expiry)"}}"#
+            return try ExecCredential(printed: Array(text.utf8), by: plugin)
+        }
+        let tokens = try await withThrowingTaskGroup(of: String?.self) { group in
+            for _ in 0..<8 { group.addTask { try await store.current().authorization } }
+            var tokens: Set<String?> = []
+            for try await token in group { tokens.insert(token) }
+            return tokens
+        }
+        #expect(tokens == ["Bearer t1"])
+        clock.advance(by: .seconds(49))
+        #expect(try await store.current().authorization == "Bearer t1")
+        clock.advance(by: .seconds(2))
+        #expect(try await store.current().authorization == "Bearer t2")
+    }
+
+    @Test func basic() async throws {
+        let access = ClusterAccess(server: "https://x", credential: .basic(user: "u", password: "p"))
+        #expect(try await CredentialStore(access: access, clock: ManualClock()).current().authorization == "Basic dTpw")
+    }
+}

@@ -1,0 +1,75 @@
+import KubernetesAPI
+import KubernetesClient
+import Testing
+
+@Suite(.timeLimit(.minutes(1))) struct ExecCredentialTests {
+    private static let version = "client.authentication.k8s.io/v1"
+
+    private func plugin(_ command: String, _ arguments: [String] = [], info: Bool = false) -> ExecPlugin {
+        ExecPlugin(
+            apiVersion: Self.version, command: command, arguments: arguments, environment: ["WHO": "ops"],
+            providesClusterInfo: info, installHint: "install it")
+    }
+
+    @Test(arguments: [
+        (#"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"token":"t"}}"#, true),
+        (
+            #"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"clientCertificateData":"c","clientKeyData":"k","expirationTimestamp":"2026-01-01T00:00:00Z"}}"#,
+            true
+        ),
+        (
+            #"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1beta1","status":{"token":"t"}}"#,
+            false
+        ),
+        (#"{"kind":"Secret","apiVersion":"client.authentication.k8s.io/v1","status":{"token":"t"}}"#, false),
+        (#"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1"}"#, false),
+        (#"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"token":""}}"#, false),
+        (
+            #"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"clientCertificateData":"c"}}"#,
+            false
+        ),
+        ("token", false), ("", false),
+    ])
+    func printed(_ text: String, _ isGood: Bool) {
+        let isTaken = (try? ExecCredential(printed: Array(text.utf8), by: plugin("x"))) != nil
+        #expect(isTaken == isGood)
+    }
+
+    @Test func runsAndIsToldOfTheCluster() async throws {
+        try await inFolder { folder in
+            try folder.write(
+                "plugin",
+                """
+                #!/bin/sh
+                test "$WHO" = ops || exit 3
+                case "$KUBERNETES_EXEC_INFO" in
+                *'"server":"https:\\/\\/api"'*|*'"server":"https://api"'*) ;;
+                *) exit 4 ;;
+                esac
+                printf '{"kind":"ExecCredential","apiVersion":"\(Self.version)","status":{"token":"%s"}}' "$1"
+                """, executable: true)
+            let credential = try await ExecCredential.run(
+                plugin(folder.path("plugin"), ["t1"], info: true), for: ClusterAccess(server: "https://api"))
+            #expect(credential.token == "t1")
+        }
+    }
+
+    @Test(arguments: [
+        ("exit 7", "failed with status 7"), ("exec sleep 100", "did not end"), ("exec yes", "printed too much"),
+        ("echo hello", "not an ExecCredential"),
+    ])
+    func failures(script: String, problem: String) async throws {
+        let error = await #expect(throws: AccessError.self) {
+            try await ExecCredential.run(
+                plugin("/bin/sh", ["-c", script]), for: ClusterAccess(server: "https://api"), limit: .seconds(1))
+        }
+        #expect(error?.problem.contains(problem) == true, "\(String(describing: error))")
+    }
+
+    @Test func aMissingPluginNamesItsHint() async throws {
+        let error = await #expect(throws: AccessError.self) {
+            try await ExecCredential.run(plugin("no-such-plugin-here"), for: ClusterAccess(server: "https://api"))
+        }
+        #expect(error?.mend.contains("install it") == true)
+    }
+}
