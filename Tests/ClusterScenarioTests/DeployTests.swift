@@ -100,6 +100,12 @@ struct Roles: Sendable {
                 environment: ["POD_NAMESPACE": "moongate"])
             try await replica.waitUntilReady()
             try await stage.server.writes.wait { _ in isMet(stage) }
+            // A list is followed by its watch, also where nothing comes of it.
+            for resource in ["secrets", "configmaps"] {
+                try await stage.server.requests.wait { asked in
+                    asked.contains { $0.verb == "watch" && $0.resource == resource }
+                }
+            }
             replica.process.send(signal: SIGTERM)
             #expect(await replica.waitForExit() == .code(0))
             let asked = stage.server.requests.value
