@@ -3,6 +3,8 @@
 // Left out: load, loadfile, dofile, collectgarbage, print, and the libraries io, os, debug and package.
 #include "internal.h"
 
+#include <limits.h>
+
 // ------------------------------------------------------------------------------------------------- frozen proxies
 
 static int mg_frozen_write(lua_State *L) {
@@ -14,7 +16,7 @@ static int mg_frozen_next(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 2);
     mg_unwrap(L, 1);
-    if (lua_next(L, 1)) return 2;
+    if (mg_next(L, mg_of(L), 1)) return 2;
     lua_pushnil(L);
     return 1;
 }
@@ -144,6 +146,10 @@ static int mg_base_rawset(lua_State *L) {
     luaL_checkany(L, 3);
     if (mg_is_frozen(L, 1)) mg_api_error(L, "this table is read-only");
     lua_settop(L, 3);
+    // Globals that this writes end with the run like any other.
+    lua_rawgeti(L, LUA_REGISTRYINDEX, MG_REF_ENVIRONMENT);
+    if (lua_rawequal(L, 1, -1)) mg_of(L)->environment_dirty = true;
+    lua_pop(L, 1);
     lua_rawset(L, 1);
     return 1;
 }
@@ -186,6 +192,19 @@ static int mg_base_pairs(lua_State *L) {
 }
 
 // ------------------------------------------------------------------------------------------------ protected calls
+
+// As in stock Lua; each level is a step over a call.
+static int mg_base_error(lua_State *L) {
+    lua_Integer level = luaL_optinteger(L, 2, 1);
+    lua_settop(L, 1);
+    if (lua_type(L, 1) == LUA_TSTRING && level > 0) {
+        if (level > 16) mg_charge(L, mg_of(L), level < MG_CREDIT ? (size_t)level : (size_t)MG_CREDIT);
+        luaL_where(L, level < INT_MAX ? (int)level : INT_MAX);
+        lua_pushvalue(L, 1);
+        lua_concat(L, 2);
+    }
+    return lua_error(L);
+}
 
 // What ended the run for good is not shown to the script.
 static int mg_pcall_finish(lua_State *L, int status, lua_KContext extra) {
@@ -563,7 +582,7 @@ void mg_open_base(lua_State *L, mg_vm *vm) {
     int base = lua_gettop(L);
     lua_pushcfunction(L, luaopen_base);
     lua_call(L, 0, 1);
-    static const char *const kept[] = {"assert", "error", "ipairs", "rawequal", "select", "tonumber", "type"};
+    static const char *const kept[] = {"assert", "ipairs", "rawequal", "select", "tonumber", "type"};
     for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
         lua_getfield(L, -1, kept[i]);
         lua_setfield(L, base, kept[i]);
@@ -572,7 +591,8 @@ void mg_open_base(lua_State *L, mg_vm *vm) {
     lua_getfield(L, -1, "getmetatable");
     lua_setfield(L, base, "getmetatable");
     lua_pop(L, 1);
-    static const luaL_Reg functions[] = {{"next", mg_frozen_next},
+    static const luaL_Reg functions[] = {{"error", mg_base_error},
+                                         {"next", mg_frozen_next},
                                          {"pairs", mg_base_pairs},
                                          {"pcall", mg_base_pcall},
                                          {"rawget", mg_base_rawget},

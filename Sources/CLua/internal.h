@@ -15,11 +15,14 @@ enum {
     MG_HOOK_INTERVAL = 1000,    // instructions between two looks at the clock, while no long string is alive
     MG_CREDIT = 16384,          // units of work (about a byte or a step each) between two looks, inside C functions
     MG_LONG_STRING = 4096,      // from here on a string can make one instruction slow; see mg_interval
+    MG_LARGE_BLOCK = 32768,     // from here on a table can make one `next` slow; see mg_next
+    MG_WARM_NS = 50000,         // what the instructions before the second sign of the hook count for at most
     MG_MAX_RESULTS = 4096,      // values that unpack, byte and codepoint return at most
     MG_MAX_CHAIN = 200,         // coroutines inside coroutines; Lua's own limit of C levels is 200
     MG_MAX_CLOSE_DEPTH = 8,     // closing inside closing; Lua 5.4.4 does not count these C levels
     MG_TREE_DEPTH = 64,         // nesting of JSON and of values that cross the border
     MG_TREE_VALUES = 65536,
+    MG_TREE_BYTES = 1 << 20,    // of all strings inside of the tables of one call
     MG_JSON_LIMIT = 1 << 19,
     MG_SMALL = 512,             // allocations up to here come from size classes
     MG_GRAIN = 16,
@@ -39,6 +42,8 @@ struct mg_out {
     size_t count, capacity;
     char *bytes; // while building, `as.integer` of MG_BYTES is an offset into this
     size_t used, room;
+    size_t weight; // bytes of strings inside of tables, borrowed ones too
+    uint64_t work; // see mg_out_work
     bool failed;
 };
 void mg_out_free(mg_out *out);
@@ -97,6 +102,7 @@ struct mg_vm {
 
     // Budget.
     bool armed, warmed;
+    uint64_t clock_warmed; // when the hook came first
     uint64_t cpu_budget, cpu_deadline, clock_next, wall_deadline;
     uint64_t cpu_armed, clock_armed; // both clocks when the deadline was set
     uint64_t off_cpu, cpu_reads;
@@ -115,6 +121,8 @@ struct mg_vm {
     char *slab_next;
     size_t slab_left;
     uint32_t long_string_count, long_strings[64]; // alive, by the logarithm of their size
+    uint32_t large_blocks[64]; // blocks that may be tables, likewise
+    size_t walk;               // what one `next` costs in units of work, beside itself; 0 without a large block
     uint64_t allocations, fail_at;
 
     // What was loaded.
@@ -175,6 +183,15 @@ void mg_check(lua_State *L, mg_vm *vm);
 static inline void mg_charge(lua_State *L, mg_vm *vm, size_t work) {
     vm->credit -= (int64_t)work + 1;
     if (vm->credit < 0) mg_check(L, vm);
+}
+// Pays for what a callback appended to `out` and said by mg_out_work.
+static inline void mg_charge_out(lua_State *L, mg_vm *vm) {
+    mg_charge(L, vm, (size_t)vm->out.work + vm->out.used + 16 * vm->out.count);
+}
+// lua_next, which walks over all the slots that were emptied: thousands in one step where a table is that large.
+static inline int mg_next(lua_State *L, mg_vm *vm, int index) {
+    if (vm->walk != 0) mg_charge(L, vm, vm->walk);
+    return lua_next(L, index);
 }
 // Ends the run with that class; never returns. From C functions only (not from the hook).
 _Noreturn void mg_kill(lua_State *L, mg_vm *vm, mg_error_class kind);

@@ -39,6 +39,15 @@ static int mg_compare_keys(const void *left, const void *right) {
     return a->length < b->length ? -1 : a->length > b->length;
 }
 
+// A table may hold one string a thousand times, so what a copy of it takes has no bound in the memory of the machine.
+static void mg_weigh(lua_State *L, mg_vm *vm, mg_out *out, size_t length) {
+    out->weight += length;
+    if (out->weight > MG_TREE_BYTES) {
+        mg_api_error(L, "a table is too large to hand over: its strings have more than %d KiB", MG_TREE_BYTES / 1024);
+    }
+    mg_charge(L, vm, length);
+}
+
 static void mg_marshal_at(lua_State *L, mg_vm *vm, int index, mg_out *out, bool borrow, int depth);
 
 static void mg_marshal_table(lua_State *L, mg_vm *vm, int index, mg_out *out, bool borrow, int depth) {
@@ -57,7 +66,7 @@ static void mg_marshal_table(lua_State *L, mg_vm *vm, int index, mg_out *out, bo
     lua_Integer length = (lua_Integer)lua_rawlen(L, table);
     size_t count = 0;
     bool is_list = length > 0 || is_array;
-    for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
+    for (lua_pushnil(L); mg_next(L, vm, table); lua_pop(L, 1)) {
         count++;
         mg_charge(L, vm, 4);
         if (lua_isinteger(L, -2)) {
@@ -85,7 +94,7 @@ static void mg_marshal_table(lua_State *L, mg_vm *vm, int index, mg_out *out, bo
     if (count > 0) {
         mg_sort_key *keys = lua_newuserdatauv(L, count * sizeof(mg_sort_key), 0);
         size_t at = 0;
-        for (lua_pushnil(L); lua_next(L, table) && at < count; lua_pop(L, 1)) {
+        for (lua_pushnil(L); mg_next(L, vm, table) && at < count; lua_pop(L, 1)) {
             mg_sort_key *key = &keys[at++];
             if (lua_isinteger(L, -2)) {
                 key->text = NULL;
@@ -103,6 +112,7 @@ static void mg_marshal_table(lua_State *L, mg_vm *vm, int index, mg_out *out, bo
                 mg_out_int(out, keys[i].number);
                 lua_rawgeti(L, table, keys[i].number);
             } else {
+                mg_weigh(L, vm, out, keys[i].length);
                 mg_add_text(out, keys[i].text, keys[i].length, borrow);
                 lua_pushlstring(L, keys[i].text, keys[i].length);
                 lua_rawget(L, table);
@@ -130,7 +140,8 @@ static void mg_marshal_at(lua_State *L, mg_vm *vm, int index, mg_out *out, bool 
     case LUA_TSTRING: {
         size_t length;
         const char *text = lua_tolstring(L, index, &length);
-        mg_charge(L, vm, borrow ? 0 : length);
+        if (depth > 0) mg_weigh(L, vm, out, length);
+        else mg_charge(L, vm, length);
         mg_add_text(out, text, length, borrow);
         break;
     }
@@ -236,10 +247,11 @@ void mg_push_first(lua_State *L, mg_vm *vm, mg_out *out) {
     if (out->failed) mg_kill(L, vm, MG_ERROR_MEMORY);
     if (out->count == 1 && out->values[0].tag == MG_BYTES) {
         lua_pushlstring(L, out->bytes + out->values[0].as.integer, out->values[0].length);
-        return;
+    } else {
+        size_t at = 0;
+        mg_push_tree(L, vm, out->values, out->count, &at, out->bytes == NULL ? "" : out->bytes, NULL);
     }
-    size_t at = 0;
-    mg_push_tree(L, vm, out->values, out->count, &at, out->bytes == NULL ? "" : out->bytes, NULL);
+    mg_charge_out(L, vm);
 }
 
 int mg_push_results(lua_State *L, mg_vm *vm, mg_out *out) {
@@ -252,6 +264,8 @@ int mg_push_results(lua_State *L, mg_vm *vm, mg_out *out) {
         mg_push_tree(L, vm, out->values, out->count, &at, out->bytes == NULL ? "" : out->bytes, NULL);
         results++;
     }
+    // Last: objects among the results have an owner now, and its finaliser.
+    mg_charge_out(L, vm);
     return results;
 }
 
@@ -381,7 +395,7 @@ static int mg_respond(lua_State *L) {
     if (!lua_isnil(L, 2)) {
         luaL_checktype(L, 2, LUA_TTABLE);
         mg_unwrap(L, 2);
-        for (lua_pushnil(L); lua_next(L, 2); lua_settop(L, 6)) { // 6 name, 7 value
+        for (lua_pushnil(L); mg_next(L, vm, 2); lua_settop(L, 6)) { // 6 name, 7 value
             mg_unwrap(L, 7);
             if (lua_istable(L, 7)) {
                 lua_Integer count = (lua_Integer)lua_rawlen(L, 7);
@@ -422,7 +436,7 @@ static int mg_redirect(lua_State *L) {
     if (!lua_isnil(L, 3)) {
         luaL_checktype(L, 3, LUA_TTABLE);
         mg_unwrap(L, 3);
-        for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
+        for (lua_pushnil(L); mg_next(L, vm, 3); lua_pop(L, 1)) {
             mg_charge(L, vm, 8);
             if (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), "keep_query") != 0) {
                 const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);

@@ -79,6 +79,27 @@ static void mg_forget_string(mg_vm *vm, size_t size) {
     vm->long_string_count--;
 }
 
+// Lua tells neither the size of a table nor how many of its slots are empty: the largest block that is alive bounds both.
+static void mg_count_block(mg_vm *vm, size_t size, bool alive) {
+    if (size < MG_LARGE_BLOCK) return;
+    int log = mg_size_log(size);
+    if (alive) vm->large_blocks[log]++;
+    else vm->large_blocks[log]--;
+    if (vm->large_blocks[log] > 1) return;
+    vm->walk = 0;
+    for (log = mg_size_log(vm->block_cap) + 1; log >= 15; log--) {
+        if (log < 64 && vm->large_blocks[log] > 0) {
+            vm->walk = (size_t)1 << (log - 6);
+            return;
+        }
+    }
+}
+
+static void mg_forget_block(mg_vm *vm, const mg_header *header) {
+    if (header->is_string) mg_forget_string(vm, header->size);
+    else mg_count_block(vm, header->size, false);
+}
+
 // One instruction is not a unit of time: comparing two long strings takes as long as a million additions. So the
 // longer the longest living string, the fewer instructions pass between two looks at the clock.
 int mg_interval(const mg_vm *vm) {
@@ -119,7 +140,7 @@ static void *mg_allocate(void *context, void *pointer, size_t old_size, size_t n
             mg_small_give(vm, pointer, old_size);
         } else {
             mg_header *header = (mg_header *)pointer - 1;
-            if (header->is_string) mg_forget_string(vm, header->size);
+            mg_forget_block(vm, header);
             free(header);
         }
         return NULL;
@@ -158,11 +179,10 @@ static void *mg_allocate(void *context, void *pointer, size_t old_size, size_t n
             if (new_size > old_size) return NULL;
             header = (mg_header *)pointer - 1;
         }
-        if (header->is_string) {
-            mg_forget_string(vm, header->size);
-            header->is_string = 0;
-        }
+        mg_forget_block(vm, header);
+        header->is_string = 0;
         header->size = new_size;
+        mg_count_block(vm, new_size, true);
         vm->memory = vm->memory + new_size - old_size;
         return header + 1;
     } else {
@@ -175,6 +195,8 @@ static void *mg_allocate(void *context, void *pointer, size_t old_size, size_t n
             vm->long_strings[mg_size_log(new_size)]++;
             vm->long_string_count++;
             mg_tighten(vm);
+        } else {
+            mg_count_block(vm, new_size, true);
         }
     }
     if (pointer != NULL) {
@@ -183,7 +205,7 @@ static void *mg_allocate(void *context, void *pointer, size_t old_size, size_t n
             mg_small_give(vm, pointer, old_size);
         } else {
             mg_header *header = (mg_header *)pointer - 1;
-            if (header->is_string) mg_forget_string(vm, header->size);
+            mg_forget_block(vm, header);
             free(header);
         }
     }
@@ -256,9 +278,13 @@ void mg_out_bytes(mg_out *out, const void *bytes, size_t length) {
     out->used += length;
 }
 
+void mg_out_work(mg_out *out, uint64_t work) { out->work += work; }
+
 void mg_out_clear(mg_out *out) {
     out->count = 0;
     out->used = 0;
+    out->weight = 0;
+    out->work = 0;
     out->failed = false;
     // A rare large answer must not stay for the life of the VM.
     if (out->room > 1 << 18) {
@@ -297,13 +323,20 @@ uint64_t mg_thread_cpu_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-// The thread's CPU clock is a system call, so a run does not read it before it has done some thousand instructions or
-// some KiB of work: the deadline counts from there, tens of microseconds late at most.
+// The thread's CPU clock is a system call, so a run does not read it before it has done more than a thousand instructions
+// or some KiB of work. What came before counts by the other clock, up to a bound, for the thread may have been waiting.
 static void mg_arm(mg_vm *vm) {
     vm->cpu_reads++;
     vm->cpu_armed = mg_thread_cpu_ns();
     vm->clock_armed = mg_clock_ns();
     vm->armed = true;
+    if (vm->warmed) {
+        uint64_t before = vm->clock_armed - vm->clock_warmed;
+        if (before > MG_WARM_NS) before = MG_WARM_NS;
+        if (before > vm->cpu_armed) before = vm->cpu_armed;
+        vm->cpu_armed -= before;
+        vm->clock_armed -= before;
+    }
     vm->cpu_deadline = vm->cpu_armed + vm->cpu_budget;
     vm->clock_next = vm->clock_armed + vm->cpu_budget;
 }
@@ -329,10 +362,7 @@ static bool mg_over(mg_vm *vm) {
             return true;
         }
     }
-    if (!vm->armed) {
-        mg_arm(vm);
-        if (vm->wall_deadline == 0) return false;
-    }
+    if (!vm->armed) mg_arm(vm);
     uint64_t now = mg_clock_ns();
     if (vm->wall_deadline != 0 && now >= vm->wall_deadline) {
         vm->killed = MG_ERROR_WALL;
@@ -361,10 +391,13 @@ static void mg_first_sign(mg_vm *vm, lua_State *L) {
 void mg_hook(lua_State *L, lua_Debug *ar) {
     (void)ar;
     mg_vm *vm = mg_of(L);
-    // Short runs share the count of a pooled coroutine: the first sign may come after one instruction of this run.
-    if (!vm->warmed && vm->killed == MG_ERROR_NONE && vm->refusals == vm->refusals_seen &&
-        vm->interval == MG_HOOK_INTERVAL) {
+    // Short runs share the count of a pooled coroutine: the first sign may come after one instruction of this run. It
+    // starts the time by the clock that costs no system call; the second is judged, and so is the first where little is
+    // left of the budget.
+    if (!vm->warmed && !vm->armed && vm->killed == MG_ERROR_NONE && vm->refusals == vm->refusals_seen &&
+        vm->interval == MG_HOOK_INTERVAL && vm->cpu_budget > 2 * MG_WARM_NS) {
         vm->warmed = true;
+        vm->clock_warmed = mg_clock_ns();
         return;
     }
     if (!mg_over(vm)) {
@@ -733,6 +766,7 @@ static void mg_bury(mg_vm *vm, lua_State *co) {
     vm->cpu_budget = vm->close_limit;
     vm->wall_deadline = 0;
     vm->close_depth = 0;
+    vm->warmed = false;
     mg_arm(vm);
     mg_error saved = vm->error;
     for (int i = vm->chain_count - 1; i >= 0; i--) {
@@ -828,7 +862,7 @@ static int mg_deliver(lua_State *L) {
         mg_unwrap(L, 3);
         // First the number of fields, then the array, as a userdata that the collector frees.
         size_t capacity = 0;
-        for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
+        for (lua_pushnil(L); mg_next(L, vm, 3); lua_pop(L, 1)) {
             mg_unwrap(L, -1);
             capacity += lua_istable(L, -1) ? (size_t)lua_rawlen(L, -1) : 1;
             mg_charge(L, vm, 8);
@@ -837,7 +871,7 @@ static int mg_deliver(lua_State *L) {
         pairs = lua_newuserdatauv(L, sizeof(mg_pair) * (capacity + 1), 0); // index 4
         lua_createtable(L, (int)capacity, 0);                             // index 5: keeps converted numbers
         lua_Integer kept = 0;
-        for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
+        for (lua_pushnil(L); mg_next(L, vm, 3); lua_pop(L, 1)) {
             if (lua_type(L, -2) != LUA_TSTRING) mg_api_error(L, "a header name is a string");
             mg_unwrap(L, -1);
             bool list = lua_istable(L, -1);
@@ -1308,6 +1342,7 @@ static bool mg_compile(mg_vm *vm, mg_task *task) {
     vm->phase_bit = MG_PHASE_BIT(MG_PHASE_LOAD);
     vm->killed = MG_ERROR_NONE;
     vm->armed = false;
+    vm->warmed = false;
     vm->wall_deadline = 0;
     vm->cpu_budget = vm->load_limit;
     vm->refusals_seen = vm->refusals;
@@ -1460,6 +1495,7 @@ bool mg_vm_configure(mg_vm *vm, const mg_value *values, size_t count) {
     mg_error_reset(vm);
     mg_task task = {.values = values, .count = count};
     vm->armed = false;
+    vm->warmed = false;
     vm->wall_deadline = 0;
     vm->cpu_budget = vm->load_limit;
     vm->killed = MG_ERROR_NONE;
@@ -1499,6 +1535,7 @@ mg_out *mg_vm_describe(mg_vm *vm, const char *key) {
     mg_task task = {.name = key};
     mg_out_clear(&vm->out);
     vm->armed = false;
+    vm->warmed = false;
     vm->wall_deadline = 0;
     vm->cpu_budget = vm->load_limit;
     vm->killed = MG_ERROR_NONE;

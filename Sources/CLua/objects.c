@@ -105,6 +105,7 @@ static int mg_map_get(lua_State *L) {
     if (vm->host.map_get(vm->run, mg_map_of(mg_handle_kind(handle)), name, length, 0, &vm->out)) {
         mg_push_first(L, vm, &vm->out);
     } else {
+        mg_charge_out(L, vm);
         lua_pushnil(L);
     }
     return 1;
@@ -117,6 +118,7 @@ static int mg_map_has(lua_State *L) {
     const char *name = luaL_checklstring(L, 2, &length);
     mg_out_clear(&vm->out);
     lua_pushboolean(L, vm->host.map_get(vm->run, mg_map_of(mg_handle_kind(handle)), name, length, 0, &vm->out));
+    mg_charge_out(L, vm);
     return 1;
 }
 
@@ -158,6 +160,7 @@ static int mg_map_pairs(lua_State *L) {
             lua_pushlstring(L, mg_out_text(&vm->out, value), value->tag == MG_BYTES ? value->length : 0);
             lua_rawseti(L, -2, (lua_Integer)position * 2 + i + 1);
         }
+        mg_charge_out(L, vm);
         mg_charge(L, vm, 64);
     }
     lua_pushinteger(L, 1);
@@ -199,6 +202,7 @@ static void mg_edit_one(lua_State *L, mg_vm *vm, mg_map map, mg_edit edit, int v
     if (vm->host.map_edit(vm->run, map, edit, name, name_length, value, value_length, &vm->out) != MG_HOST_OK) {
         mg_host_error(L, vm);
     }
+    mg_charge_out(L, vm);
 }
 
 static int mg_cookie_set(lua_State *L, mg_vm *vm, bool remove) {
@@ -210,11 +214,13 @@ static int mg_cookie_set(lua_State *L, mg_vm *vm, bool remove) {
     if (!lua_isnil(L, attributes)) luaL_checktype(L, attributes, LUA_TTABLE);
     mg_out_clear(&vm->arguments);
     mg_marshal(L, vm, attributes, &vm->arguments, true);
+    mg_charge(L, vm, 64 + value_length);
     mg_out_clear(&vm->out);
     if (vm->host.cookie_set(vm->run, name, name_length, value, value_length, vm->arguments.values,
                             vm->arguments.count, &vm->out) != MG_HOST_OK) {
         mg_host_error(L, vm);
     }
+    mg_charge_out(L, vm);
     return 0;
 }
 
@@ -300,7 +306,7 @@ static int mg_req_unit(lua_State *L) {
         size_t length;
         const char *source = lua_tolstring(L, -1, &length);
         mg_out_clear(&vm->out);
-        mg_charge(L, vm, 64);
+        mg_charge(L, vm, 64 + length);
         mg_host_status status = vm->host.unit(vm->run, source, length, &vm->out);
         if (status == MG_HOST_UNAVAILABLE) {
             if (unavailable == 0) unavailable = i;
@@ -310,6 +316,7 @@ static int mg_req_unit(lua_State *L) {
             mg_push_first(L, vm, &vm->out);
             return 1;
         }
+        mg_charge_out(L, vm);
         lua_pop(L, 1);
     }
     if (unavailable != 0) {
@@ -374,6 +381,7 @@ static int mg_ctx_tag(lua_State *L) {
     const char *key = luaL_checklstring(L, 2, &length);
     lua_settop(L, 3);
     mg_value value = mg_scalar(L, 3, "a tag");
+    mg_charge(L, vm, 64 + length);
     mg_out_clear(&vm->out);
     if (vm->host.tag(vm->run, key, length, &value, &vm->out) != MG_HOST_OK) mg_host_error(L, vm);
     return 0;
@@ -404,6 +412,7 @@ static int mg_upstream_call(lua_State *L, mg_upstream_op operation, const char *
     if (lua_gettop(L) == 2) {
         // The common case costs no marshalling.
         mg_value value = mg_scalar(L, 2, "this argument");
+        mg_charge(L, vm, 64 + (value.tag == MG_BYTES ? value.length : 0));
         if (vm->host.upstream(vm->run, operation, &value, 1, &vm->out) != MG_HOST_OK) mg_host_error(L, vm);
         return 0;
     }
@@ -525,6 +534,7 @@ static void mg_push_frozen(lua_State *L, mg_vm *vm, const char *name) {
     if (vm->out.failed) mg_kill(L, vm, MG_ERROR_MEMORY);
     size_t at = 0;
     mg_push_tree(L, vm, vm->out.values, vm->out.count, &at, vm->out.bytes == NULL ? "" : vm->out.bytes, name);
+    mg_charge_out(L, vm);
 }
 
 static int mg_res_upstream(lua_State *L, mg_vm *vm) {
@@ -627,6 +637,7 @@ static int mg_object_write(lua_State *L) {
         break;
     }
     mg_value value = mg_scalar(L, 3, "this field");
+    mg_charge(L, vm, 64 + (value.tag == MG_BYTES ? value.length : 0));
     mg_out_clear(&vm->out);
     if (vm->host.field_set(vm->run, field, &value, &vm->out) != MG_HOST_OK) mg_host_error(L, vm);
     return 0;

@@ -174,6 +174,24 @@ private struct Undo {
             reason = head.reasonRange
         }
 
+        /// What scripts may make of a head. The arena of a head only grows, so that values which others have replaced
+        /// count too; one that was larger when the phase began may grow by a little.
+        private static let maxBytes = 128 << 10
+        private static let maxFields = 256
+        private static let moreBytes = 16 << 10
+        private static let moreFields = 16
+
+        /// Why an edit is one too many, nil when it is not. It adds a field at most.
+        func refusal(_ head: borrowing MessageHead, adding bytes: Int) -> String? {
+            if head.bytes.count + bytes > max(Self.maxBytes, byteCount + Self.moreBytes) {
+                return "the edits make this head larger than \(Self.maxBytes >> 10) KiB in all"
+            }
+            if head.fields.count >= max(Self.maxFields, fields.count + Self.moreFields) {
+                return "the edits make this head longer than \(Self.maxFields) fields in all"
+            }
+            return nil
+        }
+
         func give(_ head: inout MessageHead) {
             if head.bytes.count > byteCount { head.bytes.removeLast(head.bytes.count - byteCount) }
             head.fields.removeAll(keepingCapacity: true)
@@ -347,6 +365,7 @@ extension BorderRun {
         case MG_REQ_PATH:
             return value.withBytes(at: 0) { path -> String? in
                 undo.willEditRequest(exchange)
+                if let full = undo.request.refusal(exchange.request, adding: path.count) { return full }
                 do throws(CanonicalPath.Refusal) {
                     try exchange.request.setPath(path)
                     return nil
@@ -357,6 +376,7 @@ extension BorderRun {
         case MG_REQ_HOST:
             return value.withBytes(at: 0) { host -> String? in
                 undo.willEditRequest(exchange)
+                if let full = undo.request.refusal(exchange.request, adding: 2 * host.count + 4) { return full }
                 return exchange.request.setHost(host)
             } ?? notText(value, "req.host")
         case MG_RES_STATUS:
@@ -396,6 +416,7 @@ extension BorderRun {
     private static func mapValue(
         _ map: mg_map, of exchange: Exchange, _ name: Span<UInt8>, _ nth: UInt32, _ out: ValueWriter
     ) -> Bool {
+        out.charge(work(map, of: exchange))
         switch map {
         case MG_REQ_HEADERS: return exchange.request.giveField(name, nth, to: out)
         case MG_RES_HEADERS: return exchange.response.giveField(name, nth, to: out)
@@ -407,6 +428,7 @@ extension BorderRun {
 
     func mapEntry(_ map: mg_map, _ position: UInt32, _ out: ValueWriter) -> Bool {
         guard let exchange else { return false }
+        out.charge(Self.work(map, of: exchange))
         switch map {
         case MG_REQ_HEADERS: return exchange.request.giveField(at: position, to: out)
         case MG_RES_HEADERS: return exchange.response.giveField(at: position, to: out)
@@ -416,23 +438,43 @@ extension BorderRun {
         }
     }
 
+    /// Steps over fields, and bytes of a query, four a step: about, and without a look at them. Of the cookies of a request
+    /// whoever reads them counts the bytes.
+    @inline(__always)
+    private static func work(_ map: mg_map, of exchange: Exchange) -> Int {
+        switch map {
+        case MG_REQ_HEADERS: exchange.request.fields.count
+        case MG_RES_HEADERS: exchange.response.fields.count
+        case MG_REQ_COOKIES: exchange.request.fields.count
+        case MG_RES_COOKIES: exchange.response.fields.count + exchange.response.bytes.count / 8
+        default: Int(exchange.request.queryRange.count) / 4  // MG_QUERY
+        }
+    }
+
     /// Returns why the edit was refused; nil when it was made.
-    func edit(_ map: mg_map, _ edit: mg_edit, _ name: Span<UInt8>, _ value: Span<UInt8>) -> String? {
+    func edit(_ map: mg_map, _ edit: mg_edit, _ name: Span<UInt8>, _ value: Span<UInt8>, _ out: ValueWriter) -> String?
+    {
         guard let exchange else { return "no request is running" }
+        out.charge(Self.work(map, of: exchange))
         switch map {
         case MG_REQ_HEADERS:
             if let problem = Self.problem(edit, name, value) { return problem }
             if edit == MG_EDIT_REMOVE, exchange.request.firstIndex(named: name) == nil { return nil }
             undo.willEditRequest(exchange)
+            if let full = undo.request.refusal(exchange.request, adding: name.count + value.count) { return full }
             Self.change(&exchange.request, edit, name, value)
         case MG_RES_HEADERS:
             if let problem = Self.problem(edit, name, value) { return problem }
             if edit == MG_EDIT_REMOVE, exchange.response.firstIndex(named: name) == nil { return nil }
             undo.willEditResponse(exchange)
+            if let full = undo.response.refusal(exchange.response, adding: name.count + value.count) { return full }
             Self.change(&exchange.response, edit, name, value)
         case MG_QUERY:
             if name.count + value.count > 8192 { return "a query parameter is longer than 8192 bytes" }
             undo.willEditRequest(exchange)
+            // The whole query is written anew, each byte of the pair as three at most.
+            let added = Int(exchange.request.queryRange.count) + 3 * (name.count + value.count) + 2
+            if let full = undo.request.refusal(exchange.request, adding: added) { return full }
             switch edit {
             case MG_EDIT_SET: exchange.request.setQuery(name, to: value)
             case MG_EDIT_APPEND: exchange.request.appendQuery(name, value)
@@ -519,6 +561,17 @@ extension MessageHead {
         return false
     }
 
+    /// Of all `Cookie` lines.
+    fileprivate var cookieBytes: Int {
+        var count = 0
+        var index = firstIndex(of: .cookie)
+        while let found = index {
+            count += Int(fields[found].valueCount)
+            index = firstIndex(of: .cookie, from: found + 1)
+        }
+        return count
+    }
+
     /// In one pass over the `Cookie` lines; the same pairs as `nextCookie` finds.
     fileprivate mutating func giveCookie(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
         guard !name.isEmpty else { return false }
@@ -526,6 +579,7 @@ extension MessageHead {
         var index = firstIndex(of: .cookie)
         while let found = index {
             let line = bytes.span.extracting(fields[found].valueRange)
+            out.charge(line.count / 4)
             var at = 0
             while at < line.count {
                 while at < line.count, line[at] == 0x20 || line[at] == 0x09 { at += 1 }
@@ -555,6 +609,7 @@ extension MessageHead {
     }
 
     fileprivate mutating func giveCookie(at position: UInt32, to out: ValueWriter) -> Bool {
+        out.charge(cookieBytes / 4)
         var left = position
         var cursor = CookieCursor()
         while let cookie = nextCookie(&cursor) {
@@ -669,27 +724,24 @@ extension MessageHead {
 // ------------------------------------------------------------------------------------------------------------ cookies
 
 extension BorderRun {
-    /// `res.cookies:set` and, without a value, `res.cookies:remove`.
-    func setCookie(_ name: Span<UInt8>, _ value: Span<UInt8>?, _ attributes: LuaValue) -> String? {
+    /// `res.cookies:set` and `res.cookies:remove`.
+    func setCookie(
+        _ name: Span<UInt8>, to value: Span<UInt8>, removes: Bool, _ attributes: [LuaValue.Entry]
+    ) -> String? {
         guard let exchange else { return "no request is running" }
         let nameBytes = Self.array(name)
-        var cookie: SetCookie
-        if let value {
-            cookie = SetCookie(name: nameBytes, value: Self.array(value))
-        } else {
-            cookie = .removal(of: nameBytes)
-        }
-        if case .map(let entries) = attributes {
-            for entry in entries {
-                if let problem = Self.apply(entry, to: &cookie, removes: value == nil) { return problem }
-            }
+        var cookie =
+            removes ? SetCookie.removal(of: nameBytes) : SetCookie(name: nameBytes, value: Self.array(value))
+        for entry in attributes {
+            if let problem = Self.apply(entry, to: &cookie, removes: removes) { return problem }
         }
         if let problem = cookie.problem { return problem }
-        undo.willEditResponse(exchange)
-        // One line a cookie: a line of that name that stands already gives way.
-        exchange.response.removeSetCookies(named: name)
         var line: [UInt8] = []
         cookie.append(to: &line)
+        undo.willEditResponse(exchange)
+        if let full = undo.response.refusal(exchange.response, adding: 10 + line.count) { return full }
+        // One line a cookie: a line of that name that stands already gives way.
+        exchange.response.removeSetCookies(named: name)
         exchange.response.append(Array("set-cookie".utf8).span, line.span)
         return nil
     }
@@ -819,7 +871,7 @@ extension BorderRun {
                 return "this backend is not known"
             }
             var isStrict = false
-            if arguments.count > 1, case .map(let options) = arguments.value(at: 1) {
+            if arguments.count > 1, let options = arguments.entries(at: 1, limit: 2) {
                 for option in options {
                     guard option.key.text == "strict", case .bool(let flag) = option.value else {
                         return "the options of ctx.upstream:use are {strict = true}"

@@ -54,16 +54,18 @@ enum BorderCallbacks {
         }
         unsafe host.map_edit = { run, map, edit, name, nameLength, value, valueLength, out in
             unsafe with(run, else: MG_HOST_ERROR) {
-                unsafe answer($0.edit(map, edit, span(name, nameLength), span(value, valueLength)), out)
+                guard let target = unsafe out else { return MG_HOST_ERROR }
+                return unsafe answer(
+                    $0.edit(map, edit, span(name, nameLength), span(value, valueLength), ValueWriter(target)), out)
             }
         }
         unsafe host.cookie_set = { run, name, nameLength, value, valueLength, attributes, count, out in
             unsafe with(run, else: MG_HOST_ERROR) { run in
-                let tree = unsafe ValueReader(attributes, count: count).value(at: 0)
-                if unsafe value == nil {
-                    return unsafe answer(run.setCookie(span(name, nameLength), nil, tree), out)
-                }
-                return unsafe answer(run.setCookie(span(name, nameLength), span(value, valueLength), tree), out)
+                // One more than there are, so that one which is not known is found.
+                let entries = unsafe ValueReader(attributes, count: count).entries(at: 0, limit: 9) ?? []
+                return unsafe answer(
+                    run.setCookie(
+                        span(name, nameLength), to: span(value, valueLength), removes: value == nil, entries), out)
             }
         }
         unsafe host.unit = { run, source, length, out in

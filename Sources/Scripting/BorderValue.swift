@@ -132,6 +132,25 @@ struct ValueReader {
         return copy.next()
     }
 
+    /// The same, with nothing in the tables inside of it: what is taken for a string, a number or a boolean is not worth
+    /// a copy of a tree.
+    func shallow(at index: Int) -> LuaValue {
+        if map(at: index) != nil { return .map([] as [LuaValue.Entry]) }
+        return end(of: index) > index + 1 ? .list([]) : value(at: index)
+    }
+
+    /// The pairs of a map, at most `limit` of them, their values shallow; nil for other kinds.
+    func entries(at index: Int, limit: Int) -> [LuaValue.Entry]? {
+        guard let pairs = self.map(at: index) else { return nil }
+        var entries: [LuaValue.Entry] = []
+        var at = pairs.first
+        for _ in 0..<min(pairs.count, limit) {
+            entries.append(LuaValue.Entry(shallow(at: at), shallow(at: at + 1)))
+            at = end(of: at + 1)
+        }
+        return entries
+    }
+
     func bytes(at index: Int) -> [UInt8]? {
         guard let value = unsafe raw(index), unsafe value.tag == MG_BYTES.rawValue else { return nil }
         return unsafe Self.copy(value)
@@ -200,6 +219,9 @@ struct ValueWriter {
 
     /// Proof: C lends `out` for the duration of the callback, in which the writer lives.
     init(_ out: OpaquePointer) { unsafe self.out = unsafe out }
+
+    /// See `mg_out_work`.
+    func charge(_ work: Int) { unsafe mg_out_work(out, UInt64(truncatingIfNeeded: work)) }
 
     func appendNil() { unsafe mg_out_nil(out) }
     func appendMap(_ pairs: Int) { unsafe mg_out_map(out, UInt32(truncatingIfNeeded: pairs)) }
@@ -377,7 +399,13 @@ package struct HostCall: ~Copyable {
     package func map(_ index: Int) -> (count: Int, first: Int)? { reader.map(at: start(index)) }
     package func map(at position: Int) -> (count: Int, first: Int)? { reader.map(at: position) }
     package func position(after position: Int) -> Int { reader.end(of: position) }
+    /// Up to `limit` pairs of a map; nil for other kinds. Tables among the values come empty.
+    package func entries(_ index: Int, limit: Int) -> [LuaValue.Entry]? {
+        reader.entries(at: start(index), limit: limit)
+    }
     package func value(at position: Int) -> LuaValue { reader.value(at: position) }
+    /// Tables come empty.
+    package func shallow(at position: Int) -> LuaValue { reader.shallow(at: position) }
     package func number(at position: Int) -> Double? { reader.number(at: position) }
     package func withBytes<R>(at position: Int, _ body: (Span<UInt8>) -> R) -> R? {
         reader.withBytes(at: position, body)

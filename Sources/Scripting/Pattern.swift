@@ -70,7 +70,7 @@ package final class Pattern {
         case budget
         /// The run has used up its CPU budget, and ends whatever is made of this.
         case ended
-        /// The result of a replacement grew beyond its bound.
+        /// The result of a replacement grew beyond its bound, or the replacement has too many pieces.
         case tooLarge
         /// The text is not what `(*UTF)` demands, or the replacement is malformed.
         case invalid(String)
@@ -82,6 +82,8 @@ package final class Pattern {
     package static let heapKibibytes: UInt32 = 128
     package static let patternBytes = 8192
     package static let resultBytes = 1 << 20
+    /// Of a replacement: groups, and texts between them.
+    private static let maxPieces = 1024
     /// Steps, of about a nanosecond each, that the plain form may take in one call at the worst.
     private static let plainSteps = 1 << 20
     /// With less than this the plain form would give up on what is no bomb.
@@ -247,6 +249,7 @@ package final class Pattern {
             if !text.isEmpty { pieces.append(.text(text)) }
             text = []
             pieces.append(.group(group))
+            if pieces.count > Self.maxPieces { throw .tooLarge }
         }
         if !text.isEmpty { pieces.append(.text(text)) }
         return pieces

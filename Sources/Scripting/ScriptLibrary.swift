@@ -46,8 +46,8 @@ package final class ScriptLibrary: @unchecked Sendable {
 
     private struct CellKey: Hashable {
         var kind: ScriptMetrics.Kind
-        var name: [UInt8]
-        var labels: LuaValue
+        var name: String
+        var labels: [ScriptMetrics.Label]
     }
 
     /// Places in `classes`.
@@ -65,6 +65,10 @@ package final class ScriptLibrary: @unchecked Sendable {
     /// Patterns, or lists of blocks, may take so much of the machine's memory: one in four.
     private static let share = 4
     static let maxCells = 8192
+    /// What is longer is no URL.
+    private static let maxURL = 65536
+    /// No address and no date is as long: of a text that is longer, so much is enough to refuse it.
+    private static let maxWord = 256
 
     package init(
         tenant: ScriptMetrics.Tenant, version: String, log: ScriptLog, metrics: ScriptMetrics,
@@ -270,8 +274,10 @@ package final class ScriptLibrary: @unchecked Sendable {
             Self.encoder("url.escape") { PercentEncoding.encode($0) },
             Self.decoder("url.decode") { PercentEncoding.decode($0) },
             HostFunction("url.parse") { call in
-                guard let text = call.string(0) else { return .failed("url.parse takes a string") }
-                guard let url = URLParts(text) else {
+                guard let text = call.withBytes(0, { Self.text($0, Self.maxURL + 1) }) else {
+                    return .failed("url.parse takes a string")
+                }
+                guard text.utf8.count <= Self.maxURL, let url = URLParts(text) else {
                     call.pushFailure(code: "invalid", message: "this is no URL")
                     return .done
                 }
@@ -344,7 +350,9 @@ package final class ScriptLibrary: @unchecked Sendable {
                 return .done
             },
             HostFunction("time.parse") { call in
-                guard let text = call.string(0) else { return .failed("time.parse takes a string") }
+                guard let text = call.withBytes(0, { Self.text($0, Self.maxWord) }) else {
+                    return .failed("time.parse takes a string")
+                }
                 guard let time = DateText.parse(text) else {
                     call.pushFailure(code: "invalid", message: "this is no date of RFC 3339")
                     return .done
@@ -365,7 +373,9 @@ package final class ScriptLibrary: @unchecked Sendable {
                 return .done
             },
             HostFunction("ip.parse") { call in
-                guard let text = call.string(0) else { return .failed("ip.parse takes a string") }
+                guard let text = call.withBytes(0, { Self.text($0, Self.maxWord) }) else {
+                    return .failed("ip.parse takes a string")
+                }
                 guard let ip = IPAddress(text) else {
                     call.pushFailure(code: "invalid", message: "this is no address")
                     return .done
@@ -630,7 +640,9 @@ package final class ScriptLibrary: @unchecked Sendable {
 
     private func blocksContain(_ call: inout HostCall) -> HostStatus {
         guard let list = call.handle(0).flatMap({ blocks[$0.id] }) else { return .failed("this is no cidr") }
-        guard let text = call.string(1) else { return .failed("cidr:contains takes an address") }
+        guard let text = call.withBytes(1, { Self.text($0, Self.maxWord) }) else {
+            return .failed("cidr:contains takes an address")
+        }
         guard let ip = IPAddress(text) else {
             call.pushFailure(code: "invalid", message: "this is no address")
             return .done
@@ -695,6 +707,16 @@ package final class ScriptLibrary: @unchecked Sendable {
 
         let experiment = splitName
         let person = splitUnit
+        // Each variant hashes all of them once more: few short ones are paid for by the call itself.
+        let work = experiment.count + person.count + 64
+        let payer = work * (variants?.count ?? 0) > 4096 ? vm : nil
+        defer {
+            if work > 1 << 14 {
+                splitName = []
+                splitUnit = []
+                split = Split()
+            }
+        }
         // As in `Split.choose`: pairs come sorted by name, so that the first of equal scores is the right one.
         var winner = -1
         var best = 0.0
@@ -702,6 +724,7 @@ package final class ScriptLibrary: @unchecked Sendable {
         for _ in 0..<(variants?.count ?? 0) {
             let name = at
             at = call.position(after: name + 1)
+            guard payer?.charge(work) ?? true else { return Self.ended }
             guard let weight = call.number(at: name + 1), weight >= 0, weight.isFinite,
                 let score = call.withBytes(
                     at: name,
@@ -755,19 +778,25 @@ package final class ScriptLibrary: @unchecked Sendable {
     // MARK: log
 
     private func write(_ level: ScriptLogLine.Level, _ call: inout HostCall) -> HostStatus {
-        guard let message = call.string(0) else { return .failed("log.\(level.rawValue) takes a message") }
+        // A byte more than is shown, so that the cut is seen.
+        guard let message = call.withBytes(0, { Self.text($0, 1025) }) else {
+            return .failed("log.\(level.rawValue) takes a message")
+        }
         guard logBucket.take(now: clock.monotonic()) else {
             suppressed += 1
             log.countSuppressed()
             return .done
         }
         var fields: [ScriptLogLine.Field] = []
-        if case .map(let entries) = call.value(1) {
-            for entry in entries.prefix(16) {
-                fields.append(ScriptLogLine.Field(key: Self.shown(entry.key, 64), value: Self.shown(entry.value, 256)))
+        if let map = call.map(1) {
+            var at = map.first
+            for _ in 0..<min(map.count, 16) {
+                fields.append(
+                    ScriptLogLine.Field(key: Self.shown(&call, at, 64), value: Self.shown(&call, at + 1, 256)))
+                at = call.position(after: at + 1)
             }
-            if entries.count > 16 {
-                fields.append(ScriptLogLine.Field(key: "fields_cut_off", value: String(entries.count - 16)))
+            if map.count > 16 {
+                fields.append(ScriptLogLine.Field(key: "fields_cut_off", value: String(map.count - 16)))
             }
         } else if !call.isNil(1) {
             return .failed("the fields of log.\(level.rawValue) are a table")
@@ -799,6 +828,18 @@ package final class ScriptLibrary: @unchecked Sendable {
         suppressed = 0
     }
 
+    /// The beginning of a text, without a copy of the rest.
+    private static func text(_ bytes: Span<UInt8>, _ limit: Int) -> String {
+        var copy: [UInt8] = []
+        copy.append(bytes.extracting(0..<min(bytes.count, limit)))
+        return String(decoding: copy, as: UTF8.self)
+    }
+
+    /// A value at a position of the arguments, as a log line shows it.
+    private static func shown(_ call: inout HostCall, _ position: Int, _ limit: Int) -> String {
+        call.withBytes(at: position) { cut(text($0, limit + 1), limit) } ?? shown(call.shallow(at: position), limit)
+    }
+
     private static func shown(_ value: LuaValue, _ limit: Int) -> String {
         switch value {
         case .nil: "nil"
@@ -821,30 +862,33 @@ package final class ScriptLibrary: @unchecked Sendable {
     // MARK: metrics
 
     private func metric(_ kind: ScriptMetrics.Kind, _ place: Int, _ call: inout HostCall) -> HostStatus {
-        guard let nameBytes = call.bytes(0) else { return .failed("metrics.\(kind.rawValue) takes a name") }
-        let labelTree = call.value(1)
-        let key = CellKey(kind: kind, name: nameBytes, labels: labelTree)
+        guard let name = call.withBytes(0, { Self.text($0, 129) }) else {
+            return .failed("metrics.\(kind.rawValue) takes a name")
+        }
+        var labels: [ScriptMetrics.Label] = []
+        // One more than there may be, which `ScriptMetrics` then refuses.
+        if let entries = call.entries(1, limit: 9) {
+            for entry in entries {
+                guard case .bytes(let key) = entry.key else {
+                    return .failed("the labels of a metric are a table of names and values")
+                }
+                let label = String(decoding: key.prefix(65), as: UTF8.self)
+                switch entry.value {
+                case .bytes, .integer, .number, .bool:
+                    labels.append(ScriptMetrics.Label(label, Self.shown(entry.value, 128)))
+                default: return .failed("the label \(label) is neither a string, a number nor a boolean")
+                }
+            }
+        } else if !call.isNil(1) {
+            return .failed("the labels of a metric are a table of names and values")
+        }
+        // Held for the life of the machine, so only what is of bounded size is part of it.
+        let key = CellKey(kind: kind, name: name, labels: labels)
         if let known = cellHandles[key] {
             call.push(.handle(ScriptVM.handleClass(at: place), known))
             return .done
         }
-        var labels: [ScriptMetrics.Label] = []
-        switch labelTree {
-        case .nil: break
-        case .map(let entries):
-            for entry in entries {
-                guard let name = entry.key.text else {
-                    return .failed("the labels of a metric are a table of names and values")
-                }
-                switch entry.value {
-                case .bytes, .integer, .number, .bool:
-                    labels.append(ScriptMetrics.Label(name, Self.shown(entry.value, 128)))
-                default: return .failed("the label \(name) is neither a string, a number nor a boolean")
-                }
-            }
-        default: return .failed("the labels of a metric are a table of names and values")
-        }
-        switch metrics.cell(kind, String(decoding: nameBytes, as: UTF8.self), labels, of: tenant) {
+        switch metrics.cell(kind, name, labels, of: tenant) {
         case .failure(let refusal): return .failed(refusal.message)
         case .success(let found):
             let handle: UInt64

@@ -56,6 +56,9 @@ void mg_out_bytes(mg_out *out, const void *bytes, size_t length);
 void mg_out_handle(mg_out *out, uint32_t class_id, uint64_t handle);
 void mg_out_list(mg_out *out, uint32_t items);  // then append that many items
 void mg_out_map(mg_out *out, uint32_t pairs);   // then append that many keys and values
+// Says how much work the callback did beside the bytes that it appended (about a byte looked at or a step each); the
+// run pays for both once it has returned.
+void mg_out_work(mg_out *out, uint64_t work);
 // Forgets what was appended.
 void mg_out_clear(mg_out *out);
 // What was appended; valid until the next call on the VM.
