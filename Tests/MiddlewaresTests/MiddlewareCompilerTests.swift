@@ -124,6 +124,18 @@ import Testing
         old.runLog(exchange)
     }
 
+    /// How often a script turns a text into upper case in some 20 ms of CPU time, in this build on this machine.
+    private static func roundsOfTwentyMilliseconds() throws -> UInt64 {
+        var limits = ScriptLimits()
+        limits.loadNanoseconds = 10_000_000_000
+        let source = ScriptSource(
+            name: "rounds", namespace: "shop",
+            main: "local s = ('x'):rep(4000) for i = 1, 2000 do s:upper() end return {}")
+        let start = ScriptVM.threadCPUNanoseconds
+        _ = try ScriptVersion.build(source, .map([]), limits: limits, surroundings: ScriptSurroundings())
+        return 2000 * 20_000_000 / max(ScriptVM.threadCPUNanoseconds - start, 1) + 1
+    }
+
     /// A namespace's slow scripts are loaded over several preparations; what others change is taken up at once.
     @Test func slowScriptsTakeTurns() throws {
         let clock = TestClock()
@@ -142,7 +154,7 @@ import Testing
         #expect(!first.isUnfinished && first.diagnostics.isEmpty)
 
         // Each takes some 20 ms a machine, three machines each.
-        let slow = "local s = ('x'):rep(4000) for i = 1, 6000 do s:upper() end "
+        let slow = "local s = ('x'):rep(4000) for i = 1, \(try Self.roundsOfTwentyMilliseconds()) do s:upper() end "
         for index in 0..<3 {
             world.snapshot.scripts[index].main =
                 slow + "return { access = function(req, ctx) ctx:tag('v', 2) end } -- \(index)"
