@@ -260,8 +260,8 @@ struct InCluster {
         var found: [ObjectReference] = []
         for route in snapshot.routes where found.count < 8 && route.ingress != found.last {
             let runs = route.scripts.contains { binding in
-                binding.script.map { snapshot.scripts.indices.contains($0) && snapshot.scripts[$0].qualifiedName == script }
-                    ?? false
+                guard let index = binding.script, snapshot.scripts.indices.contains(index) else { return false }
+                return snapshot.scripts[index].qualifiedName == script
             }
             if runs, !found.contains(route.ingress) { found.append(route.ingress) }
         }
