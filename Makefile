@@ -28,7 +28,10 @@ release: ## build the program in release mode
 
 test: build $(VENV)/ready ## build and run every test: units, golden files, scenarios, examples
 	@.ci/packages test
-	swift test --skip-build
+	@# One after the other: scenarios hold threads that the others' tasks would wait for.
+	swift test --skip-build --skip ScenarioTests
+	swift test --skip-build --filter '^ClusterScenarioTests\.'
+	swift test --skip-build --filter '^ScenarioTests\.'
 
 scenarios: build $(VENV)/ready ## run the scenarios and examples only (MOONGATE_SCENARIO=word picks)
 	@.ci/packages test
