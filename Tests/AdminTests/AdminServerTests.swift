@@ -44,7 +44,7 @@ private func withServer(
     }
 }
 
-@Suite("Admin server on real sockets", .timeLimit(.minutes(1))) struct AdminServerTests {
+@Suite("Admin server on real sockets", .timeLimit(.minutes(10))) struct AdminServerTests {
     @Test func answersOnThePortThatItReports() async throws {
         try await withServer(sources(unreadiness: "no snapshot yet")) { port in
             let host = "host: 127.0.0.1:\(port)\r\nconnection: close\r\n\r\n"

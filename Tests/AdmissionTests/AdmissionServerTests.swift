@@ -50,7 +50,7 @@ private func bundles(_ server: APIServer) throws -> [Base64?] {
         \.clientConfig.caBundle) ?? []
 }
 
-@Suite(.timeLimit(.minutes(2))) struct AdmissionServerTests {
+@Suite(.timeLimit(.minutes(10))) struct AdmissionServerTests {
     @Test func `the API server believes what the webhook shows`() async throws {
         // The certificate is checked by the machine's own calendar.
         try await withIdentity(clock: SystemClock()) { server, identity, _, _ in

@@ -5,7 +5,7 @@ import KubernetesClient
 import MoongateTesting
 import Testing
 
-@Suite(.timeLimit(.minutes(5))) struct ClusterScenarioTests {
+@Suite(.timeLimit(.minutes(10))) struct ClusterScenarioTests {
     @Test func `nothing is served before the first lists are complete`() async throws {
         try await Stage.play { stage in
             try await stage.openShop()

@@ -52,7 +52,7 @@ struct Roles: Sendable {
     func allows(_ request: APIServer.Attributes) -> Bool { rules.contains { $0.allows(request) } }
 }
 
-@Suite(.timeLimit(.minutes(5))) struct DeployTests {
+@Suite(.timeLimit(.minutes(10))) struct DeployTests {
     static let folder =
         URL(fileURLWithPath: #filePath).resolvingSymlinksInPath().deletingLastPathComponent()
         .deletingLastPathComponent().deletingLastPathComponent().path + "/examples/deploy"

@@ -6,7 +6,7 @@ import KubernetesClient
 import Model
 import Testing
 
-@Suite(.timeLimit(.minutes(2))) struct ClusterControllerTests {
+@Suite(.timeLimit(.minutes(10))) struct ClusterControllerTests {
     @Test func anIngressIsCreatedChangedAndDeleted() async throws {
         try await withCluster { server in
             try openShop(server)

@@ -5,7 +5,7 @@ import KubernetesClient
 import Model
 import Testing
 
-@Suite(.timeLimit(.minutes(2))) struct ControllerStatusTests {
+@Suite(.timeLimit(.minutes(10))) struct ControllerStatusTests {
     private static let lease = ObjectName(namespace: "default", name: "moongate")
 
     private func lead(_ options: inout ControllerOptions, _ identity: String = "a", _ status: StatusSource? = nil) {

@@ -3,7 +3,7 @@ import KubernetesAPI
 import KubernetesClient
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct APIClientTests {
+@Suite(.timeLimit(.minutes(10))) struct APIClientTests {
     @Test(arguments: [1, 3, 7, 100]) func pagesAddUpToTheList(limit: Int) async throws {
         try await withServer { server, client in
             for index in 0..<7 { try server.apply(configMap("c\(index)")) }

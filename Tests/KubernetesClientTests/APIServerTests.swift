@@ -5,7 +5,7 @@ import KubernetesAPI
 import KubernetesClient
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct APIServerTests {
+@Suite(.timeLimit(.minutes(10))) struct APIServerTests {
     private func refusal(_ method: APIRequest.Method, _ path: String, _ body: String, _ client: APIClient) async
         -> APIError?
     {

@@ -4,7 +4,7 @@ import KubernetesClient
 import Synchronization
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct CredentialStoreTests {
+@Suite(.timeLimit(.minutes(10))) struct CredentialStoreTests {
     @Test func aTokenIsReadAgainAsItRotates() async throws {
         try await inFolder { folder in
             let clock = ManualClock()

@@ -3,7 +3,7 @@ import KubernetesAPI
 import KubernetesClient
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct EventRecorderTests {
+@Suite(.timeLimit(.minutes(10))) struct EventRecorderTests {
     private func note(_ text: String, name: String = "web", namespace: String = "shop") -> EventNote {
         EventNote(
             .warning, apiVersion: namespace.isEmpty ? IngressClass.apiVersion : Ingress.apiVersion,

@@ -2,7 +2,7 @@ import KubernetesAPI
 import KubernetesClient
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct ExecCredentialTests {
+@Suite(.timeLimit(.minutes(10))) struct ExecCredentialTests {
     private static let version = "client.authentication.k8s.io/v1"
 
     private func plugin(_ command: String, _ arguments: [String] = [], info: Bool = false) -> ExecPlugin {

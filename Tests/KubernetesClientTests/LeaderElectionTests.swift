@@ -3,7 +3,7 @@ import KubernetesAPI
 import KubernetesClient
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct LeaderElectionTests {
+@Suite(.timeLimit(.minutes(10))) struct LeaderElectionTests {
     private static let lease = ObjectName(namespace: "default", name: "moongate")
 
     private func election(_ identity: String, _ client: APIClient, _ clock: ManualClock) -> LeaderElection {

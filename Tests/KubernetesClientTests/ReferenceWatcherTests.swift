@@ -3,7 +3,7 @@ import KubernetesAPI
 import KubernetesClient
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct ReferenceWatcherTests {
+@Suite(.timeLimit(.minutes(10))) struct ReferenceWatcherTests {
     private func name(_ name: String) -> ObjectName { ObjectName(namespace: "shop", name: name) }
 
     @Test func followsExactlyWhatIsReferredTo() async throws {

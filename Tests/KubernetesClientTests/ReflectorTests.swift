@@ -29,7 +29,7 @@ private struct Heard: Sendable {
     }
 }
 
-@Suite(.timeLimit(.minutes(1))) struct ReflectorTests {
+@Suite(.timeLimit(.minutes(10))) struct ReflectorTests {
     private func follow(
         _ clock: ManualClock = ManualClock(jumping: true), scope: WatchScope = WatchScope(), pageSize: Int = 2,
         _ body: (APIServer, Watched<Heard>, ManualClock) async throws -> Void

@@ -1,7 +1,7 @@
 import KubernetesClient
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct WatchedTests {
+@Suite(.timeLimit(.minutes(10))) struct WatchedTests {
     @Test func wakesWhoWaitsForIt() async throws {
         let watched = Watched(0)
         try await watched.wait { $0 == 0 }

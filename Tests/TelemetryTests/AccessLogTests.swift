@@ -33,7 +33,7 @@ private final class MemorySink: LogSink {
     var lines: Int { state.withLock { $0.bytes.count { $0 == 10 } } }
 }
 
-@Suite("Access log", .timeLimit(.minutes(1))) struct AccessLogTests {
+@Suite("Access log", .timeLimit(.minutes(10))) struct AccessLogTests {
     let labels = SeriesRegistry().labels(for: smallSnapshot(), now: 0)
 
     @Test func linesArriveInOrderAfterAFlush() {
