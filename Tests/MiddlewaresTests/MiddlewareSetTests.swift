@@ -63,10 +63,13 @@ struct World {
     }
 
     /// One script on `/`.
-    init(_ script: String, arguments: ConfigValue = .map([]), onError: ScriptBinding.FailurePolicy? = nil) {
+    init(
+        _ script: String, arguments: ConfigValue = .map([]), onError: ScriptBinding.FailurePolicy? = nil,
+        budget: ScriptBinding.Budget = .init()
+    ) {
         self.init()
         let index = add(script: script)
-        route("/", [Self.binding(index, arguments: arguments, onError: onError)])
+        route("/", [Self.binding(index, arguments: arguments, onError: onError, budget: budget)])
     }
 
     func match(_ exchange: Exchange) {
@@ -388,6 +391,9 @@ extension Exchange {
         #expect(world.log.drain().contains { $0.message.contains("has opened: requests pass without it") })
     }
 
+    /// Where memory is what runs out, CPU time must not, however slow the build.
+    static let ample = ScriptBinding.Budget(cpuMicroseconds: 1_000_000)
+
     static let leak = """
         local keep = {}
         return { access = function(req)
@@ -398,7 +404,7 @@ extension Exchange {
 
     /// What a script keeps from request to request would fail each of them from then on, while the breaker is closed.
     @Test func aWornOutMachineIsReplaced() throws {
-        let world = World(Self.leak)
+        let world = World(Self.leak, budget: Self.ample)
         let set = try world.prepare()
         func failures(_ count: Int) throws -> [ScriptErrorClass] {
             var errors: [ScriptErrorClass] = []
@@ -421,7 +427,7 @@ extension Exchange {
     }
 
     @Test func oneFailureForWantOfMemoryIsEnoughInTime() throws {
-        let world = World(Self.leak)
+        let world = World(Self.leak, budget: Self.ample)
         let set = try world.prepare()
         while try world.serve(set, "GET http://shop.test/leak").request == .next {}
         world.clock.advance(seconds: 9)
@@ -434,7 +440,7 @@ extension Exchange {
 
     /// Asking for too much at once wears nothing out.
     @Test func aBombLeavesTheMachine() throws {
-        let world = World(Self.leak)
+        let world = World(Self.leak, budget: Self.ample)
         let set = try world.prepare()
         for _ in 0..<20 {
             #expect(
