@@ -13,6 +13,7 @@ package final class ClusterController: Sendable {
     private let options: ControllerOptions
     private let clock: any ControlClock
     private let log: Logger
+    private let prepare: @Sendable (Snapshot) async -> Void
     private let publish: @Sendable (Publication) async -> [Diagnostic]
     private let store: ClusterStore
     private let election: LeaderElection?
@@ -29,16 +30,22 @@ package final class ClusterController: Sendable {
     /// What the loop says of itself; wait on it, or read it.
     package let state = Watched(ControllerState())
 
-    /// - Parameter publish: makes a snapshot be served, and answers with what was wrong with it (scripts that do not
-    ///   compile, names that can't be looked up). Called from one task, one at a time; the next change waits for it.
+    /// - Parameters:
+    ///   - prepare: makes ready what a snapshot needs (its scripts, its routes), which may take long: endpoints that
+    ///     change meanwhile are published on the snapshot before. One at a time; nothing goes live by it. A publication
+    ///     of everything follows, with the same snapshot but for such endpoints.
+    ///   - publish: makes a snapshot be served, and answers with what was wrong with it (scripts that do not compile,
+    ///     names that can't be looked up). Called from one task, one at a time; the next change waits for it.
     package init(
         client: APIClient, options: ControllerOptions, clock: any ControlClock = SystemClock(), log: Logger,
+        prepare: @escaping @Sendable (Snapshot) async -> Void = { _ in },
         publish: @escaping @Sendable (Publication) async -> [Diagnostic]
     ) {
         self.client = client
         self.options = options
         self.clock = clock
         self.log = log
+        self.prepare = prepare
         self.publish = publish
         let store = ClusterStore(clock: clock)
         self.store = store
@@ -263,10 +270,15 @@ package final class ClusterController: Sendable {
             return forced
         }
         let isNew = isForced || memory.last?.snapshot != translation.snapshot
+        if isNew {
+            let (snapshot, prepare) = (translation.snapshot, prepare)
+            let (_, late) = try await whileEndpointsMove(&memory) { await prepare(snapshot) }
+            memory.index = UpstreamIndex(translation.snapshot)
+            if !late.isEmpty { _ = refresh(&translation, late, memory.index) }
+        }
         memory.last = translation
         memory.fromLoop = loopDiagnostics()
         if isNew {
-            memory.index = UpstreamIndex(translation.snapshot)
             memory.generation += 1
             memory.fromPublisher = await publish(
                 Publication(snapshot: translation.snapshot, generation: memory.generation, extent: .everything))
@@ -289,8 +301,7 @@ package final class ClusterController: Sendable {
         var memory: TranslationMemory
     }
 
-    /// The world anew. Endpoints that change meanwhile do not wait for it: they go into what is served at once, and into
-    /// what comes of the translation.
+    /// The world anew.
     private func translateOnce(_ memory: inout Memory) async throws -> Translation {
         // Taken along with the rest; the writer of statuses must see them as well.
         await statuses.look(at: store.takeChanges().ingresses)
@@ -298,31 +309,11 @@ package final class ClusterController: Sendable {
         let objects = store.watched.read { $0.objects }
         let translationOptions = translationOptions()
         let past = memory.translation
-        let outcome = Watched<Outcome?>(nil)
-        let work = Task {
+        let (done, late) = try await whileEndpointsMove(&memory) {
             var memory = past
             let translation = Translator.translate(objects, options: translationOptions, memory: &memory)
-            outcome.update { $0 = Outcome(translation: translation, memory: memory) }
+            return Outcome(translation: translation, memory: memory)
         }
-        var late: Set<ObjectName> = []
-        var done: Outcome?
-        while done == nil {
-            await withTaskGroup(of: Void.self) { group in
-                group.addTask { try? await outcome.wait { $0 != nil } }
-                group.addTask { [store] in try? await store.watched.wait { !$0.changes.endpoints.isEmpty } }
-                await group.next()
-                group.cancelAll()
-            }
-            try Task.checkCancellation()
-            done = outcome.value
-            let light = store.takeLightChanges()
-            await statuses.look(at: light.ingresses)
-            guard !light.endpoints.isEmpty else { continue }
-            late.formUnion(light.endpoints)
-            if done == nil { await takeShortRoad(light.endpoints, &memory) }
-        }
-        await work.value
-        guard let done else { throw CancellationError() }
         memory.translation = done.memory
         var translation = done.translation
         if !late.isEmpty { _ = refresh(&translation, late, UpstreamIndex(translation.snapshot)) }
@@ -333,6 +324,35 @@ package final class ClusterController: Sendable {
             state.figures.lastTranslation = took
         }
         return translation
+    }
+
+    /// Does what takes its time. Endpoints that change meanwhile do not wait for it: they go into what is served at once.
+    /// - Returns: what came of it, and the Services of these endpoints, whose changes it may not have seen.
+    private func whileEndpointsMove<Result: Sendable>(
+        _ memory: inout Memory, _ work: @escaping @Sendable () async -> Result
+    ) async throws -> (Result, late: Set<ObjectName>) {
+        let result = Watched<Result?>(nil)
+        let task = Task {
+            let made = await work()
+            result.update { $0 = made }
+        }
+        defer { task.cancel() }
+        var late: Set<ObjectName> = []
+        while true {
+            await withTaskGroup(of: Void.self) { group in
+                group.addTask { try? await result.wait { $0 != nil } }
+                group.addTask { [store] in try? await store.watched.wait { !$0.changes.endpoints.isEmpty } }
+                await group.next()
+                group.cancelAll()
+            }
+            try Task.checkCancellation()
+            let done = result.value
+            let light = store.takeLightChanges()
+            await statuses.look(at: light.ingresses)
+            late.formUnion(light.endpoints)
+            if let done { return (done, late) }
+            if !light.endpoints.isEmpty { await takeShortRoad(light.endpoints, &memory) }
+        }
     }
 
     private func translationOptions() -> TranslationOptions {
@@ -385,9 +405,12 @@ package final class ClusterController: Sendable {
         await configMaps.follow(wanted.configMaps)
         guard !new.secrets.isEmpty || !new.configMaps.isEmpty else { return true }
         // Bounded: a reference that can't be had must not hold up what everybody else changed.
-        try await pause(options.referenceWait) { state in
-            SourcePlan.isAnswered(state.sources, kind: Secret.kind, new.secrets)
-                && SourcePlan.isAnswered(state.sources, kind: ConfigMap.kind, new.configMaps)
+        let wait = options.referenceWait
+        _ = try await whileEndpointsMove(&memory) { [self] in
+            try? await pause(wait) { state in
+                SourcePlan.isAnswered(state.sources, kind: Secret.kind, new.secrets)
+                    && SourcePlan.isAnswered(state.sources, kind: ConfigMap.kind, new.configMaps)
+            }
         }
         return true
     }

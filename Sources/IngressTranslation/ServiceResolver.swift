@@ -201,7 +201,7 @@ struct ServiceResolver {
             return []
         }
         if let ip = IPAddress(text) {
-            guard allowsLoopbackNames || !Self.isLoopback(ip) else {
+            guard allowsLoopbackNames || !ip.isThisHost else {
                 refuse(
                     "\(quoted(text)) is the proxy itself", "name a host outside; its paths answer 503 until then")
                 return []
@@ -218,9 +218,5 @@ struct ServiceResolver {
         }
         // A dot at the end says that the name is complete: no search domain is tried.
         return [Endpoint(host: .name(text.hasSuffix(".") ? name + "." : name), port: number)]
-    }
-
-    private static func isLoopback(_ ip: IPAddress) -> Bool {
-        ip.isV4 ? ip.v4 >> 24 == 127 || ip.v4 == 0 : ip.high == 0 && ip.low <= 1
     }
 }

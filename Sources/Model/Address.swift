@@ -18,6 +18,9 @@ package struct IPAddress: Sendable, Hashable, CustomStringConvertible {
 
     package var isV4: Bool { high == 0 && low >> 32 == 0xffff }
     package var v4: UInt32 { UInt32(truncatingIfNeeded: low) }
+    /// Whether a connection to it stays on this host: loopback (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3), or unspecified, which
+    /// systems take for loopback.
+    package var isThisHost: Bool { isV4 ? v4 >> 24 == 127 || v4 >> 24 == 0 : high == 0 && low <= 1 }
 
     /// Parses dotted IPv4 (four decimal parts, no leading zeros) or IPv6 text (RFC 4291 §2.2, also with an IPv4 tail).
     /// Refuses zones (`%eth0`), brackets and ports.

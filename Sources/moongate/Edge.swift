@@ -22,7 +22,7 @@ struct Edge: Sendable {
     let server: ProxyServer
     let state = ServingState()
     let scripts = ScriptSurroundings()
-    let resolver = NameResolver()
+    let resolver: NameResolver
     let pipeline: Pipeline
     private let writer: LogWriter
 
@@ -37,6 +37,7 @@ struct Edge: Sendable {
             configuration: ProxyConfiguration(settings), metrics: metrics,
             accessLog: settings.accessLog.telemetry.map { ($0, writer) })
         logger.info("client connections", metadata: ["most": "\(server.maxConnections)", "loops": "\(server.loops)"])
+        resolver = NameResolver(allowsThisHost: options.allowsLoopbackNames)
         pipeline = Pipeline(
             options: options, loops: server.loops, explains: true, scripts: scripts, resolver: resolver,
             takesTurns: true)

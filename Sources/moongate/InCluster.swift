@@ -37,8 +37,10 @@ struct InCluster {
         // True: the first configuration stands. False: there will be none.
         let (starts, start) = AsyncStream.makeStream(of: Bool.self, bufferingPolicy: .bufferingOldest(1))
         let (agains, again) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
-        let controller = ClusterController(client: client, options: options, clock: clock, log: edge.logger) {
-            publication in
+        let controller = ClusterController(
+            client: client, options: options, clock: clock, log: edge.logger,
+            prepare: { await edge.pipeline.makeReady($0) }
+        ) { publication in
             let diagnostics = await take(publication, edge)
             start.yield(true)
             // Scripts that are slow to load take turns with the changes of others.

@@ -18,11 +18,17 @@ actor NameResolver {
     private var pending: Set<String> = []
     /// How long a configuration change waits for names that nobody has asked for before.
     private let patience: Duration
+    /// Whether a name may lead to this host, where the proxy's own ports are: a folder's may, a tenant's may not.
+    private let allowsThisHost: Bool
     /// Called when an answer arrives after its change was published without it.
     private var onLateAnswer: @Sendable () -> Void = {}
 
-    init(patience: Duration = .milliseconds(100), lookUp: @escaping LookUp = NameResolver.system) {
+    init(
+        patience: Duration = .milliseconds(100), allowsThisHost: Bool = true,
+        lookUp: @escaping LookUp = NameResolver.system
+    ) {
         self.patience = patience
+        self.allowsThisHost = allowsThisHost
         self.lookUp = lookUp
     }
 
@@ -53,7 +59,8 @@ actor NameResolver {
             (users[name] ?? []).map { upstream in
                 Diagnostic(
                     .warning, "MG190", "unknown-host",
-                    problem: "the external name \(name) has no address; requests for \(upstream.name) get 503",
+                    problem: "the external name \(name) has no address\(allowsThisHost ? "" : " but the proxy's own host"); "
+                        + "requests for \(upstream.name) get 503",
                     place: Place(
                         object: ObjectReference(kind: "Service", namespace: upstream.namespace, name: upstream.service),
                         field: "spec.externalName"),
@@ -92,15 +99,15 @@ actor NameResolver {
     }
 
     private func ask(_ names: some Collection<String>) async {
-        let lookUp = lookUp
-        let queue = queue
+        let (lookUp, queue, allowsThisHost) = (lookUp, queue, allowsThisHost)
         let answers = await withTaskGroup(of: (String, [IPAddress]).self) { group in
             for name in names {
                 group.addTask {
                     await withCheckedContinuation { continuation in
                         queue.async {
+                            let addresses = lookUp(name).filter { allowsThisHost || !$0.isThisHost }
                             continuation.resume(
-                                returning: (name, lookUp(name).sorted { $0.description < $1.description }))
+                                returning: (name, addresses.sorted { $0.description < $1.description }))
                         }
                     }
                 }

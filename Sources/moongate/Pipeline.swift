@@ -24,10 +24,7 @@ struct PreparedConfiguration: Sendable {
 /// Turns objects into what the loops need. Keeps what was last good, from change to change.
 actor Pipeline {
     private let options: TranslationOptions
-    private let compiler: MiddlewareCompiler
-    /// Makes the scripts for explanations, apart from those for traffic: what they count, log and say of themselves is
-    /// nobody's figure. It sees every change, because only so does it know the same last good versions.
-    private let explainer: MiddlewareCompiler?
+    private let workshop: Workshop
     private let resolver: NameResolver
     private var memory = TranslationMemory()
     private var generation: UInt64 = 0
@@ -46,14 +43,7 @@ actor Pipeline {
     ) {
         self.options = options
         self.resolver = resolver
-        func makeCompiler(_ loops: Int, _ scripts: ScriptSurroundings) -> MiddlewareCompiler {
-            takesTurns
-                ? MiddlewareCompiler(loops: loops, surroundings: scripts)
-                : MiddlewareCompiler(
-                    loops: loops, surroundings: scripts, loadAllowance: .max, firstLoadAllowance: .max)
-        }
-        compiler = makeCompiler(loops, scripts)
-        explainer = explains ? makeCompiler(1, ScriptSurroundings()) : nil
+        workshop = Workshop(loops: loops, explains: explains, scripts: scripts, takesTurns: takesTurns)
     }
 
     /// Prepares these objects.
@@ -67,6 +57,15 @@ actor Pipeline {
         return (configuration, diagnostics)
     }
 
+    /// Makes ready what `prepare` will want for this snapshot, or for the same with other endpoints. Nothing is different
+    /// afterwards, and endpoints may be published meanwhile.
+    func makeReady(_ snapshot: Snapshot) async {
+        // Whoever is asked for the first time is waited for here.
+        let names = await resolver.resolve(snapshot)
+        if !isUnfinished, let last, last.snapshot == snapshot, last.addresses == names.addresses { return }
+        ready = await workshop.make(snapshot, previous: table)
+    }
+
     /// Prepares a snapshot that was translated elsewhere.
     /// - Parameter changed: nothing is different from the snapshot before but the endpoints of these upstreams: its
     ///   scripts and compiled rules stand, and nothing is looked at twice. Nil where anything may be.
@@ -74,20 +73,21 @@ actor Pipeline {
     func prepare(
         _ snapshot: Snapshot, endpointsOf changed: [Int]? = nil
     ) async -> (configuration: PreparedConfiguration?, diagnostics: [Diagnostic]) {
-        if let changed, let last, scripts != nil, !Self.hasNames(changed, last.snapshot, snapshot) {
-            let diagnostics = nameDiagnostics + scriptDiagnostics
+        if let changed, let last, made != nil, !Self.hasNames(changed, last.snapshot, snapshot) {
+            let diagnostics = nameDiagnostics + (made?.diagnostics ?? [])
             return (publish(snapshot, last.addresses, diagnostics), diagnostics)
         }
         let names = await resolver.resolve(snapshot)
         nameDiagnostics = names.diagnostics
         if !isUnfinished, let last, last.snapshot == snapshot, last.addresses == names.addresses {
-            return (nil, names.diagnostics + scriptDiagnostics)
+            return (nil, names.diagnostics + (made?.diagnostics ?? []))
         }
-        let preparation = compiler.prepare(snapshot)
-        scriptDiagnostics = preparation.diagnostics
-        isUnfinished = preparation.isUnfinished
-        scripts = (preparation.sets, explainer?.prepare(snapshot).sets.first)
-        let diagnostics = names.diagnostics + scriptDiagnostics
+        let next: Workshop.Made =
+            if let ready, ready.suits(snapshot) { ready } else { await workshop.make(snapshot, previous: table) }
+        ready = nil
+        made = next
+        table = next.table
+        let diagnostics = names.diagnostics + next.diagnostics
         return (publish(snapshot, names.addresses, diagnostics), diagnostics)
     }
 
@@ -100,7 +100,7 @@ actor Pipeline {
         let table = RouteTable(snapshot, generation: generation, previous: table)
         self.table = table
         return PreparedConfiguration(
-            table: table, middlewares: scripts?.sets ?? [], explanations: scripts?.explanations, addresses: addresses,
+            table: table, middlewares: made?.sets ?? [], explanations: made?.explanations, addresses: addresses,
             diagnostics: diagnostics)
     }
 
@@ -118,20 +118,72 @@ actor Pipeline {
     }
 
     /// Scripts wait for their turn to be loaded: the newest objects are to be prepared once more.
-    private(set) var isUnfinished = false
+    var isUnfinished: Bool { made?.isUnfinished ?? false }
 
     /// How the scripts in use are, for metrics.
-    var scriptVitals: [ScriptVitals] { compiler.vitals }
+    var scriptVitals: [ScriptVitals] { get async { await workshop.vitals } }
 
     /// Scripts that are not run for now, because they failed too often: on one loop at least.
-    var scriptsWithOpenBreaker: Set<String> { Set(compiler.vitals.filter(\.hasOpenBreaker).map(\.script)) }
+    var scriptsWithOpenBreaker: Set<String> {
+        get async { Set(await workshop.vitals.filter(\.hasOpenBreaker).map(\.script)) }
+    }
 
-    /// What the scripts of the snapshot that is served said of themselves.
-    private var scriptDiagnostics: [Diagnostic] = []
-    /// What was said of its names.
+    /// What was said of the names of the snapshot that is served.
     private var nameDiagnostics: [Diagnostic] = []
-    /// Its scripts, for traffic and for explanations.
-    private var scripts: (sets: [MiddlewareSet], explanations: MiddlewareSet?)?
+    /// Its scripts and rules.
+    private var made: Workshop.Made?
+    /// Those of the next, if they were made before they were wanted.
+    private var ready: Workshop.Made?
+}
+
+/// Where what takes long is made: it can be at work while endpoints are published.
+private actor Workshop {
+    struct Made: Sendable {
+        /// One a loop.
+        var sets: [MiddlewareSet]
+        var explanations: MiddlewareSet?
+        var diagnostics: [Diagnostic]
+        var isUnfinished: Bool
+        var table: RouteTable
+
+        /// Whether it was made for this snapshot, endpoints aside.
+        func suits(_ snapshot: Snapshot) -> Bool {
+            let known = table.snapshot
+            return known.routes == snapshot.routes && known.hosts == snapshot.hosts
+                && known.defaultRoute == snapshot.defaultRoute && known.scripts == snapshot.scripts
+                && known.upstreams.count == snapshot.upstreams.count
+                && zip(known.upstreams, snapshot.upstreams).allSatisfy {
+                    $0.name == $1.name && $0.allowedNamespaces == $1.allowedNamespaces
+                }
+        }
+    }
+
+    private let compiler: MiddlewareCompiler
+    /// Makes the scripts for explanations, apart from those for traffic: what they count, log and say of themselves is
+    /// nobody's figure. It sees every change, because only so does it know the same last good versions.
+    private let explainer: MiddlewareCompiler?
+
+    init(loops: Int, explains: Bool, scripts: ScriptSurroundings, takesTurns: Bool) {
+        func makeCompiler(_ loops: Int, _ scripts: ScriptSurroundings) -> MiddlewareCompiler {
+            takesTurns
+                ? MiddlewareCompiler(loops: loops, surroundings: scripts)
+                : MiddlewareCompiler(
+                    loops: loops, surroundings: scripts, loadAllowance: .max, firstLoadAllowance: .max)
+        }
+        compiler = makeCompiler(loops, scripts)
+        explainer = explains ? makeCompiler(1, ScriptSurroundings()) : nil
+    }
+
+    /// - Parameter previous: what is served now: rules that are the same are not compiled again.
+    func make(_ snapshot: Snapshot, previous: RouteTable?) -> Made {
+        let preparation = compiler.prepare(snapshot)
+        return Made(
+            sets: preparation.sets, explanations: explainer?.prepare(snapshot).sets.first,
+            diagnostics: preparation.diagnostics, isUnfinished: preparation.isUnfinished,
+            table: RouteTable(snapshot, previous: previous))
+    }
+
+    var vitals: [ScriptVitals] { compiler.vitals }
 }
 
 extension TranslationOptions {

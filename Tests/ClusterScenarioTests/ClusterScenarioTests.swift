@@ -6,15 +6,15 @@ import MoongateTesting
 import Testing
 
 @Suite(.timeLimit(.minutes(10))) struct ClusterScenarioTests {
-    @Test func `nothing is served before the first lists are complete`() async throws {
+    @Test(.faults) func `nothing is served before the first lists are complete`() async throws {
         try await Stage.play { stage in
             try await stage.openShop()
-            stage.server.inject(.init(.status(500), verb: "list", resource: "endpointslices", times: 1_000_000))
+            try stage.server.inject(.init(.status(500), verb: "list", resource: "endpointslices", times: 1_000_000))
             let replica = try await stage.replica()
             try await replica.wait(for: "/readyz") { $0.hasPrefix("503") && $0.contains("EndpointSlice") }
             #expect(await replica.page("/healthz").hasPrefix("200"))
             #expect(await replica.page("/snapshot").hasPrefix("503"))
-            stage.server.clearFaults()
+            try stage.server.clearFaults()
             try await replica.waitUntilReady()
             #expect(try await replica.get() == Client.Answer(status: 200, body: "v1"))
         }
@@ -28,12 +28,12 @@ import Testing
             let load = Load(on: replica.http)
             try await load.pass(50)
             for round in 0..<5 {
-                try stage.server.apply(ingress("api", host: "api.test", path: "/v\(round)"))
+                try await stage.cluster.apply(ingress("api", host: "api.test", path: "/v\(round)"))
                 try await replica.waitFor(200, "v1", at: "/v\(round)", host: "api.test")
-                try stage.server.apply(ingress("api", host: "api.test", path: "/w\(round)"))
+                try await stage.cluster.apply(ingress("api", host: "api.test", path: "/w\(round)"))
                 try await replica.waitFor(404, at: "/v\(round)", host: "api.test")
                 try await replica.waitFor(200, "v1", at: "/w\(round)", host: "api.test")
-                try stage.server.delete(Ingress.self, namespace: "shop", name: "api")
+                try await stage.cluster.delete(Ingress.self, namespace: "shop", name: "api")
                 try await replica.waitFor(404, at: "/w\(round)", host: "api.test")
             }
             let figures = await load.stop()
@@ -45,28 +45,20 @@ import Testing
     @Test func `a rolling update of ten endpoints fails no request`() async throws {
         try await Stage.play { stage in
             try await stage.openShop()
-            var old: [TestPod] = [try await stage.pod("old", host: "127.0.1.1", work: 2)]
-            let port = old[0].port
-            for index in 2...10 {
-                old.append(try await stage.pod("old", host: "127.0.1.\(index)", port: port, work: 2))
-            }
-            func publish(_ endpoints: [SliceEndpoint]) throws {
-                try stage.server.apply(slice("web-1", port: port, endpoints))
-            }
-            try publish(old.flatMap { ready($0.host) })
+            let old = try await stage.pods("old", 10, subnet: 1, work: 2)
+            let new = try await stage.pods("new", 10, subnet: 2, work: 2)
+            try await stage.publish("web", ready: old)
             let replica = try await stage.replica()
             try await replica.waitUntilReady()
             let load = Load(on: replica.http, connections: 8)
             try await load.pass(100)
-            var new: [TestPod] = []
             for (index, pod) in old.enumerated() {
-                new.append(try await stage.pod("new", host: "127.0.2.\(index + 1)", port: port, work: 2))
-                let rest = old[(index + 1)...].flatMap { ready($0.host) } + new.flatMap { ready($0.host) }
-                try publish(rest + [leaving(pod.host)])
+                let rest = Array(old[(index + 1)...] + new[...index])
+                try await stage.publish("web", ready: rest, leaving: [pod])
                 try await load.pass(20)
                 try await pod.leave()
                 try await load.pass(20)
-                try publish(rest)
+                try await stage.publish("web", ready: rest)
                 try await load.pass(20)
             }
             let figures = await load.stop()
@@ -82,17 +74,17 @@ import Testing
             let replica = try await stage.replica()
             try await replica.waitUntilReady()
             let load = Load(on: replica.http)
-            try stage.server.apply(slice("web-1", port: pod.port, [leaving(pod.host)]))
+            try await stage.publish("web", ready: [], leaving: [pod])
             try await load.pass(200)
             let figures = await load.stop()
             #expect(figures.failures.isEmpty, "\(figures.failures.prefix(5))")
-            try stage.server.apply(slice("web-1", port: pod.port, []))
+            try await stage.publish("web", ready: [])
             try await replica.waitFor(503)
             #expect(await replica.page("/diagnostics").contains("MG132"))
         }
     }
 
-    @Test func `a watch that is cut in the middle of an event, and one whose version is gone, lose nothing`()
+    @Test(.faults) func `a watch that is cut in the middle of an event, and one whose version is gone, lose nothing`()
         async throws
     {
         try await Stage.play { stage in
@@ -101,16 +93,16 @@ import Testing
             let replica = try await stage.replica()
             try await replica.waitUntilReady()
             let load = Load(on: replica.http)
-            stage.server.cutWatchesAtNextEvent()
-            try stage.server.apply(slice("web-1", port: second.port, ready(second.host)))
+            try stage.server.cutWatchesAtNextEvent()
+            try await stage.publish("web", ready: [second])
             try await replica.waitFor(200, "v2")
             // A storm: versions are forgotten while changes go on.
             for round in 0..<10 {
-                stage.server.expireWatches()
-                stage.server.compact()
-                try stage.server.apply(ingress("storm", host: "storm.test", path: "/\(round)"))
-                stage.server.cutWatchesAtNextEvent()
-                try stage.server.apply(service("other\(round)"))
+                try stage.server.expireWatches()
+                try stage.server.compact()
+                try await stage.cluster.apply(ingress("storm", host: "storm.test", path: "/\(round)"))
+                try stage.server.cutWatchesAtNextEvent()
+                try await stage.cluster.apply(service("other\(round)"))
             }
             try await replica.waitFor(200, "v2", at: "/9", host: "storm.test")
             let figures = await load.stop()
@@ -122,8 +114,8 @@ import Testing
         try await Stage.play { stage in
             try await stage.openShop()
             // Only by name: what no Ingress refers to is none of our business.
-            stage.server.deny { ["secrets", "configmaps"].contains($0.resource) && $0.name == nil }
-            try stage.server.apply(ingress("web", annotations: ["moongate.dev/script": "hello"]))
+            stage.deny { ["secrets", "configmaps"].contains($0.resource) && $0.name == nil }
+            try await stage.cluster.apply(ingress("web", annotations: ["moongate.dev/script": "hello"]))
             let replica = try await stage.replica()
             try await replica.waitUntilReady()
             try await replica.waitFor(503)
@@ -136,17 +128,17 @@ import Testing
                             "return { access = function() return moongate.respond(200, {}, '\(body)') end }"
                     ])
             }
-            try stage.server.apply(script("one"))
+            try await stage.cluster.apply(script("one"))
             try await replica.waitFor(200, "one")
-            try stage.server.apply(script("two"))
+            try await stage.cluster.apply(script("two"))
             try await replica.waitFor(200, "two")
             // Broken, then gone: the last good version stays.
             var broken = script("three")
             broken.data["main.lua"] = "return {"
-            try stage.server.apply(broken)
+            try await stage.cluster.apply(broken)
             try await replica.wait(for: "/diagnostics") { $0.contains("hello") }
             #expect(try await replica.get().body == "two")
-            try stage.server.delete(ConfigMap.self, namespace: "shop", name: "hello")
+            try await stage.cluster.delete(ConfigMap.self, namespace: "shop", name: "hello")
             try await replica.wait(for: "/diagnostics") { $0.contains("MG151") }
             #expect(try await replica.get().body == "two")
         }
@@ -155,17 +147,17 @@ import Testing
     @Test func `a script that fails is an Event on its Ingress, and so is its breaker`() async throws {
         try await Stage.play { stage in
             try await stage.openShop()
-            try stage.server.apply(
+            try await stage.cluster.apply(
                 ConfigMap(
                     metadata: ObjectMeta(name: "fails", namespace: "shop"),
                     data: ["main.lua": "return { route = function() error('out of luck') end }"]))
-            try stage.server.apply(ingress("web", annotations: ["moongate.dev/script": "fails"]))
+            try await stage.cluster.apply(ingress("web", annotations: ["moongate.dev/script": "fails"]))
             let replica = try await stage.replica()
             try await replica.waitUntilReady()
             let load = Load(on: replica.http)
             for reason in ["ScriptFailed", "ScriptBreakerOpen"] {
-                try await stage.server.writes.wait { _ in
-                    ((try? stage.server.all(Event.self)) ?? []).contains {
+                try await stage.cluster.wait(for: "the Event \(reason)") { cluster in
+                    try await cluster.all(Event.self).contains {
                         $0.reason == reason && $0.regarding?.name == "web" && $0.note?.contains("fails") == true
                     }
                 }
@@ -180,20 +172,20 @@ import Testing
             try await stage.openShop()
             var web = ingress("web")
             web.spec.tls = [IngressTLS(hosts: ["shop.test"], secretName: "cert")]
-            try stage.server.apply(web)
+            try await stage.cluster.apply(web)
             let replica = try await stage.replica()
             try await replica.waitUntilReady()
             try await replica.wait(for: "/diagnostics") { $0.contains("MG160") }
             var secret = Secret(metadata: ObjectMeta(name: "cert", namespace: "shop"), type: "kubernetes.io/tls")
             secret.data = ["tls.crt": Base64(Array("crt".utf8)), "tls.key": Base64(Array("key".utf8))]
-            try stage.server.apply(secret)
+            try await stage.cluster.apply(secret)
             try await replica.wait(for: "/diagnostics") { !$0.contains("MG160") }
             // What it holds is shown nowhere.
             #expect(await !replica.page("/snapshot").contains(Base64(Array("key".utf8)).text))
         }
     }
 
-    @Test func `an API server that is down takes nothing out of service`() async throws {
+    @Test(.faults) func `an API server that is down takes nothing out of service`() async throws {
         try await Stage.play { stage in
             try await stage.openShop()
             let second = try await stage.pod("v2")
@@ -206,9 +198,9 @@ import Testing
             #expect(await replica.page("/readyz").hasPrefix("200"))
             try await load.pass(100)
             // It catches up afterwards.
-            try stage.server.apply(slice("web-1", port: second.port, ready(second.host)))
-            stage.server.compact()
-            stage.server.comeBack()
+            try await stage.publish("web", ready: [second])
+            try stage.server.compact()
+            try stage.server.comeBack()
             try await replica.waitFor(200, "v2")
             try await replica.wait(for: "/metrics") { $0.contains("\nmoongate_api_server_up 1\n") }
             let figures = await load.stop()
@@ -216,10 +208,10 @@ import Testing
         }
     }
 
-    @Test func `a permission that is missing for one kind is said, and the rest works`() async throws {
+    @Test(.faults) func `a permission that is missing for one kind is said, and the rest works`() async throws {
         try await Stage.play { stage in
             try await stage.openShop()
-            stage.server.deny { $0.resource == "ingressclasses" }
+            stage.deny { $0.resource == "ingressclasses" }
             let replica = try await stage.replica()
             try await replica.waitUntilReady()
             #expect(try await replica.get().body == "v1")
@@ -229,10 +221,10 @@ import Testing
         }
     }
 
-    @Test func `a Role is enough for watched namespaces`() async throws {
+    @Test(.faults) func `a Role is enough for watched namespaces`() async throws {
         try await Stage.play { stage in
             try await stage.openShop()
-            stage.server.deny { $0.namespace != "shop" && $0.resource != "leases" && $0.resource != "events" }
+            stage.deny { $0.namespace != "shop" && $0.resource != "leases" && $0.resource != "events" }
             let replica = try await stage.replica("moongate", ["--watch-namespace", "shop"])
             try await replica.waitUntilReady()
             #expect(try await replica.get().body == "v1")
@@ -241,18 +233,18 @@ import Testing
         }
     }
 
-    @Test func `a token that rotates is read anew`() async throws {
+    @Test(.faults) func `a token that rotates is read anew`() async throws {
         try await Stage.play { stage in
             try await stage.openShop()
             let token = try stage.write("token", "first")
-            stage.server.accept(tokens: ["first"])
+            try stage.server.accept(tokens: ["first"])
             let replica = try await stage.replica(
                 kubeconfig: try stage.kubeconfig(user: "{tokenFile: \"\(token)\"}"))
             try await replica.waitUntilReady()
             _ = try stage.write("token", "second")
-            stage.server.accept(tokens: ["second"])
-            stage.server.breakWatches()
-            try stage.server.apply(ingress("late", host: "late.test"))
+            try stage.server.accept(tokens: ["second"])
+            try stage.server.breakWatches()
+            try await stage.cluster.apply(ingress("late", host: "late.test"))
             try await replica.waitFor(200, "v1", host: "late.test")
         }
     }
@@ -260,15 +252,15 @@ import Testing
     @Test func `the older of two tenants keeps a host`() async throws {
         try await Stage.play { stage in
             try await stage.openShop()
-            try stage.server.apply(service("web", namespace: "thief"))
-            try stage.server.apply(ingress("steal", namespace: "thief", path: "/pay"))
+            try await stage.cluster.apply(service("web", namespace: "thief"))
+            try await stage.cluster.apply(ingress("steal", namespace: "thief", path: "/pay"))
             let replica = try await stage.replica("moongate", ["--exclusive-hosts"])
             try await replica.waitUntilReady()
             #expect(try await replica.get("/pay").body == "v1")
             try await replica.wait(for: "/diagnostics") { $0.contains("MG126") && $0.contains("thief") }
             // And the thief hears of it.
-            try await stage.server.writes.wait { _ in
-                ((try? stage.server.all(Event.self)) ?? []).contains {
+            try await stage.cluster.wait(for: "the Event HostTaken") { cluster in
+                try await cluster.all(Event.self).contains {
                     $0.reason == "HostTaken" && $0.regarding?.namespace == "thief"
                 }
             }
@@ -281,8 +273,8 @@ import Testing
             var loop = Service(metadata: ObjectMeta(name: "loop", namespace: "shop"))
             loop.spec.type = "ExternalName"
             loop.spec.externalName = "localhost"
-            try stage.server.apply(loop)
-            try stage.server.apply(ingress("loop", host: "loop.test", service: "loop"))
+            try await stage.cluster.apply(loop)
+            try await stage.cluster.apply(ingress("loop", host: "loop.test", service: "loop"))
             let replica = try await stage.replica()
             try await replica.waitUntilReady()
             #expect(try await replica.get(host: "loop.test").status == 503)
@@ -294,29 +286,29 @@ import Testing
         try await Stage.play { stage in
             try await stage.openShop()
             func shows(_ name: String, _ addresses: [String]) async throws {
-                try await stage.server.writes.wait { _ in
-                    let ingress = try? stage.server.get(Ingress.self, namespace: "shop", name: name)
+                try await stage.cluster.wait(for: "the status of \(name)") { cluster in
+                    let ingress = try await cluster.get(Ingress.self, namespace: "shop", name: name)
                     return ingress?.status.loadBalancer.ingress.compactMap(\.ip) == addresses
                 }
             }
-            @Sendable func holder() throws -> String? {
-                try stage.server.get(Lease.self, namespace: "edge", name: "moongate-leader")?.spec.holderIdentity
+            func holder() async throws -> String? {
+                try await stage.cluster.get(Lease.self, namespace: "edge", name: "moongate-leader")?.spec.holderIdentity
             }
             let options = ["--publish-status-address", "203.0.113.1"]
             let first = try await stage.replica("first", options)
             try await first.waitUntilReady()
             try await shows("web", ["203.0.113.1"])
-            #expect(try holder() == "first")
+            #expect(try await holder() == "first")
             let second = try await stage.replica("second", options)
             try await second.waitUntilReady()
             #expect(await second.metric("moongate_leader") == 0)
             first.process.send(signal: SIGTERM)
             #expect(await first.waitForExit() == .code(0))
-            try await stage.server.writes.wait { _ in (try? holder()) == "second" }
-            try stage.server.apply(ingress("late", host: "late.test"))
+            try await stage.cluster.wait(for: "the Lease") { _ in try await holder() == "second" }
+            try await stage.cluster.apply(ingress("late", host: "late.test"))
             try await shows("late", ["203.0.113.1"])
             // No longer ours: what we wrote is taken away.
-            try stage.server.apply(ingress("web", className: "other"))
+            try await stage.cluster.apply(ingress("web", className: "other"))
             try await shows("web", [])
         }
     }
@@ -327,26 +319,26 @@ import Testing
             let options = ["--publish-status-address", "203.0.113.1", "--lease-duration", "2s"]
             let first = try await stage.replica("first", options)
             try await first.waitUntilReady()
-            try await stage.server.writes.wait { _ in
-                (try? stage.server.get(Lease.self, namespace: "edge", name: "moongate-leader"))?.spec.holderIdentity
+            try await stage.cluster.wait(for: "the Lease") { cluster in
+                try await cluster.get(Lease.self, namespace: "edge", name: "moongate-leader")?.spec.holderIdentity
                     == "first"
             }
             let second = try await stage.replica("second", options)
             try await second.waitUntilReady()
             first.process.send(signal: SIGKILL)
             _ = await first.waitForExit()
-            try stage.server.apply(ingress("late", host: "late.test"))
-            try await stage.server.writes.wait { _ in
-                let ingress = try? stage.server.get(Ingress.self, namespace: "shop", name: "late")
+            try await stage.cluster.apply(ingress("late", host: "late.test"))
+            try await stage.cluster.wait(for: "the status of late") { cluster in
+                let ingress = try await cluster.get(Ingress.self, namespace: "shop", name: "late")
                 return ingress?.status.loadBalancer.ingress.first?.ip == "203.0.113.1"
             }
             try await second.wait(for: "/metrics") { $0.contains("\nmoongate_leader 1\n") }
         }
     }
 
-    @Test func `a signal before anything is served ends the program`() async throws {
+    @Test(.faults) func `a signal before anything is served ends the program`() async throws {
         try await Stage.play { stage in
-            stage.server.inject(.init(.status(500), verb: "list", times: 1_000_000))
+            try stage.server.inject(.init(.status(500), verb: "list", times: 1_000_000))
             let replica = try await stage.replica()
             replica.process.send(signal: SIGTERM)
             #expect(await replica.waitForExit() == .code(0))

@@ -52,7 +52,7 @@ struct Roles: Sendable {
     func allows(_ request: APIServer.Attributes) -> Bool { rules.contains { $0.allows(request) } }
 }
 
-@Suite(.timeLimit(.minutes(10))) struct DeployTests {
+@Suite(.timeLimit(.minutes(10)), .faults) struct DeployTests {
     static let folder =
         URL(fileURLWithPath: #filePath).resolvingSymlinksInPath().deletingLastPathComponent()
         .deletingLastPathComponent().deletingLastPathComponent().path + "/examples/deploy"
@@ -67,28 +67,29 @@ struct Roles: Sendable {
 
     /// Plays the manifest: its flags, and a server that allows what its roles allow.
     private func play(
-        _ roles: Roles, _ flags: [String], until isMet: @escaping @Sendable (Stage) -> Bool,
-        _ prepare: @escaping (Stage) async throws -> Void = { _ in }
+        _ roles: Roles, _ flags: [String], until isMet: @escaping @Sendable (APIServer) -> Bool,
+        _ prepare: @escaping (APIServer) throws -> Void = { _ in }
     ) async throws {
         try await Stage.play { stage in
+            let server = try stage.server
             try await stage.openShop()
-            try stage.server.addNamespace("moongate")
+            try server.addNamespace("moongate")
             var front = service("moongate", namespace: "moongate")
             front.spec.type = "LoadBalancer"
-            try stage.server.apply(front)
-            try stage.server.setStatus(
+            try server.apply(front)
+            try server.setStatus(
                 Service.self, namespace: "moongate", name: "moongate",
                 ["loadBalancer": ["ingress": [["ip": "203.0.113.9"]]]])
             // One of each kind that is followed only by its name, and something to complain about.
-            try stage.server.apply(
+            try server.apply(
                 ConfigMap(metadata: ObjectMeta(name: "none", namespace: "shop"), data: ["main.lua": "return {}"]))
             var scripted = ingress("scripted", host: "scripted.test", annotations: ["moongate.dev/script": "none"])
             scripted.spec.tls = [IngressTLS(hosts: ["scripted.test"], secretName: "cert")]
-            try stage.server.apply(scripted)
-            try stage.server.apply(ingress("broken", host: "broken.test", service: "missing"))
-            try await prepare(stage)
+            try server.apply(scripted)
+            try server.apply(ingress("broken", host: "broken.test", service: "missing"))
+            try prepare(server)
             let refused = Mutex<[APIServer.Attributes]>([])
-            stage.server.deny { request in
+            server.deny { request in
                 guard !roles.allows(request) else { return false }
                 refused.withLock { $0.append(request) }
                 return true
@@ -99,16 +100,16 @@ struct Roles: Sendable {
                 "moongate-0", flags.filter { flag in !own.contains { flag.hasPrefix($0) } },
                 environment: ["POD_NAMESPACE": "moongate"])
             try await replica.waitUntilReady()
-            try await stage.server.writes.wait { _ in isMet(stage) }
+            try await server.writes.wait { _ in isMet(server) }
             // A list is followed by its watch, also where nothing comes of it.
             for resource in ["secrets", "configmaps"] {
-                try await stage.server.requests.wait { asked in
+                try await server.requests.wait { asked in
                     asked.contains { $0.verb == "watch" && $0.resource == resource }
                 }
             }
             replica.process.send(signal: SIGTERM)
             #expect(await replica.waitForExit() == .code(0))
-            let asked = stage.server.requests.value
+            let asked = server.requests.value
             // What a Role can't grant is asked for all the same, and can be missed.
             let missing = refused.withLock { $0 }.filter {
                 $0.resource != "ingressclasses"
@@ -135,9 +136,9 @@ struct Roles: Sendable {
     @Test func `the roles of the load balancer's overlay are enough, and no more than that`() async throws {
         try await play(
             try Roles(files: ["base/rbac.yaml"]), try arguments("deployment/deployment.yaml"),
-            until: { stage in
-                let shown = try? stage.server.get(Ingress.self, namespace: "shop", name: "web")
-                let events = (try? stage.server.all(Event.self)) ?? []
+            until: { server in
+                let shown = try? server.get(Ingress.self, namespace: "shop", name: "web")
+                let events = (try? server.all(Event.self)) ?? []
                 return shown?.status.loadBalancer.ingress.first?.ip == "203.0.113.9"
                     && events.contains { $0.regarding?.name == "broken" }
             })
@@ -147,20 +148,20 @@ struct Roles: Sendable {
         try await play(
             try Roles(files: ["base/rbac.yaml", "overlays/hostnetwork/nodes-role.yaml"]),
             try arguments("overlays/hostnetwork/daemonset.yaml"),
-            until: { stage in
-                let shown = try? stage.server.get(Ingress.self, namespace: "shop", name: "web")
-                let events = (try? stage.server.all(Event.self)) ?? []
+            until: { server in
+                let shown = try? server.get(Ingress.self, namespace: "shop", name: "web")
+                let events = (try? server.all(Event.self)) ?? []
                 return shown?.status.loadBalancer.ingress.first?.ip == "203.0.113.1"
                     && events.contains { $0.regarding?.name == "broken" }
             },
-            { stage in
-                try stage.server.apply(
+            { server in
+                try server.apply(
                     Node(
                         metadata: ObjectMeta(name: "n1"),
                         status: NodeStatus(addresses: [NodeAddress(type: "ExternalIP", address: "203.0.113.1")])))
                 var metadata = ObjectMeta(name: "moongate-0", namespace: "moongate")
                 metadata.labels = ["app.kubernetes.io/name": "moongate"]
-                try stage.server.apply(
+                try server.apply(
                     Pod(
                         metadata: metadata, spec: PodSpec(nodeName: "n1"),
                         status: PodStatus(phase: "Running", hostIP: "10.0.0.1")))
@@ -173,9 +174,9 @@ struct Roles: Sendable {
         roles.rules.removeAll { $0.namespace == nil }
         try await play(
             roles, try arguments("deployment/deployment.yaml") + ["--watch-namespace=shop"],
-            until: { stage in
-                let shown = try? stage.server.get(Ingress.self, namespace: "shop", name: "web")
-                let events = (try? stage.server.all(Event.self)) ?? []
+            until: { server in
+                let shown = try? server.get(Ingress.self, namespace: "shop", name: "web")
+                let events = (try? server.all(Event.self)) ?? []
                 return shown?.status.loadBalancer.ingress.first?.ip == "203.0.113.9"
                     && events.contains { $0.regarding?.name == "broken" }
             })

@@ -24,6 +24,7 @@ struct Replica: Sendable {
     let process: ChildProcess
     let http: SocketAddress
     let admin: SocketAddress
+    let webhook: SocketAddress?
 
     /// The body of an admin page, with its status before it.
     func page(_ path: String) async -> String {
@@ -100,20 +101,22 @@ enum Client {
     }
 
     /// One request on a connection of its own.
-    static func ask(_ address: SocketAddress, _ path: String, host: String) throws -> Answer {
+    static func ask(
+        _ address: SocketAddress, _ path: String, host: String, method: String = "GET"
+    ) throws -> Answer {
         let deadline = Deadline(after: .seconds(10))
         let socket = try RawSocket.connect(to: address, by: deadline)
         var reader = MessageReader(socket)
-        return try ask(&reader, socket, path, host: host, close: true, by: deadline)
+        return try ask(&reader, socket, path, host: host, method: method, close: true, by: deadline)
     }
 
     static func ask(
-        _ reader: inout MessageReader, _ socket: RawSocket, _ path: String, host: String, close: Bool,
-        by deadline: Deadline
+        _ reader: inout MessageReader, _ socket: RawSocket, _ path: String, host: String, method: String = "GET",
+        close: Bool, by deadline: Deadline
     ) throws -> Answer {
         let connection = close ? "Connection: close\r\n" : ""
-        try socket.write(Array("GET \(path) HTTP/1.1\r\nHost: \(host)\r\n\(connection)\r\n".utf8), by: deadline)
-        guard var message = try reader.head(answering: "GET", by: deadline) else {
+        try socket.write(Array("\(method) \(path) HTTP/1.1\r\nHost: \(host)\r\n\(connection)\r\n".utf8), by: deadline)
+        guard var message = try reader.head(answering: method, by: deadline) else {
             throw StageFailure(description: "the connection ended before a response")
         }
         try reader.body(of: &message, by: deadline)
@@ -192,15 +195,19 @@ final class Load: Sendable {
     }
 }
 
-/// An API server, and the programs that follow it.
+/// Each stage has programs with threads; a real cluster has one stage at a time.
+private let turnstile = Turnstile(places: Cluster.isOurs ? 2 : 1)
+
+/// A cluster, and the programs that follow it.
 final class Stage: Sendable {
-    let server = APIServer(allowsLoopbackEndpoints: true)
+    let cluster: Cluster
     let transcript = Transcript()
     let folder: String
     private let processes = Mutex<[ChildProcess]>([])
     private let pods = Mutex<[TestPod]>([])
 
-    private init() throws {
+    private init() async throws {
+        cluster = try await Cluster()
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("moongate-\(UUID().uuidString)").path
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
     }
@@ -213,23 +220,35 @@ final class Stage: Sendable {
     }()
 
     static func play(_ body: (Stage) async throws -> Void) async throws {
-        await Turnstile.shared.enter()
-        let stage = try Stage()
-        try await stage.server.start()
-        // Where the programs live: the namespace of their Lease.
-        try stage.server.addNamespace("edge")
+        await turnstile.enter()
         do {
-            try await body(stage)
+            let stage = try await Stage()
+            do {
+                try await body(stage)
+            } catch {
+                Issue.record("\(error)\n--- transcript ---\n\(stage.transcript.text)")
+            }
+            let processes = stage.processes.withLock { $0 }
+            await blocking { for process in processes { process.stop(within: .seconds(5)) } }
+            for pod in stage.pods.withLock({ $0 }) { try? await pod.leave() }
+            await stage.cluster.close()
+            try? FileManager.default.removeItem(atPath: stage.folder)
         } catch {
-            Issue.record("\(error)\n--- transcript ---\n\(stage.transcript.text)")
+            Issue.record("there is no stage: \(error)")
         }
-        let processes = stage.processes.withLock { $0 }
-        await blocking { for process in processes { process.stop(within: .seconds(5)) } }
-        for pod in stage.pods.withLock({ $0 }) { try? await pod.leave() }
-        try? await stage.server.stop()
-        try? FileManager.default.removeItem(atPath: stage.folder)
-        await Turnstile.shared.leave()
+        await turnstile.leave()
     }
+
+    /// The API server for tests; only for scenarios that say `.faults`.
+    var server: APIServer {
+        get throws {
+            guard let server = cluster.server else { throw StageFailure(description: "the scenario is for .faults") }
+            return server
+        }
+    }
+
+    /// Ours refuses these requests; a real one has roles of its own.
+    func deny(_ denied: @escaping @Sendable (APIServer.Attributes) -> Bool) { cluster.server?.deny(denied) }
 
     func write(_ name: String, _ text: String) throws -> String {
         let path = folder + "/" + name
@@ -237,15 +256,16 @@ final class Stage: Sendable {
         return path
     }
 
-    /// A kubeconfig for the API server; `user` is what stands below `user:`.
+    /// A kubeconfig for the API server; `user` is what stands below `user:` where it is ours.
     func kubeconfig(user: String = "{}") throws -> String {
-        try write(
+        if let file = Cluster.kubeconfig { return file }
+        return try write(
             "kubeconfig",
             """
             apiVersion: v1
             kind: Config
             current-context: test
-            clusters: [{name: test, cluster: {server: "\(server.url)"}}]
+            clusters: [{name: test, cluster: {server: "\(try server.url)"}}]
             users: [{name: test, user: \(user)}]
             contexts: [{name: test, context: {cluster: test, user: test, namespace: edge}}]
             """)
@@ -281,14 +301,29 @@ final class Stage: Sendable {
         guard let http = address("http"), let admin = address("admin") else {
             throw StageFailure(description: "\(name) does not listen: \(line ?? "no line")")
         }
-        return Replica(process: process, http: http, admin: admin)
+        return Replica(process: process, http: http, admin: admin, webhook: address("webhook"))
     }
 
-    /// A pod of the Service `web`.
-    func pod(_ name: String, host: String = "127.0.0.1", port: Int = 0, work: Int64 = 0) async throws -> TestPod {
+    /// Where pods are: an address of this machine. Loopback will do for ours; a real API server takes no slice with it.
+    static let podHost: String =
+        Cluster.isOurs ? "127.0.0.1" : Host.current().addresses.first { $0.contains(".") && !$0.hasPrefix("127.") } ?? ""
+
+    /// What stands behind a Service.
+    func pod(_ name: String, host: String = Stage.podHost, port: Int = 0, work: Int64 = 0) async throws -> TestPod {
         let pod = try await TestPod.start(name, host: host, port: port, work: work)
         pods.withLock { $0.append(pod) }
         return pod
+    }
+
+    /// So many pods of one name, as many Services have them: each with an address of its own, all on one port. Where they
+    /// must share this machine's address, they have ports of their own.
+    func pods(_ name: String, _ count: Int, subnet: Int, work: Int64 = 0) async throws -> [TestPod] {
+        var all: [TestPod] = []
+        for index in 1...count {
+            let host = Cluster.isOurs ? "127.0.\(subnet).\(index)" : Self.podHost
+            all.append(try await pod(name, host: host, port: Cluster.isOurs ? all.first?.port ?? 0 : 0, work: work))
+        }
+        return all
     }
 
     // MARK: Objects
@@ -296,60 +331,38 @@ final class Stage: Sendable {
     /// Class, Service `web` and an Ingress for shop.test, and one pod behind them.
     @discardableResult
     func openShop() async throws -> TestPod {
-        try server.apply(
-            IngressClass(
-                metadata: ObjectMeta(name: "moongate"),
-                spec: IngressClassSpec(controller: "moongate.dev/ingress-controller")))
+        try await cluster.apply(moongateClass())
         let pod = try await pod("v1")
-        try server.apply(service("web"))
-        try server.apply(slice("web-1", port: pod.port, ready(pod.host)))
-        try server.apply(ingress("web"))
+        try await cluster.apply(service("web"))
+        try await publish("web", ready: [pod])
+        try await cluster.apply(ingress("web"))
         return pod
     }
-}
 
-/// A bounded number of stages at a time: each has programs with threads, and deadlines.
-actor Turnstile {
-    static let shared = Turnstile(places: 2)
-    private var places: Int
-    private var waiting: [CheckedContinuation<Void, Never>] = []
-
-    init(places: Int) { self.places = places }
-
-    func enter() async {
-        if places > 0 {
-            places -= 1
-        } else {
-            await withCheckedContinuation { waiting.append($0) }
+    /// The endpoints of a Service from here on: one slice for each port, as the API demands. What is new comes before what
+    /// is old goes.
+    func publish(
+        _ service: String, namespace: String = "shop", ready: [TestPod], leaving: [TestPod] = []
+    ) async throws {
+        var endpoints: [Int: [SliceEndpoint]] = [:]
+        for pod in ready { endpoints[pod.port, default: []] += ClusterTesting.ready(pod.host) }
+        for pod in leaving { endpoints[pod.port, default: []].append(ClusterTesting.leaving(pod.host)) }
+        for (port, endpoints) in endpoints.sorted(by: { $0.key < $1.key }) {
+            try await cluster.apply(
+                slice("\(service)-\(port)", service: service, namespace: namespace, port: port, endpoints))
+        }
+        for old in try await cluster.all(EndpointSlice.self)
+        where old.metadata.namespace == namespace && old.metadata.labels[EndpointSlice.serviceLabel] == service {
+            if let port = old.ports.first?.port, endpoints[port] != nil { continue }
+            try await cluster.delete(EndpointSlice.self, namespace: namespace, name: old.metadata.name)
         }
     }
-
-    func leave() {
-        if waiting.isEmpty { places += 1 } else { waiting.removeFirst().resume() }
-    }
 }
 
-func ingress(
-    _ name: String, namespace: String = "shop", host: String = "shop.test", path: String = "/", service: String = "web",
-    className: String? = "moongate", annotations: [String: String] = [:]
-) -> Ingress {
-    var ingress = Ingress(metadata: ObjectMeta(name: name, namespace: namespace))
-    ingress.metadata.annotations = annotations
-    ingress.spec.ingressClassName = className
-    let backend = IngressBackend(
-        service: IngressServiceBackend(name: service, port: ServiceBackendPort(number: 80)))
-    ingress.spec.rules = [
-        IngressRule(
-            host: host,
-            http: HTTPIngressRuleValue(paths: [HTTPIngressPath(path: path, pathType: .prefix, backend: backend)]))
-    ]
-    return ingress
-}
-
+/// Without a cluster IP: a real API server chooses one.
 func service(_ name: String, namespace: String = "shop") -> Service {
     var service = Service(metadata: ObjectMeta(name: name, namespace: namespace))
     service.spec.ports = [ServicePort(port: 80, name: "http", targetPort: .string("http"))]
-    service.spec.clusterIP = "10.96.0.1"
     return service
 }
 
@@ -360,12 +373,4 @@ func slice(
     var metadata = ObjectMeta(name: name, namespace: namespace)
     metadata.labels[EndpointSlice.serviceLabel] = service
     return EndpointSlice(metadata: metadata, endpoints: endpoints, ports: [SlicePort(name: "http", port: port)])
-}
-
-func ready(_ addresses: String...) -> [SliceEndpoint] { addresses.map { SliceEndpoint(addresses: [$0]) } }
-
-/// On its way out, and still serving.
-func leaving(_ address: String) -> SliceEndpoint {
-    SliceEndpoint(
-        addresses: [address], conditions: EndpointConditions(ready: false, serving: true, terminating: true))
 }

@@ -81,6 +81,40 @@ import Testing
         }
     }
 
+    /// While scripts are compiled, the endpoints of what is served move on; and what is published then has them too.
+    @Test func endpointsDoNotWaitForAPreparation() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            // Preparations end when the test lets them.
+            let (asked, allowed) = (Watched(0), Watched(1))
+            try await withReplica(
+                of: server,
+                prepare: { _ in
+                    let number = asked.update { count in
+                        count += 1
+                        return count
+                    }
+                    try? await allowed.wait { $0 >= number }
+                }
+            ) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                try server.apply(ingress("api", host: "api.test"))
+                try await asked.wait { $0 == 2 }
+                for index in 2...4 {
+                    try server.apply(slice("web-1", ready("10.1.0.\(index)")))
+                    try await replica.waitForEndpoints("shop/web:80", ["10.1.0.\(index):8080"])
+                }
+                #expect(replica.published.value.last?.extent == .endpoints([0]))
+                #expect(Replica.routes(replica.published.value.last?.snapshot ?? Snapshot()) == ["shop.test /"])
+                allowed.update { $0 = .max }
+                try await replica.waitForRoutes(["shop.test /", "api.test /"])
+                let whole = replica.published.value.filter { $0.extent == .everything }
+                #expect(whole.count == 2)
+                #expect(whole.last.map { Replica.endpoints($0.snapshot, "shop/web:80") } == ["10.1.0.4:8080"])
+            }
+        }
+    }
+
     /// Both roads come to the same snapshot, whatever happened to the endpoints.
     @Test func bothRoadsAgree() async throws {
         try await withCluster { server in

@@ -195,7 +195,14 @@ import Testing
             try openShop(server)
             try server.apply(ingress("broken", host: "broken.test", service: "missing"))
             let clock = ManualClock()
-            try await withReplica(of: server, clock: clock, { lead(&$0) }) { replica in
+            try await withReplica(
+                of: server, clock: clock,
+                { options in
+                    lead(&options)
+                    // Half an hour is a long time in steps of 20 ms.
+                    options.events.refreshAfter = .seconds(30)
+                }
+            ) { replica in
                 await pass(clock) { ((try? server.all(Event.self)) ?? []).count == 1 }
                 let event = try #require(try server.all(Event.self).first)
                 #expect(event.regarding?.kind == "Ingress")

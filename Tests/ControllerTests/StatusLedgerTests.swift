@@ -1,3 +1,4 @@
+import ClusterTesting
 import Controller
 import KubernetesAPI
 import Testing
@@ -10,11 +11,11 @@ import Testing
     private func shown(
         _ addresses: [LoadBalancerIngress], version: String, uid: String = "u"
     ) -> Ingress {
-        var ingress = ingress("web")
-        ingress.metadata.resourceVersion = version
-        ingress.metadata.uid = uid
-        ingress.status.loadBalancer.ingress = addresses
-        return ingress
+        var shown = ingress("web")
+        shown.metadata.resourceVersion = version
+        shown.metadata.uid = uid
+        shown.status.loadBalancer.ingress = addresses
+        return shown
     }
 
     private func write(_ version: String, _ addresses: [LoadBalancerIngress]) -> StatusWrite {

@@ -64,13 +64,16 @@ func withCluster<Result: Sendable>(_ body: (APIServer) async throws -> Result) a
 func withReplica<Result: Sendable>(
     of server: APIServer, clock: ManualClock = ManualClock(jumping: true),
     _ adjust: (inout ControllerOptions) -> Void = { _ in },
+    prepare: @escaping @Sendable (Snapshot) async -> Void = { _ in },
     _ body: (Replica) async throws -> Result
 ) async throws -> Result {
     var options = ControllerOptions()
     adjust(&options)
     let client = APIClient(access: ClusterAccess(server: server.url), clock: clock, log: quiet)
     let published = Watched([Publication]())
-    let controller = ClusterController(client: client, options: options, clock: clock, log: quiet) { publication in
+    let controller = ClusterController(
+        client: client, options: options, clock: clock, log: quiet, prepare: prepare
+    ) { publication in
         published.update { $0.append(publication) }
         return []
     }
@@ -90,25 +93,6 @@ func withReplica<Result: Sendable>(
     }
 }
 
-func ingress(
-    _ name: String, namespace: String = "shop", host: String? = "shop.test", path: String = "/",
-    service: String = "web",
-    className: String? = "moongate", tls: String? = nil, annotations: [String: String] = [:]
-) -> Ingress {
-    var ingress = Ingress(metadata: ObjectMeta(name: name, namespace: namespace))
-    ingress.metadata.annotations = annotations
-    ingress.spec.ingressClassName = className
-    let backend = IngressBackend(
-        service: IngressServiceBackend(name: service, port: ServiceBackendPort(number: 80)))
-    ingress.spec.rules = [
-        IngressRule(
-            host: host,
-            http: HTTPIngressRuleValue(paths: [HTTPIngressPath(path: path, pathType: .prefix, backend: backend)]))
-    ]
-    if let tls { ingress.spec.tls = [IngressTLS(hosts: [host ?? "shop.test"], secretName: tls)] }
-    return ingress
-}
-
 func service(_ name: String, namespace: String = "shop") -> Service {
     var service = Service(metadata: ObjectMeta(name: name, namespace: namespace))
     service.spec.ports = [ServicePort(port: 80, targetPort: .int(8080))]
@@ -124,14 +108,9 @@ func slice(
     return EndpointSlice(metadata: metadata, endpoints: endpoints, ports: [SlicePort(port: 8080)])
 }
 
-func ready(_ addresses: String...) -> [SliceEndpoint] { addresses.map { SliceEndpoint(addresses: [$0]) } }
-
 /// A shop with one Service, its endpoint, a class and an Ingress.
 func openShop(_ server: APIServer) throws {
-    try server.apply(
-        IngressClass(
-            metadata: ObjectMeta(name: "moongate"),
-            spec: IngressClassSpec(controller: "moongate.dev/ingress-controller")))
+    try server.apply(moongateClass())
     try server.apply(service("web"))
     try server.apply(slice("web-1", ready("10.1.0.1")))
     try server.apply(ingress("web"))

@@ -34,6 +34,15 @@ struct AddressTests {
     }
 
     @Test(arguments: [
+        ("127.0.0.1", true), ("127.255.255.255", true), ("0.0.0.0", true), ("0.1.2.3", true), ("::", true),
+        ("::1", true), ("::ffff:127.0.0.1", true), ("126.255.255.255", false), ("128.0.0.0", false), ("::2", false),
+        ("fe80::1", false), ("10.0.0.1", false),
+    ])
+    func `some addresses stay on this host`(ip: String, expected: Bool) throws {
+        #expect(try #require(IPAddress(ip)).isThisHost == expected)
+    }
+
+    @Test(arguments: [
         "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/+8", "10.0.0.0/8/9", "/8", "10/8", "::/129", "10.0.0.0/", "x",
     ])
     func `what is no block is refused`(text: String) {

@@ -224,7 +224,9 @@ final class Program: Sendable {
     func waitForPorts() throws -> (http: UInt16, admin: UInt16) {
         var text = ""
         while !text.contains("}\n") {
-            guard let part = try output.read(upToCount: 4_096), !part.isEmpty else {
+            // What is there, be it a part of a line: reading a number of bytes would wait for all of them.
+            let part = output.availableData
+            guard !part.isEmpty else {
                 throw BenchFailure(description: "the program ended: \(text)")
             }
             text += String(decoding: part, as: UTF8.self)

@@ -34,32 +34,13 @@ struct ScenarioFile: Sendable, CustomTestStringConvertible {
     var testDescription: String { path }
 }
 
-/// Lets a fixed number of scenarios run at a time: each has a program with threads, and a deadline on what it waits for.
-actor Turnstile {
-    static let shared = Turnstile(places: 4)
-    private var places: Int
-    private var waiting: [CheckedContinuation<Void, Never>] = []
-
-    init(places: Int) { self.places = places }
-
-    func enter() async {
-        if places > 0 {
-            places -= 1
-        } else {
-            await withCheckedContinuation { waiting.append($0) }
-        }
-    }
-
-    func leave() {
-        if waiting.isEmpty { places += 1 } else { waiting.removeFirst().resume() }
-    }
-}
+private let turnstile = Turnstile(places: 4)
 
 @Suite("Scenarios")
 struct ScenarioTests {
     @Test("plays", arguments: Place.scenarios)
     func plays(_ file: ScenarioFile) async throws {
-        await Turnstile.shared.enter()
+        await turnstile.enter()
         let result: Result<[String], ScenarioFailure> = await withCheckedContinuation { continuation in
             // A scenario blocks on sockets; it must not hold a thread of the pool that all tests share.
             let thread = Thread {
@@ -76,7 +57,7 @@ struct ScenarioTests {
             thread.stackSize = 1 << 22
             thread.start()
         }
-        await Turnstile.shared.leave()
+        await turnstile.leave()
         switch result {
         case .success(let figures): for figure in figures { print("\(file.path): \(figure)") }
         case .failure(let failure): Issue.record("\(file.path) \(failure)")

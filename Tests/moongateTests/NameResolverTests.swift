@@ -53,6 +53,20 @@ struct NameResolverTests {
         #expect(await resolver.resolve(snapshot("api.test")).addresses.count == 1)
     }
 
+    /// A tenant of a cluster may name any host, and its name server may answer anything.
+    @Test func `a name that leads to the proxy itself leads nowhere`() async {
+        let names = Names()
+        names.set("api.test", ["127.0.0.1", "::1", "0.0.0.0", "::", "::ffff:127.9.9.9"])
+        let resolver = NameResolver(patience: .seconds(60), allowsThisHost: false, lookUp: names.lookUp)
+        let result = await resolver.resolve(snapshot("api.test"))
+        #expect(result.addresses.isEmpty)
+        #expect(result.diagnostics.first?.problem.contains("the proxy's own host") == true)
+        names.set("api.test", ["127.0.0.1", "10.0.0.1"])
+        #expect(await resolver.refresh())
+        #expect(
+            await resolver.resolve(snapshot("api.test")).addresses == ["api.test": [IPAddress(v4: 0x0a00_0001)]])
+    }
+
     @Test func `a name server that is silent holds up no change, and its answer is told when it comes`() async {
         let gate = Mutex(false)
         let (late, told) = AsyncStream.makeStream(of: Void.self)
