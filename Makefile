@@ -4,6 +4,7 @@ SHELL := /bin/bash
 VENV := .build/venv
 PYTHON_PACKAGES := websockets==15.0.1
 FUZZ_SECONDS ?= 60
+FUZZ_REVIEWS ?= 100000
 BENCH_ROUNDS ?= 5
 BENCH_SECONDS ?= 4
 
@@ -67,9 +68,9 @@ soak: ## millions of requests that must all succeed (SOAK_REQUESTS)
 	swift build -c release --product moongate
 	python3 Tests/Benchmarks/bench.py --soak $(or $(SOAK_REQUESTS),3000000)
 
-fuzz: ## run the fuzz targets for a while each (FUZZ_SECONDS)
-	@.ci/packages build
+fuzz: build ## run the fuzz targets for a while each (FUZZ_SECONDS), and the webhook's questions (FUZZ_REVIEWS)
 	Tests/Fuzz/run $(FUZZ_SECONDS)
+	MOONGATE_FUZZ_REVIEWS=$(FUZZ_REVIEWS) swift test --skip-build --filter AdmissionFuzzTests
 
 sanitize: ## run the rooms with raw memory under the address and undefined-behaviour sanitizers
 	@.ci/packages build

@@ -219,7 +219,10 @@ let package = Package(
             swiftSettings: rules),
         .testTarget(
             name: "ClusterScenarioTests",
-            dependencies: ["ClusterTesting", "KubernetesAPI", "KubernetesClient", "MoongateTesting", "moongate"],
+            dependencies: [
+                "ClusterTesting", "KubernetesAPI", "KubernetesClient", "MoongateTesting", "moongate",
+                .product(name: "Logging", package: "swift-log"),
+            ],
             swiftSettings: rules),
         .testTarget(name: "ScenarioTests", dependencies: ["MoongateTesting", "moongate"], swiftSettings: rules),
     ]

@@ -206,6 +206,11 @@ package final class APIServer: Sendable {
         }
     }
 
+    /// Sends every watch a line, whatever it says.
+    package func sendLine(_ line: String) {
+        forEachWatcher(drop: false) { _, watcher in watcher.responder.send(.streamBytes(Array("\(line)\n".utf8))) }
+    }
+
     package func sendBookmarks() { forEachWatcher(drop: false) { state, watcher in state.bookmark(watcher) } }
 
     /// Events go out in pieces of this size; nil sends each whole.

@@ -171,6 +171,8 @@ package struct Reflector<Object: APIResource>: Sendable {
             listener(.trouble(error))
         case .unreachable, .timedOut, .noCredential, .unauthorized, .tooManyRequests, .server, .unreadable, .conflict,
             .alreadyExists:
+            // An event that can't be read would come again, for ever, from the same version: a list gets past it.
+            if error.code == .unreadable { progress.position = .unlisted }
             progress.lastTrouble = error.code
             if isNew {
                 log.info("A watch is in trouble; what is known stays", metadata: ["error": "\(error)"])

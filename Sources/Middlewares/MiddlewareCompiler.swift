@@ -138,7 +138,8 @@ package final class MiddlewareCompiler {
             }
         }
 
-        let resolver = BackendResolver(snapshot)
+        // Where nothing runs, nothing is looked for.
+        let resolver = BackendResolver(resolved.isEmpty ? Snapshot() : snapshot)
         let routes = zip(snapshot.routes, keys)
         for (route, bindings) in routes {
             for (binding, key) in zip(route.scripts, bindings) {

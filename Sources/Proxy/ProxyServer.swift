@@ -23,6 +23,8 @@ package final class ProxyServer: Sendable {
     private struct State {
         var threads: [LoopThread] = []
         var publication: Publication
+        /// The one before, held until the next: so its end, which takes milliseconds with many routes, is none of a loop's.
+        var retired: Publication?
         var drains = 0
     }
 
@@ -133,6 +135,7 @@ package final class ProxyServer: Sendable {
             let next = Publication(
                 table: table, sets: middlewares, configuration: configuration, names: names, labels: labels,
                 previous: state.publication)
+            state.retired = state.publication
             state.publication = next
             // Under the lock, so that two publications reach every loop in the same order.
             for worker in workers { worker.mailbox.post(.adopt(next)) }

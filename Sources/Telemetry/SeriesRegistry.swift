@@ -57,6 +57,13 @@ package final class SeriesRegistry: Sendable {
             return SeriesID(slot: slot, life: entries[Int(slot)].life)
         }
 
+        /// None of them was given to others.
+        func areAlive(_ ids: [SeriesID]) -> Bool {
+            ids.allSatisfy {
+                entries[Int($0.slot)].life == $0.life && ($0.slot == 0 || entries[Int($0.slot)].key != nil)
+            }
+        }
+
         mutating func forget(before time: Int64) {
             for slot in entries.indices.dropFirst() where entries[slot].seen < time {
                 guard let key = entries[slot].key else { continue }
@@ -103,14 +110,30 @@ package final class SeriesRegistry: Sendable {
             } else {
                 routes.reserveCapacity(snapshot.routes.count)
                 names.reserveCapacity(snapshot.routes.count)
-                for route in snapshot.routes {
+                for (index, route) in snapshot.routes.enumerated() {
                     let ingress = route.ingress.namespace + "/" + route.ingress.name
                     let key = RouteKey(ingress: ingress, host: route.host.description, path: route.path.path)
                     routes.append(families.routes.series(key, now: now))
-                    names.append(LogName(ingress))
+                    // One change among thousands of routes moves most of them nowhere.
+                    if let previous, index < previous.snapshotRoutes.count,
+                        previous.snapshotRoutes[index].ingress == route.ingress
+                    {
+                        names.append(previous.routeNames[index])
+                    } else {
+                        names.append(LogName(ingress))
+                    }
                 }
             }
-            let upstreams = snapshot.upstreams.map { families.upstreams.series($0.name, now: now) }
+            let upstreams: [SeriesID]
+            let upstreamNames: [LogName]
+            if let previous, previous.hasSameUpstreams(as: snapshot), families.areAlive(upstreams: previous.upstreams) {
+                upstreams = previous.upstreams
+                upstreamNames = previous.upstreamNames
+                families.touchUpstreams(upstreams, now: now)
+            } else {
+                upstreams = snapshot.upstreams.map { families.upstreams.series($0.name, now: now) }
+                upstreamNames = snapshot.upstreams.map { LogName($0.name) }
+            }
             let scripts = (scriptSeries ?? scripts?.map(\.name) ?? snapshot.scripts.map(\.qualifiedName)).map {
                 families.scripts.series($0, now: now)
             }
@@ -122,8 +145,8 @@ package final class SeriesRegistry: Sendable {
                 families.scripts.forget(before: time)
             }
             return TelemetryLabels(
-                snapshotRoutes: snapshot.routes, routes: routes, upstreams: upstreams, scripts: scripts,
-                routeNames: names, upstreamNames: snapshot.upstreams.map { LogName($0.name) },
+                snapshotRoutes: snapshot.routes, snapshotUpstreams: snapshot.upstreams, routes: routes,
+                upstreams: upstreams, scripts: scripts, routeNames: names, upstreamNames: upstreamNames,
                 scriptNames: scriptNames.map { LogName($0.name) },
                 scriptVersions: scriptNames.map { LogName($0.version) })
         }
@@ -131,10 +154,11 @@ package final class SeriesRegistry: Sendable {
 }
 
 extension SeriesRegistry.Families {
-    func isAlive(_ ids: [SeriesID]) -> Bool {
-        ids.allSatisfy {
-            routes.entries[Int($0.slot)].life == $0.life && ($0.slot == 0 || routes.entries[Int($0.slot)].key != nil)
-        }
+    func isAlive(_ ids: [SeriesID]) -> Bool { routes.areAlive(ids) }
+    func areAlive(upstreams ids: [SeriesID]) -> Bool { upstreams.areAlive(ids) }
+
+    mutating func touchUpstreams(_ ids: [SeriesID], now: Int64) {
+        for id in ids where id.slot != 0 { upstreams.entries[Int(id.slot)].seen = now }
     }
 
     mutating func touchRoutes(_ ids: [SeriesID], now: Int64) {
@@ -146,6 +170,7 @@ extension SeriesRegistry.Families {
 /// snapshot that it is pinned to.
 package final class TelemetryLabels: Sendable {
     let snapshotRoutes: [Route]
+    private let snapshotUpstreams: [Upstream]
     let routes: [SeriesID]
     let upstreams: [SeriesID]
     let scripts: [SeriesID]
@@ -155,10 +180,12 @@ package final class TelemetryLabels: Sendable {
     let scriptVersions: [LogName]
 
     init(
-        snapshotRoutes: [Route], routes: [SeriesID], upstreams: [SeriesID], scripts: [SeriesID],
-        routeNames: [LogName], upstreamNames: [LogName], scriptNames: [LogName], scriptVersions: [LogName]
+        snapshotRoutes: [Route], snapshotUpstreams: [Upstream], routes: [SeriesID], upstreams: [SeriesID],
+        scripts: [SeriesID], routeNames: [LogName], upstreamNames: [LogName], scriptNames: [LogName],
+        scriptVersions: [LogName]
     ) {
         self.snapshotRoutes = snapshotRoutes
+        self.snapshotUpstreams = snapshotUpstreams
         self.routes = routes
         self.upstreams = upstreams
         self.scripts = scripts
@@ -170,8 +197,14 @@ package final class TelemetryLabels: Sendable {
 
     /// Before the first snapshot: everything is `other`.
     package static let none = TelemetryLabels(
-        snapshotRoutes: [], routes: [], upstreams: [], scripts: [], routeNames: [], upstreamNames: [], scriptNames: [],
-        scriptVersions: [])
+        snapshotRoutes: [], snapshotUpstreams: [], routes: [], upstreams: [], scripts: [], routeNames: [],
+        upstreamNames: [], scriptNames: [], scriptVersions: [])
+
+    /// The same names in the same order: where only endpoints changed.
+    func hasSameUpstreams(as snapshot: Snapshot) -> Bool {
+        snapshotUpstreams.count == snapshot.upstreams.count
+            && snapshotUpstreams.indices.allSatisfy { snapshotUpstreams[$0].name == snapshot.upstreams[$0].name }
+    }
 
     @inline(__always)
     func route(_ index: Int32) -> SeriesID { Self.series(routes, index) }

@@ -56,24 +56,26 @@ package final class UpstreamPlan: Sendable {
         var previousIndex = [Int32](repeating: -1, count: upstreams.count)
         var isUnchanged = [Bool](repeating: false, count: upstreams.count)
         var isKept = [Bool](repeating: false, count: previous?.upstreams.count ?? 0)
-        for (i, upstream) in upstreams.enumerated() {
+        // By index: an upstream taken out of its array is copied, and nearly all are only looked at.
+        for i in upstreams.indices {
             let number = Int32(truncatingIfNeeded: i)
             let old: Int32?
             if isSameNames {
                 old = previous?.upstreams[i].isFirst == true ? number : nil
             } else {
-                old = byName[upstream.name] == number ? previous?.indexByName[upstream.name] : nil
+                old = byName[upstreams[i].name] == number ? previous?.indexByName[upstreams[i].name] : nil
             }
             if let old, let previous {
                 let known = previous.upstreams[Int(old)]
                 previousIndex[i] = old
                 isKept[Int(old)] = true
-                if !known.hasNames, previous.source[Int(old)] == upstream {
+                if !known.hasNames, previous.source[Int(old)] == upstreams[i] {
                     isUnchanged[i] = true
                     planned.append(known)
                     continue
                 }
             }
+            let upstream = upstreams[i]
             let isFirst = isSameNames ? previous?.upstreams[i].isFirst == true : byName[upstream.name] == number
             let (addresses, hasNames) = Self.addresses(of: upstream, names)
             let entry = PlannedUpstream(

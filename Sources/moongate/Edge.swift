@@ -146,7 +146,10 @@ struct Edge: Sendable {
             figures.hosts = table.snapshot.hosts.count
             figures.routes = table.snapshot.routes.count
             figures.upstreams = table.snapshot.upstreams.count
-            figures.endpoints = table.snapshot.upstreams.reduce(0) { $0 + $1.endpoints.count }
+            figures.endpoints = 0
+            for i in table.snapshot.upstreams.indices {
+                figures.endpoints += table.snapshot.upstreams[i].endpoints.count
+            }
         }
     }
 

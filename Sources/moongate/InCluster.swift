@@ -39,14 +39,14 @@ struct InCluster {
         let (agains, again) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
         let controller = ClusterController(
             client: client, options: options, clock: clock, log: edge.logger,
-            prepare: { await edge.pipeline.makeReady($0) }
-        ) { publication in
-            let diagnostics = await take(publication, edge)
-            start.yield(true)
-            // Scripts that are slow to load take turns with the changes of others.
-            if await edge.pipeline.isUnfinished { again.yield() }
-            return diagnostics
-        }
+            prepare: { await edge.pipeline.makeReady($0) },
+            publish: { publication in
+                let diagnostics = await take(publication, edge)
+                start.yield(true)
+                // Scripts that are slow to load take turns with the changes of others.
+                if await edge.pipeline.isUnfinished { again.yield() }
+                return diagnostics
+            })
         await edge.resolver.setOnLateAnswer { controller.publishAgain() }
         let webhook = webhook(options, access, controller, client, clock, edge)
         let admin = try await edge.startAdmin(

@@ -59,7 +59,8 @@ actor NameResolver {
             (users[name] ?? []).map { upstream in
                 Diagnostic(
                     .warning, "MG190", "unknown-host",
-                    problem: "the external name \(name) has no address\(allowsThisHost ? "" : " but the proxy's own host"); "
+                    problem:
+                        "the external name \(name) has no address\(allowsThisHost ? "" : " but the proxy's own host"); "
                         + "requests for \(upstream.name) get 503",
                     place: Place(
                         object: ObjectReference(kind: "Service", namespace: upstream.namespace, name: upstream.service),

@@ -249,6 +249,23 @@ import Testing
         }
     }
 
+    @Test(.faults) func `a credential plugin is asked who we are`() async throws {
+        try await Stage.play { stage in
+            try await stage.openShop()
+            let answer = try stage.write(
+                "credential.json",
+                #"{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "told"}}"#
+            )
+            try stage.server.accept(tokens: ["told"])
+            let replica = try await stage.replica(
+                kubeconfig: try stage.kubeconfig(
+                    user: "{exec: {apiVersion: client.authentication.k8s.io/v1, command: cat, args: [\"\(answer)\"], "
+                        + "interactiveMode: Never}}"))
+            try await replica.waitUntilReady()
+            #expect(try await replica.get().body == "v1")
+        }
+    }
+
     @Test func `the older of two tenants keeps a host`() async throws {
         try await Stage.play { stage in
             try await stage.openShop()

@@ -205,6 +205,7 @@ final class Stage: Sendable {
     let folder: String
     private let processes = Mutex<[ChildProcess]>([])
     private let pods = Mutex<[TestPod]>([])
+    private let endings = Mutex<[@Sendable () async -> Void]>([])
 
     private init() async throws {
         cluster = try await Cluster()
@@ -231,6 +232,7 @@ final class Stage: Sendable {
             let processes = stage.processes.withLock { $0 }
             await blocking { for process in processes { process.stop(within: .seconds(5)) } }
             for pod in stage.pods.withLock({ $0 }) { try? await pod.leave() }
+            for ending in stage.endings.withLock({ $0 }) { await ending() }
             await stage.cluster.close()
             try? FileManager.default.removeItem(atPath: stage.folder)
         } catch {
@@ -246,6 +248,9 @@ final class Stage: Sendable {
             return server
         }
     }
+
+    /// Done when the scenario is over, however it ends.
+    func atEnd(_ ending: @escaping @Sendable () async -> Void) { endings.withLock { $0.append(ending) } }
 
     /// Ours refuses these requests; a real one has roles of its own.
     func deny(_ denied: @escaping @Sendable (APIServer.Attributes) -> Bool) { cluster.server?.deny(denied) }
@@ -273,8 +278,8 @@ final class Stage: Sendable {
 
     /// Starts a replica and returns when it listens, which is before it is ready.
     func replica(
-        _ name: String = "moongate", _ options: [String] = [], kubeconfig: String? = nil,
-        environment: [String: String] = [:]
+        _ name: String = "moongate", _ options: [String] = [], program: [String] = [Stage.binary],
+        kubeconfig: String? = nil, environment: [String: String] = [:]
     ) async throws -> Replica {
         let file = try kubeconfig ?? self.kubeconfig()
         var variables = ["POD_NAME": name, "POD_NAMESPACE": "edge"]
@@ -282,8 +287,8 @@ final class Stage: Sendable {
         variables.merge(environment) { $1 }
         let process = try ChildProcess(
             name: name,
-            arguments: [
-                Self.binary, "run", "--kubeconfig", file, "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0",
+            arguments: program + [
+                "run", "--kubeconfig", file, "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0",
                 "--workers", "2", "--access-log", "off", "--drain-timeout", "5s",
             ] + options, environment: variables, transcript: transcript)
         processes.withLock { $0.append(process) }
@@ -306,7 +311,8 @@ final class Stage: Sendable {
 
     /// Where pods are: an address of this machine. Loopback will do for ours; a real API server takes no slice with it.
     static let podHost: String =
-        Cluster.isOurs ? "127.0.0.1" : Host.current().addresses.first { $0.contains(".") && !$0.hasPrefix("127.") } ?? ""
+        Cluster.isOurs
+        ? "127.0.0.1" : Host.current().addresses.first { $0.contains(".") && !$0.hasPrefix("127.") } ?? ""
 
     /// What stands behind a Service.
     func pod(_ name: String, host: String = Stage.podHost, port: Int = 0, work: Int64 = 0) async throws -> TestPod {

@@ -223,6 +223,25 @@ private struct Heard: Sendable {
         }
     }
 
+    /// What no API server should send: the watch gets past it, and nothing is lost.
+    @Test(arguments: [
+        #"{"type":"SURPRISE","object":{"metadata":{"name":"c1","namespace":"shop"}}}"#, "{", "[]", "null", "{}", "7",
+        #"{"type":"ADDED"}"#, #"{"type":"ADDED","object":null}"#, #"{"type":"ADDED","object":[1]}"#,
+        #"{"type":"MODIFIED","object":{"metadata":"x"}}"#, #"{"type":"BOOKMARK","object":{}}"#,
+        #"{"type":["ADDED"],"object":{}}"#, #"{"type":"ERROR","object":"no"}"#, "\u{0}\u{ff}",
+        "\"" + String(repeating: "x", count: 17 << 20), String(repeating: "[", count: 100_000),
+    ])
+    func aLineThatIsNoEventIsGotPast(line: String) async throws {
+        try await follow { server, heard, _ in
+            server.sendLine(line)
+            try await heard.wait { $0.lists == 2 }
+            try await server.watchCount.wait { $0 == 1 }
+            try server.apply(configMap("c0", ["a": "1"]))
+            try await heard.wait { $0.held == ["c0": "1", "c1": "0", "c2": "0"] }
+            #expect(heard.value.fewest == 3)
+        }
+    }
+
     @Test func oneObjectByItsName() async throws {
         try await follow(scope: WatchScope(namespace: "shop", name: "c1")) { server, heard, _ in
             try server.apply(configMap("c0", ["a": "1"]))

@@ -1,0 +1,203 @@
+// The admission webhook of the real program, asked as an API server asks: over TLS, by the name of its Service, believed by
+// the CA bundle that it has made known.
+
+import ClusterTesting
+import Foundation
+import KubernetesAPI
+import KubernetesClient
+import Logging
+import MoongateTesting
+import Testing
+
+private let configurationName = "moongate"
+
+private func configuration() -> ValidatingWebhookConfiguration {
+    let service = ValidatingWebhookConfiguration.Webhook.ClientConfig.Service(
+        namespace: "edge", name: "moongate-webhook")
+    return ValidatingWebhookConfiguration(
+        metadata: ObjectMeta(name: configurationName),
+        webhooks: ["ingresses.moongate.dev", "scripts.moongate.dev"].map {
+            .init(name: $0, clientConfig: .init(service: service))
+        })
+}
+
+/// An API server's side of the webhook.
+private struct Asker {
+    let client: APIClient
+
+    /// - Parameter authority: nil trusts what the system trusts.
+    init(
+        _ replica: Replica, _ stage: Stage, authority: [UInt8]?, skipsVerification: Bool = false
+    ) throws {
+        guard let address = replica.webhook else { throw StageFailure(description: "there is no webhook") }
+        var access = ClusterAccess(
+            server: "https://\(address)", certificateAuthority: authority.map { .inline($0) },
+            serverName: "moongate-webhook.edge.svc")
+        access.skipsVerification = skipsVerification
+        let client = APIClient(access: access, log: Logger(label: "asker") { _ in SwiftLogNoOpLogHandler() })
+        self.client = client
+        stage.atEnd { await client.shutdown() }
+    }
+
+    struct Answer: Decodable {
+        struct Response: Decodable {
+            struct Status: Decodable { var message: String }
+            var uid: String
+            var allowed: Bool
+            var status: Status?
+            var warnings: [String]?
+        }
+        var response: Response
+    }
+
+    func ask(_ object: some APIResource & Encodable) async throws -> Answer.Response {
+        let kind = type(of: object).kind
+        let group = kind == Ingress.kind ? "networking.k8s.io" : ""
+        let json = String(decoding: try JSONEncoder().encode(object), as: UTF8.self)
+        let body = """
+            {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "one", "kind":
+            {"group": "\(group)", "version": "v1", "kind": "\(kind)"}, "operation": "CREATE", "object": \(json)}}
+            """
+        let answer = try await client.send(
+            APIRequest(.post, "/validate", body: Array(body.utf8), contentType: "application/json"))
+        return try JSONDecoder().decode(Answer.self, from: answer.body).response
+    }
+}
+
+private func script(_ text: String) -> ConfigMap {
+    var metadata = ObjectMeta(name: "script", namespace: "shop")
+    metadata.labels["moongate.dev/script"] = "true"
+    return ConfigMap(metadata: metadata, data: ["main.lua": text])
+}
+
+/// Its top level never ends, and would leave the process.
+private let hostile = script("while true do os.execute('touch /tmp/x'); io.open('/etc/passwd') end return {}")
+
+/// A real API server would ask the webhook by a Service that leads nowhere.
+@Suite(.timeLimit(.minutes(10)), .faults) struct WebhookTests {
+    private func authority(_ stage: Stage) async throws -> [UInt8] {
+        try await stage.cluster.wait(for: "the CA bundle") { cluster in
+            let found = try await cluster.get(
+                ValidatingWebhookConfiguration.self, namespace: "", name: configurationName)
+            return found?.webhooks?.allSatisfy { $0.clientConfig.caBundle != nil } ?? false
+        }
+        let found = try await stage.cluster.get(
+            ValidatingWebhookConfiguration.self, namespace: "", name: configurationName)
+        return try #require(found?.webhooks?.first?.clientConfig.caBundle?.bytes)
+    }
+
+    @Test func `the webhook is believed by the bundle that it makes known, and says what is wrong`() async throws {
+        try await Stage.play { stage in
+            try await stage.openShop()
+            try await stage.cluster.apply(configuration())
+            let replica = try await stage.replica("first", ["--webhook", "127.0.0.1:0"])
+            try await replica.waitUntilReady()
+            let authority = try await authority(stage)
+            let asker = try Asker(replica, stage, authority: authority)
+
+            let good = try await asker.ask(ingress("new", host: "new.test"))
+            #expect(good.allowed && good.uid == "one" && good.warnings == nil)
+            let late = try await asker.ask(ingress("new", host: "new.test", service: "later"))
+            #expect(late.allowed)
+            #expect(late.warnings?.contains { $0.contains("MG130") } == true)
+            let bad = try await asker.ask(ingress("new", host: "new_host.test/x"))
+            #expect(!bad.allowed)
+            #expect(bad.status?.message.contains("spec.rules[0].host") == true)
+            #expect(try await asker.ask(script("return {}")).allowed)
+            let broken = try await asker.ask(script("return {"))
+            #expect(!broken.allowed)
+            #expect(broken.status?.message.contains("data[main.lua]") == true)
+            // Compiled, and never run.
+            #expect(try await asker.ask(hostile).allowed)
+
+            // Who does not know the authority does not believe it, and who does not care asks all the same.
+            let stranger = try Asker(replica, stage, authority: nil)
+            await #expect(throws: APIError.self) { try await stranger.ask(script("return {}")) }
+            let careless = try Asker(replica, stage, authority: nil, skipsVerification: true)
+            #expect(try await careless.ask(script("return {}")).allowed)
+
+            // Another replica shows the same certificate.
+            let second = try await stage.replica("second", ["--webhook", "127.0.0.1:0"])
+            try await second.waitUntilReady()
+            try await second.waitForLog("The webhook shows a new certificate")
+            let other = try Asker(second, stage, authority: authority)
+            #expect(try await other.ask(script("return {}")).allowed)
+
+            // Given in files, it is the operator's, and nobody is told of it.
+            let secret = try #require(
+                try await stage.cluster.get(Secret.self, namespace: "edge", name: "moongate-webhook"))
+            func file(_ key: String) throws -> String {
+                try stage.write(key, String(decoding: try #require(secret.bytes(key)), as: UTF8.self))
+            }
+            let third = try await stage.replica(
+                "third",
+                [
+                    "--webhook", "127.0.0.1:0", "--webhook-certificate", try file("tls.crt"), "--webhook-key",
+                    try file("tls.key"),
+                ])
+            try await third.waitUntilReady()
+            try await third.waitForLog("The webhook shows a new certificate")
+            let given = try Asker(third, stage, authority: authority)
+            #expect(try await given.ask(script("return {")).allowed == false)
+
+            try await replica.wait(for: "/metrics") {
+                $0.contains("moongate_admission_reviews_total{answer=\"allowed\"} 5\n")
+                    && $0.contains("moongate_admission_reviews_total{answer=\"refused\"} 2\n")
+            }
+        }
+    }
+
+    private static let strace = ["/usr/bin/strace", "/bin/strace"].first {
+        FileManager.default.isExecutableFile(atPath: $0)
+    }
+
+    /// The kernel's own word that a question runs no program, opens no file and calls nobody.
+    @Test(.enabled(if: strace != nil, "strace is not installed"))
+    func `questions make the process run, open and call nothing`() async throws {
+        let strace = try #require(Self.strace)
+        try await Stage.play { stage in
+            try await stage.openShop()
+            try await stage.cluster.apply(configuration())
+            // Nothing else is to happen meanwhile.
+            let replica = try await stage.replica("moongate", ["--webhook", "127.0.0.1:0", "--no-election"])
+            try await replica.waitUntilReady()
+            let asker = try Asker(replica, stage, authority: try await authority(stage))
+            // What is read once, the first time, is no matter of the question.
+            _ = try await asker.ask(ingress("new", host: "new.test"))
+            let trace = stage.folder + "/trace"
+            let tracer = try ChildProcess(
+                name: "strace",
+                arguments: [
+                    strace, "-f", "-p", String(replica.process.identifier), "-o", trace, "-e",
+                    "trace=execve,execveat,fork,vfork,open,openat,openat2,creat,socket,connect,unlink,unlinkat,rename",
+                ], environment: [:], transcript: stage.transcript)
+            let output = tracer.output
+            let attached = await blocking {
+                output.wait(by: Deadline(after: .seconds(30))) { state -> Bool? in
+                    if state.errorLines.contains(where: { $0.contains("attached") }) { return true }
+                    return state.exit == nil ? nil : false
+                }
+            }
+            // In a sandbox without ptrace there is nothing to be seen.
+            guard attached == true else {
+                withKnownIssue("the system does not allow tracing", isIntermittent: true) {
+                    Issue.record("\(output.read { $0.errorLines })")
+                }
+                return
+            }
+            for _ in 0..<50 {
+                _ = try await asker.ask(hostile)
+                _ = try await asker.ask(script("return {"))
+                _ = try await asker.ask(
+                    ingress("new", host: "new.test", annotations: ["moongate.dev/script": "plugin/cookie-canary"]))
+                _ = try await asker.ask(ingress("new", host: "../../etc/passwd", path: "/$(id)"))
+            }
+            tracer.send(signal: SIGINT)
+            _ = await blocking { output.wait(by: Deadline(after: .seconds(30))) { $0.exit } }
+            let calls = try String(contentsOfFile: trace, encoding: .utf8).split(separator: "\n").filter {
+                !$0.contains("+++") && !$0.contains("---") && !$0.contains("resumed")
+            }
+            #expect(calls.isEmpty, "\(calls.prefix(10))")
+        }
+    }
+}
