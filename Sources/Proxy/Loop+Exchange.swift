@@ -28,6 +28,7 @@ extension Loop {
         f.exchange.client.peer = d.peer
         f.exchange.client.address = d.peer
         f.exchange.client.isTrustedProxy = d.isTrusted
+        f.exchange.client.isSecure = d.tls != nil
         return f
     }
 
@@ -82,7 +83,7 @@ extension Loop {
                 if let u = f.upstream, u.output == nil { transport.shutdownWrites(u.socket) }
             case .endDownstreamWrites:
                 f.downstreamWritesEnd = true
-                if let d = f.downstream, d.output == nil { transport.shutdownWrites(d.socket) }
+                if let d = f.downstream, d.isFlushed { endWrites(d) }
             case .finish:
                 let d = f.downstream
                 let ending = f.ending
@@ -504,7 +505,7 @@ extension Loop {
             queue(&d.output, bytes)
             return
         }
-        if !write(d.socket, &d.output, &d.flags, bytes) { perform(d, .broken) }
+        if !write(d, bytes) { perform(d, .broken) }
     }
 
     private func endResponse(_ f: Flight) {
@@ -552,7 +553,8 @@ extension Loop {
             let ip = Forwarding.client(
                 of: exchange.request, peer: exchange.client.peer.ip, trusted: configuration.trustedProxies)
             if ip != exchange.client.peer.ip { exchange.client.address = Model.SocketAddress(ip: ip, port: 0) }
-            exchange.client.isSecure = Forwarding.isSecure(of: exchange.request, connection: false, isTrusted: true)
+            exchange.client.isSecure = Forwarding.isSecure(
+                of: exchange.request, connection: exchange.client.isSecure, isTrusted: true)
             forwarding(f).text.extendLists(in: &exchange.request)
         }
         exchange.idRange = Forwarding.requestID(of: &exchange.request, random: (random.next(), random.next()))

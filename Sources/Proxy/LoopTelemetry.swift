@@ -2,6 +2,7 @@
 // and not how it is told.
 internal import Model
 internal import Reactor
+internal import TLSEngine
 internal import Telemetry
 
 /// Belongs to its loop.
@@ -27,6 +28,9 @@ final class LoopTelemetry {
         connections -= 1
         metrics.adjust(.connections, by: -1)
     }
+
+    func handshakeFinished() { metrics.count(.handshake) }
+    func handshakeFailed(_ failure: TLSFailure) { metrics.count(.handshakeFailed) }
 
     func upstreamOpened() { metrics.adjust(.upstreamConnections, by: 1) }
     func upstreamClosed() { metrics.adjust(.upstreamConnections, by: -1) }

@@ -56,6 +56,8 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
     case connectionAccepted
     case connectionRefused
     case tunnelOpened
+    case handshake
+    case handshakeFailed
     /// Impossible states that were met; each is a bug.
     case bug
 
@@ -64,6 +66,8 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .connectionAccepted: "connections_accepted"
         case .connectionRefused: "connections_refused"
         case .tunnelOpened: "tunnels_opened"
+        case .handshake: "tls_handshakes"
+        case .handshakeFailed: "tls_handshakes_failed"
         case .bug: "bugs"
         }
     }
@@ -73,6 +77,8 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .connectionAccepted: "Connections accepted from clients."
         case .connectionRefused: "Connections closed at once because a bound was reached."
         case .tunnelOpened: "Connections turned into tunnels by an upgrade."
+        case .handshake: "TLS handshakes that succeeded."
+        case .handshakeFailed: "TLS handshakes that failed."
         case .bug: "Impossible states met; please report them."
         }
     }

@@ -11,8 +11,17 @@ import Proxy
 import Routing
 import Scripting
 import Synchronization
+import TLSEngine
 import Telemetry
 import UnixSignals
+
+/// Where a process listens.
+struct BoundAddresses: Sendable {
+    var http: [Model.SocketAddress]
+    var https: [Model.SocketAddress]
+    var admin: Model.SocketAddress
+    var webhook: Model.SocketAddress?
+}
 
 /// A proxy without a source of configuration: whoever holds it publishes to it.
 struct Edge: Sendable {
@@ -20,6 +29,8 @@ struct Edge: Sendable {
     let logger: Logger
     let metrics = MetricsHub(version: Moongate.version)
     let server: ProxyServer
+    /// Nil where nothing listens for HTTPS.
+    let certificates: CertificateStore?
     let state = ServingState()
     let scripts = ScriptSurroundings()
     let resolver = NameResolver()
@@ -33,6 +44,7 @@ struct Edge: Sendable {
         let writer = LogWriter(StandardOutputSink())
         self.writer = writer
         metrics.watch(writer)
+        certificates = try settings.https.isEmpty ? nil : CertificateStore(TLSOptions(settings))
         server = try ProxyServer(
             configuration: ProxyConfiguration(settings), metrics: metrics,
             accessLog: settings.accessLog.telemetry.map { ($0, writer) })
@@ -42,15 +54,23 @@ struct Edge: Sendable {
             takesTurns: true)
     }
 
+    /// The addresses really bound.
+    func bound(admin: Model.SocketAddress, webhook: Model.SocketAddress? = nil) -> BoundAddresses {
+        BoundAddresses(http: server.addresses, https: server.secureAddresses, admin: admin, webhook: webhook)
+    }
+
     /// One line for programs that start this one.
-    static func listeningLine(
-        http: [Model.SocketAddress], admin: Model.SocketAddress, webhook: Model.SocketAddress? = nil
-    ) -> String {
+    static func listeningLine(_ bound: BoundAddresses) -> String {
+        func quoted(_ addresses: [Model.SocketAddress]) -> String {
+            "[\(addresses.map { "\"\($0)\"" }.joined(separator: ","))]"
+        }
         var fields = [#""event":"listening""#]
-        if let first = http.first { fields.append(#""http":"\#(first)""#) }
-        if http.count > 1 { fields.append(#""listeners":[\#(http.map { "\"\($0)\"" }.joined(separator: ","))]"#) }
-        fields.append(#""admin":"\#(admin)""#)
-        if let webhook { fields.append(#""webhook":"\#(webhook)""#) }
+        if let first = bound.http.first { fields.append(#""http":"\#(first)""#) }
+        if bound.http.count > 1 { fields.append(#""listeners":\#(quoted(bound.http))"#) }
+        if let first = bound.https.first { fields.append(#""https":"\#(first)""#) }
+        if bound.https.count > 1 { fields.append(#""secureListeners":\#(quoted(bound.https))"#) }
+        fields.append(#""admin":"\#(bound.admin)""#)
+        if let webhook = bound.webhook { fields.append(#""webhook":"\#(webhook)""#) }
         return "{\(fields.joined(separator: ","))}"
     }
 
@@ -137,7 +157,8 @@ struct Edge: Sendable {
     /// Hands what is new to the loops.
     func publish(_ configuration: PreparedConfiguration) {
         server.publish(
-            configuration.table, middlewares: configuration.middlewares, names: configuration.addresses)
+            configuration.table, middlewares: configuration.middlewares, names: configuration.addresses,
+            certificates: certificates?.table())
         state.serve(configuration)
         let table = configuration.table
         metrics.configure { figures in
@@ -288,9 +309,17 @@ extension AccessLogChoice {
     }
 }
 
+extension TLSOptions {
+    init(_ settings: Settings) {
+        self.init()
+        protocols = ProxyConfiguration.applicationProtocols
+    }
+}
+
 extension ProxyConfiguration {
     init(_ settings: Settings) {
         self.init(listen: settings.http, loops: settings.workers)
+        listenSecure = settings.https
         limits.headBytes = settings.maxHeadBytes
         limits.fields = settings.maxFields
         limits.targetBytes = settings.maxTargetBytes

@@ -20,12 +20,7 @@ struct InCluster {
     /// Of the process: the kubelet and the downward API speak through it.
     let environment: [String: String]
     /// Called once, when the addresses are bound; readiness tells when something is served on them.
-    var onListening:
-        @Sendable (
-            _ http: [Model.SocketAddress], _ admin: Model.SocketAddress, _ webhook: Model.SocketAddress?
-        ) -> Void = { http, admin, webhook in
-            StandardOutput.line(Edge.listeningLine(http: http, admin: admin, webhook: webhook))
-        }
+    var onListening: @Sendable (BoundAddresses) -> Void = { StandardOutput.line(Edge.listeningLine($0)) }
 
     /// Serves until the process is asked to end.
     func run() async throws {
@@ -61,7 +56,7 @@ struct InCluster {
                 "namespaces": "\(options.namespaces.isEmpty ? "all" : options.namespaces.joined(separator: ","))",
             ])
         let asked = try await webhook?.server.start()
-        onListening(edge.server.addresses, admin.address, asked?.address)
+        onListening(edge.bound(admin: admin.address, webhook: asked?.address))
 
         let loop = Task { await controller.run() }
         let tasks: [Task<Void, Never>] = [

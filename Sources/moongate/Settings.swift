@@ -41,6 +41,10 @@ struct RunFlags: ParsableArguments {
     var config: String?
     @Option(help: ArgumentHelp("HTTP listener (default 0.0.0.0:8080); repeat for several.", valueName: "addr:port"))
     var http: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "HTTPS listener, or off (default 0.0.0.0:8443); repeat for several.", valueName: "addr:port"))
+    var https: [String] = []
     @Option(help: ArgumentHelp("Admin listener (default 127.0.0.1:9901).", valueName: "addr:port"))
     var admin: String?
     @Option(help: ArgumentHelp("Event loops (default: one a core).", valueName: "n"))
@@ -164,6 +168,7 @@ struct RunFlags: ParsableArguments {
         text("kubeconfig", kubeconfig)
         text("context", context)
         list("http", http)
+        list("https", https)
         text("admin", admin)
         text("workers", workers)
         text("ingress-class", ingressClass)
@@ -222,6 +227,7 @@ struct Settings: Sendable {
     var kubeconfig: String?
     var context: String?
     var http: [SocketAddress] = []
+    var https: [SocketAddress] = []
     var admin: SocketAddress
     /// 0: one a core.
     var workers: Int
@@ -319,6 +325,7 @@ struct Settings: Sendable {
         kubeconfig = read.text("kubeconfig")
         context = read.text("context")
         http = try read.addresses("http", default: "0.0.0.0:8080")
+        https = read.text("https") == "off" ? [] : try read.addresses("https", default: "0.0.0.0:8443")
         guard let admin = try read.addresses("admin", default: "127.0.0.1:9901").first else {
             throw SettingsError(problem: "no admin address is given", key: "admin", mend: "write 127.0.0.1:9901")
         }
