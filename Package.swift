@@ -216,6 +216,7 @@ let package = Package(
             name: "IngressTranslationTests",
             dependencies: [
                 "Controller", "IngressTranslation", "KubernetesAPI", "Manifests", "Model", "MoongateTesting",
+                "TLSEngine",
             ],
             swiftSettings: rules),
         .testTarget(name: "ModelTests", dependencies: ["Model"], swiftSettings: rules),

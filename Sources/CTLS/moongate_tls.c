@@ -411,8 +411,43 @@ mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, 
     return context;
 }
 
+static int64_t seconds_of(const ASN1_TIME *time) {
+    int days = 0, seconds = 0;
+    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
+    int64_t result = 0;
+    if (epoch && ASN1_TIME_diff(&days, &seconds, epoch, time)) result = (int64_t)days * 86400 + seconds;
+    ASN1_TIME_free(epoch);
+    return result;
+}
+
+static size_t append_name(char *names, size_t size, size_t used, const char *name, size_t count) {
+    if (used + count + 2 > size || memchr(name, 0, count) || memchr(name, '\n', count)) return used;
+    if (used) names[used++] = '\n';
+    memcpy(names + used, name, count);
+    names[used + count] = 0;
+    return used + count;
+}
+
+static void read_facts(X509 *leaf, mg_tls_facts *facts) {
+    facts->not_before = seconds_of(X509_get0_notBefore(leaf));
+    facts->not_after = seconds_of(X509_get0_notAfter(leaf));
+    facts->is_ecdsa = EVP_PKEY_get_base_id(X509_get0_pubkey(leaf)) == EVP_PKEY_EC;
+    if (!facts->names_size) return;
+    facts->names[0] = 0;
+    size_t used = 0;
+    GENERAL_NAMES *list = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
+    for (int i = 0; i < sk_GENERAL_NAME_num(list); i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(list, i);
+        if (name->type != GEN_DNS) continue;
+        used = append_name(facts->names, facts->names_size, used, (const char *)ASN1_STRING_get0_data(name->d.dNSName),
+                           (size_t)ASN1_STRING_length(name->d.dNSName));
+    }
+    GENERAL_NAMES_free(list);
+}
+
 bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chain, size_t chain_count,
-                                    const uint8_t *key, size_t key_count, char *error, size_t error_size) {
+                                    const uint8_t *key, size_t key_count, mg_tls_facts *facts, char *error,
+                                    size_t error_size) {
     BIO *bio = BIO_new_mem_buf(chain, (int)chain_count);
     X509 *leaf = bio ? PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL) : NULL;
     STACK_OF(X509) *rest = sk_X509_new_null();
@@ -434,11 +469,15 @@ bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chai
         private_key = key_bio ? PEM_read_bio_PrivateKey(key_bio, NULL, NULL, NULL) : NULL;
         BIO_free(key_bio);
         if (!problem && !private_key) problem = "the key can't be read";
-        if (!problem && X509_check_private_key(leaf, private_key) != 1) problem = "the key does not belong to the certificate";
+        if (!problem && X509_check_private_key(leaf, private_key) != 1) {
+            problem = "the key does not belong to the certificate";
+            ERR_clear_error();
+        }
         if (!problem && SSL_CTX_use_cert_and_key(context->ssl, leaf, private_key, rest, 1) != 1)
             problem = "the certificate can't be used";
     }
     if (problem) say(error, error_size, problem);
+    else if (facts) read_facts(leaf, facts);
     ERR_clear_error();
     BIO_free(bio);
     X509_free(leaf);
@@ -670,68 +709,7 @@ bool mg_tls_peer_certificate(const mg_tls_session *session, char *subject, size_
     return true;
 }
 
-// MARK: Certificates
-
-static int64_t seconds_of(const ASN1_TIME *time) {
-    int days = 0, seconds = 0;
-    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
-    int64_t result = 0;
-    if (epoch && ASN1_TIME_diff(&days, &seconds, epoch, time)) result = (int64_t)days * 86400 + seconds;
-    ASN1_TIME_free(epoch);
-    return result;
-}
-
-static size_t append_name(char *names, size_t size, size_t used, const char *name, size_t count) {
-    if (used + count + 2 > size || memchr(name, 0, count) || memchr(name, '\n', count)) return used;
-    if (used) names[used++] = '\n';
-    memcpy(names + used, name, count);
-    names[used + count] = 0;
-    return used + count;
-}
-
-bool mg_tls_inspect(const uint8_t *chain, size_t chain_count, const uint8_t *key, size_t key_count, int64_t *not_before,
-                    int64_t *not_after, bool *is_ecdsa, char *names, size_t names_size, char *error, size_t error_size) {
-    BIO *bio = BIO_new_mem_buf(chain, (int)chain_count);
-    X509 *leaf = bio ? PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL) : NULL;
-    BIO_free(bio);
-    if (!leaf) {
-        say(error, error_size, "the certificate can't be read");
-        return false;
-    }
-    bool good = true;
-    if (key) {
-        BIO *key_bio = BIO_new_mem_buf(key, (int)key_count);
-        EVP_PKEY *private_key = key_bio ? PEM_read_bio_PrivateKey(key_bio, NULL, NULL, NULL) : NULL;
-        BIO_free(key_bio);
-        if (!private_key) {
-            say(error, error_size, "the key can't be read");
-            good = false;
-        } else if (X509_check_private_key(leaf, private_key) != 1) {
-            ERR_clear_error();
-            snprintf(error, error_size, "the key does not belong to the certificate");
-            good = false;
-        }
-        EVP_PKEY_free(private_key);
-    }
-    *not_before = seconds_of(X509_get0_notBefore(leaf));
-    *not_after = seconds_of(X509_get0_notAfter(leaf));
-    *is_ecdsa = EVP_PKEY_get_base_id(X509_get0_pubkey(leaf)) == EVP_PKEY_EC;
-    if (names_size) {
-        names[0] = 0;
-        size_t used = 0;
-        GENERAL_NAMES *list = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
-        for (int i = 0; i < sk_GENERAL_NAME_num(list); i++) {
-            const GENERAL_NAME *name = sk_GENERAL_NAME_value(list, i);
-            if (name->type != GEN_DNS) continue;
-            used = append_name(names, names_size, used, (const char *)ASN1_STRING_get0_data(name->d.dNSName),
-                               (size_t)ASN1_STRING_length(name->d.dNSName));
-        }
-        GENERAL_NAMES_free(list);
-    }
-    X509_free(leaf);
-    ERR_clear_error();
-    return good;
-}
+// MARK: Certificates of our own
 
 static bool write_out(BIO *bio, char *into, size_t *size) {
     char *text = NULL;

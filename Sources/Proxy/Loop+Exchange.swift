@@ -28,7 +28,10 @@ extension Loop {
         f.exchange.client.peer = d.peer
         f.exchange.client.address = d.peer
         f.exchange.client.isTrustedProxy = d.isTrusted
-        f.exchange.client.isSecure = d.tls != nil
+        if let tls = d.tls {
+            f.exchange.client.isSecure = true
+            f.exchange.client.channel = tls.channel
+        }
         return f
     }
 
@@ -132,6 +135,13 @@ extension Loop {
             f.exchange.bytesIn = UInt64(f.exchange.request.bytes.count)
             perform(d, .headAdmitted(body: hasBody, persistent: facts.keepsAlive))
             telemetry.began()
+            if let tls = d.tls {
+                let bytes = f.exchange.request.bytes
+                if !agrees(tls, bytes.span.extracting(f.exchange.request.hostRange.range)) {
+                    fail(f, .misdirected)
+                    return
+                }
+            }
             perform(f, .headReceived(body: hasBody))
         }
     }

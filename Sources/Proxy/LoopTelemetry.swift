@@ -2,7 +2,6 @@
 // and not how it is told.
 internal import Model
 internal import Reactor
-internal import TLSEngine
 internal import Telemetry
 
 /// Belongs to its loop.
@@ -29,8 +28,8 @@ final class LoopTelemetry {
         metrics.adjust(.connections, by: -1)
     }
 
-    func handshakeFinished() { metrics.count(.handshake) }
-    func handshakeFailed(_ failure: TLSFailure) { metrics.count(.handshakeFailed) }
+    func handshakeFinished(wasResumed: Bool) { metrics.count(wasResumed ? .handshakeResumed : .handshakeFull) }
+    func handshakeFailed(_ failure: TLSFailure) { metrics.handshakeFailed(failure) }
 
     func upstreamOpened() { metrics.adjust(.upstreamConnections, by: 1) }
     func upstreamClosed() { metrics.adjust(.upstreamConnections, by: -1) }

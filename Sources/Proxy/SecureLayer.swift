@@ -1,5 +1,6 @@
 // The seam of TLS: what stands between a downstream connection's socket and its buffers. Everything behind it reads
 // and writes plain bytes, and knows of TLS only that `Downstream.tls` is there.
+internal import HTTPWire
 internal import Model
 internal import Reactor
 internal import TLSEngine
@@ -11,7 +12,8 @@ enum ApplicationProtocol: UInt8, Sendable {
     /// The names that are offered to clients, by preference.
     static let names = ["http/1.1"]
 
-    init(_ name: String) {
+    /// Without a name HTTP/1.1 is spoken, as by clients that know nothing of RFC 7301.
+    init(_ name: [UInt8]) {
         self = .http11
     }
 }
@@ -30,8 +32,12 @@ final class SecureLayer {
 
     // MARK: Known when the handshake is done
     var applicationProtocol = ApplicationProtocol.http11
-    /// What the client asked for by SNI: lower case, without a trailing dot; empty if it named nothing.
-    var serverName: [UInt8] = []
+    var channel: SecureChannel?
+    /// Of the certificate that the connection was made with.
+    var certificate = ""
+    /// The last host that was found to be served with the same certificate, for the one that asks again.
+    var agreedHost: [UInt8] = []
+    var agreedTable: CertificateTable?
 
     init(_ session: TLSSession) {
         self.session = session
@@ -132,23 +138,54 @@ extension Loop {
 
     /// The handshake is done: from here on plain bytes go both ways, in the protocol that was agreed.
     private func secured(_ d: Downstream, _ tls: SecureLayer) {
-        let session = tls.session
+        let channel = tls.session.channel()
         tls.isHandshaking = false
-        tls.applicationProtocol = ApplicationProtocol(session.applicationProtocol)
-        var name = Array(session.serverName.utf8)
-        if name.last == UInt8(ascii: ".") { name.removeLast() }
-        tls.serverName = name.map { MessageHead.lower($0) }
-        telemetry.handshakeFinished()
+        tls.channel = channel
+        tls.certificate = tls.session.chosen.name
+        tls.applicationProtocol = ApplicationProtocol(channel.applicationProtocol)
+        telemetry.handshakeFinished(wasResumed: channel.wasResumed)
         setDeadline(d, after: configuration.timeouts.requestHead)
     }
 
     private func handshakeFailed(_ d: Downstream, _ tls: SecureLayer, _ cipher: Buffer) {
         let failure = tls.session.failure
         telemetry.handshakeFailed(failure)
+        if failure == .notTLS {
+            // Whoever spoke plain HTTP by mistake understands no alert.
+            d.tls = nil
+            giveBack(&tls.pending)
+            perform(d, .headRefused)
+            refuse(beginFlight(d), Refusal(400, .plainHTTP))
+            return
+        }
         // The alert, which says why (RFC 8446 §6.2).
         emit(d, tls)
         guard !d.machine.isClosed else { return }
         perform(d, .peerEnded)
+    }
+
+    // MARK: Hosts
+
+    /// Whether the request's host is served with the certificate that the connection was made with. Of a client that
+    /// names no host in the handshake nothing else can be asked (RFC 9110 §7.4, §15.5.20).
+    func agrees(_ tls: SecureLayer, _ host: Span<UInt8>) -> Bool {
+        guard let channel = tls.channel, !channel.serverName.isEmpty, let table = certificates?.table else { return true }
+        if Self.isSame(channel.serverName, host) { return true }
+        if tls.agreedTable === table, Self.isSame(tls.agreedHost, host) { return true }
+        var name: [UInt8] = []
+        name.append(host)
+        let certificate = table.certificate(for: String(decoding: name.map { MessageHead.lower($0) }, as: UTF8.self))
+        // By name: the certificate may have been renewed since.
+        guard certificate.name == tls.certificate else { return false }
+        tls.agreedHost = name
+        tls.agreedTable = table
+        return true
+    }
+
+    private static func isSame(_ name: [UInt8], _ host: Span<UInt8>) -> Bool {
+        guard name.count == host.count else { return false }
+        for i in name.indices where MessageHead.lower(name[i]) != MessageHead.lower(host[i]) { return false }
+        return true
     }
 
     // MARK: Writing

@@ -1,6 +1,7 @@
 // Step 1 of a request's walk on an HTTPS listener: which certificate. A table is made off the loops, shared by all of
 // them, and swapped whole; a certificate that did not change keeps its context, and with it every open session.
 
+package import Model
 internal import Synchronization
 
 /// The certificates of one name (an RSA and an ECDSA one, where there are both), and the context made of them when a

@@ -2,6 +2,7 @@
 // made off the loops, shared by all of them, and never changed but for its ticket keys.
 
 internal import CTLS
+package import Model
 
 /// What went wrong with a certificate, a key or an option, in words for a diagnostic.
 package struct TLSError: Error, Sendable, Hashable, CustomStringConvertible {
@@ -59,16 +60,7 @@ package struct TLSOptions: Sendable {
     package init() {}
 }
 
-/// A certificate chain, leaf first, and its key, both PEM.
-package struct TLSKeyPair: Sendable, Hashable {
-    package var chain: [UInt8]
-    package var key: [UInt8]
-
-    package init(chain: [UInt8], key: [UInt8]) {
-        self.chain = chain
-        self.key = key
-    }
-
+extension TLSKeyPair {
     /// A self-signed ECDSA P-256 pair, for listeners that have no certificate yet.
     package static func selfSigned(name: String, days: Int = 365) throws(TLSError) -> TLSKeyPair {
         var chain = [CChar](repeating: 0, count: 4096)
@@ -94,24 +86,8 @@ package struct TLSCertificateFacts: Sendable, Hashable {
     /// The DNS names (RFC 5280 §4.2.1.6).
     package var names: [String]
 
-    /// Reads the leaf, and checks that the key is its own.
-    package init(_ pair: TLSKeyPair) throws(TLSError) {
-        var notBefore: Int64 = 0
-        var notAfter: Int64 = 0
-        var isECDSA = false
-        var names = [CChar](repeating: 0, count: 16384)
-        var message = [CChar](repeating: 0, count: 256)
-        // Proof: every array is as long as the count beside it says, and outlives the call.
-        let good = unsafe mg_tls_inspect(
-            pair.chain, pair.chain.count, pair.key, pair.key.count, &notBefore, &notAfter, &isECDSA, &names,
-            names.count,
-            &message, message.count)
-        guard good else { throw TLSError(text(message)) }
-        self.notBefore = notBefore
-        self.notAfter = notAfter
-        self.isECDSA = isECDSA
-        self.names = text(names).split(separator: "\n").map(String.init)
-    }
+    /// Within its time, for whoever looks at `now` (seconds since 1970).
+    package func isValid(at now: Int64) -> Bool { notBefore <= now && now <= notAfter }
 
     /// Whether one of the names covers `host`, a wildcard standing for exactly one label (RFC 6125 §6.4.3).
     package func covers(_ host: String) -> Bool {
@@ -198,12 +174,25 @@ package struct TLSCertificateFacts: Sendable, Hashable {
         return unsafe made
     }
 
-    func add(_ pair: TLSKeyPair) throws(TLSError) {
+    /// Adds a pair, in the place of one of the same kind of key, if it can be used: parsed, strong enough, and its key
+    /// its own. Only before the context is shared.
+    @discardableResult
+    func add(_ pair: TLSKeyPair) throws(TLSError) -> TLSCertificateFacts {
         var message = [CChar](repeating: 0, count: 256)
-        // Proof: the arrays are as long as the counts say; the context keeps parsed copies.
-        let good = unsafe mg_tls_context_add_certificate(
-            raw, pair.chain, pair.chain.count, pair.key, pair.key.count, &message, message.count)
+        var names = [CChar](repeating: 0, count: 16384)
+        var facts = unsafe mg_tls_facts()
+        // Proof: every array is as long as the count beside it says, and outlives the call; the context keeps parsed
+        // copies.
+        let good = unsafe names.withUnsafeMutableBufferPointer { room in
+            unsafe facts.names = room.baseAddress
+            unsafe facts.names_size = room.count
+            return unsafe mg_tls_context_add_certificate(
+                raw, pair.chain, pair.chain.count, pair.key, pair.key.count, &facts, &message, message.count)
+        }
         if !good { throw TLSError(text(message)) }
+        return unsafe TLSCertificateFacts(
+            notBefore: facts.not_before, notAfter: facts.not_after, isECDSA: facts.is_ecdsa,
+            names: text(names).split(separator: "\n").map(String.init))
     }
 }
 

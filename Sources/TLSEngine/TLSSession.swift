@@ -2,6 +2,7 @@
 // The loop reads and writes the socket; the session never sees it.
 
 internal import CTLS
+package import Model
 
 /// What an operation on a session came to.
 package enum TLSProgress: UInt8, Sendable, Hashable {
@@ -12,46 +13,6 @@ package enum TLSProgress: UInt8, Sendable, Hashable {
     case ended
     /// The session is broken; `failure` says why.
     case failed
-}
-
-/// Why a session broke. Bounded: it stands in metrics.
-package enum TLSFailure: UInt8, Sendable, Hashable, CaseIterable {
-    case none = 0
-    case protocolError
-    case version
-    case cipher
-    case noCertificate
-    case badCertificate
-    case unknownAuthority
-    case expired
-    case alpn
-    case notTLS
-    case cut
-    case alert
-    case memory
-    case other
-    /// The handshake did not end in time. Never a session's own word: whoever keeps the time says it.
-    case timeout
-
-    package var label: String {
-        switch self {
-        case .none: "-"
-        case .protocolError: "protocol-error"
-        case .version: "version"
-        case .cipher: "cipher"
-        case .noCertificate: "no-certificate"
-        case .badCertificate: "bad-certificate"
-        case .unknownAuthority: "unknown-authority"
-        case .expired: "expired"
-        case .alpn: "alpn"
-        case .notTLS: "not-tls"
-        case .cut: "cut"
-        case .alert: "alert"
-        case .memory: "memory"
-        case .other: "other"
-        case .timeout: "timeout"
-        }
-    }
 }
 
 /// Chooses a context by the name that the client asked for (SNI, lower case; empty if it named none). Nil refuses the
@@ -211,6 +172,16 @@ package protocol CertificateChooser: AnyObject {
         var count = 0
         let bytes = unsafe mg_tls_alpn(raw, &count)
         return unsafe String(decoding: UnsafeRawBufferPointer(start: bytes, count: count), as: UTF8.self)
+    }
+
+    /// What was agreed, for whoever speaks of it: once a connection.
+    package func channel() -> SecureChannel {
+        var name = Array(serverName.utf8)
+        if name.last == UInt8(ascii: ".") { name.removeLast() }
+        return SecureChannel(
+            version: Array((version?.description ?? "").utf8), cipher: Array(cipher.utf8),
+            serverName: name.map { (65...90).contains($0) ? $0 | 0x20 : $0 },
+            applicationProtocol: Array(applicationProtocol.utf8), wasResumed: wasResumed)
     }
 
     package struct Peer: Sendable, Hashable {

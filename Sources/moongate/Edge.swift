@@ -29,8 +29,8 @@ struct Edge: Sendable {
     let logger: Logger
     let metrics = MetricsHub(version: Moongate.version)
     let server: ProxyServer
-    /// Nil where nothing listens for HTTPS.
-    let certificates: CertificateStore?
+    /// What session tickets are sealed with.
+    let tickets = TicketRotation()
     let state = ServingState()
     let scripts = ScriptSurroundings()
     let resolver = NameResolver()
@@ -44,14 +44,26 @@ struct Edge: Sendable {
         let writer = LogWriter(StandardOutputSink())
         self.writer = writer
         metrics.watch(writer)
-        certificates = try settings.https.isEmpty ? nil : CertificateStore(TLSOptions(settings))
+        let certificates = try settings.https.isEmpty ? nil : Self.certificates(settings, tickets.keys)
         server = try ProxyServer(
             configuration: ProxyConfiguration(settings), metrics: metrics,
             accessLog: settings.accessLog.telemetry.map { ($0, writer) })
         logger.info("client connections", metadata: ["most": "\(server.maxConnections)", "loops": "\(server.loops)"])
         pipeline = Pipeline(
             options: options, loops: server.loops, explains: true, scripts: scripts, resolver: resolver,
-            takesTurns: true)
+            certificates: certificates, takesTurns: true)
+    }
+
+    private static func certificates(_ settings: Settings, _ tickets: TicketKeys?) throws -> CertificateStore {
+        var options = TLSOptions(settings)
+        options.tickets = tickets
+        do {
+            return try CertificateStore(options)
+        } catch {
+            throw SettingsError(
+                problem: "\(error)", key: "tls-ciphers",
+                mend: "write OpenSSL's names of TLS 1.2 ciphers, separated by colons, or leave it out")
+        }
     }
 
     /// The addresses really bound.
@@ -158,7 +170,7 @@ struct Edge: Sendable {
     func publish(_ configuration: PreparedConfiguration) {
         server.publish(
             configuration.table, middlewares: configuration.middlewares, names: configuration.addresses,
-            certificates: certificates?.table())
+            certificates: configuration.certificates)
         state.serve(configuration)
         let table = configuration.table
         metrics.configure { figures in
@@ -313,6 +325,8 @@ extension TLSOptions {
     init(_ settings: Settings) {
         self.init()
         protocols = ProxyConfiguration.applicationProtocols
+        minimumVersion = settings.tlsMinVersion
+        ciphers = settings.tlsCiphers
     }
 }
 
@@ -326,6 +340,7 @@ extension ProxyConfiguration {
         limits.fieldBytes = settings.maxFieldBytes
         limits.bodyBytes = UInt64(settings.maxBodyBytes)
         limits.bodyRate = UInt64(settings.minBodyRate)
+        timeouts.handshake = UInt64(settings.tlsHandshakeTimeout)
         timeouts.requestHead = UInt64(settings.requestHeadTimeout)
         timeouts.idle = UInt64(settings.idleTimeout)
         timeouts.connect = UInt64(settings.connectTimeout)

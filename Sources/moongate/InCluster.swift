@@ -70,6 +70,7 @@ struct InCluster {
             },
             Task { await edge.logScripts { lines in await tell(lines, controller, edge) } },
             Task { await watchBreakers(controller, edge) },
+            Task { await edge.tickets.run() },
             Task { if let webhook { await webhook.identity.keep() } },
             Task {
                 await edge.obey(signals) {
@@ -119,6 +120,7 @@ struct InCluster {
         // Behind 127.0.0.1 there are the proxy's own ports, and the node's with hostNetwork.
         options.translation.allowsLoopbackNames = false
         options.namespaces = settings.watchNamespaces
+        if let secret = options.translation.defaultCertificate { options.extra.secrets.insert(secret) }
         if settings.watchAllSecrets { options.secrets = .namespaces }
         if settings.watchAllConfigMaps { options.configMaps = .namespaces }
         let here = namespace(access)

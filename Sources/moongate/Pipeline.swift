@@ -2,6 +2,7 @@
 // prepare scripts, compile the routes, publish once. Every command that needs what would be served (run, check,
 // explain) walks through here, so that none of them can see something else than traffic does.
 
+import Foundation
 import IngressTranslation
 import KubernetesAPI
 import Manifests
@@ -9,6 +10,7 @@ import Middlewares
 import Model
 import Routing
 import Scripting
+import TLSEngine
 
 /// What one configuration came to: ready to be published, or to be explained.
 struct PreparedConfiguration: Sendable {
@@ -18,6 +20,8 @@ struct PreparedConfiguration: Sendable {
     /// The set for explanations, if there are to be any.
     var explanations: MiddlewareSet?
     var addresses: [String: [IPAddress]]
+    /// Nil where nobody asks for them.
+    var certificates: CertificateTable?
     var diagnostics: [Diagnostic]
 }
 
@@ -29,6 +33,7 @@ actor Pipeline {
     /// nobody's figure. It sees every change, because only so does it know the same last good versions.
     private let explainer: MiddlewareCompiler?
     private let resolver: NameResolver
+    private let certificates: CertificateStore?
     private var memory = TranslationMemory()
     private var generation: UInt64 = 0
     private var table: RouteTable?
@@ -37,14 +42,16 @@ actor Pipeline {
     /// - Parameters:
     ///   - loops: how many sets of scripts are wanted for traffic; with 0, scripts are compiled and judged all the same.
     ///   - explains: one more is wanted for explanations.
+    ///   - certificates: judges them, and makes the tables.
     ///   - takesTurns: scripts that are slow to load are spread over several preparations; otherwise nobody waits for
     ///     the changes of others.
     init(
         options: TranslationOptions, loops: Int, explains: Bool = false,
         scripts: ScriptSurroundings = ScriptSurroundings(), resolver: NameResolver = NameResolver(),
-        takesTurns: Bool = false
+        certificates: CertificateStore? = nil, takesTurns: Bool = false
     ) {
         self.options = options
+        self.certificates = certificates
         self.resolver = resolver
         func makeCompiler(_ loops: Int, _ scripts: ScriptSurroundings) -> MiddlewareCompiler {
             takesTurns
@@ -75,19 +82,24 @@ actor Pipeline {
         _ snapshot: Snapshot, endpointsOf changed: [Int]? = nil
     ) async -> (configuration: PreparedConfiguration?, diagnostics: [Diagnostic]) {
         if let changed, let last, scripts != nil, !Self.hasNames(changed, last.snapshot, snapshot) {
-            let diagnostics = nameDiagnostics + scriptDiagnostics
+            let diagnostics = nameDiagnostics + scriptDiagnostics + certificateDiagnostics
             return (publish(snapshot, last.addresses, diagnostics), diagnostics)
         }
         let names = await resolver.resolve(snapshot)
         nameDiagnostics = names.diagnostics
         if !isUnfinished, let last, last.snapshot == snapshot, last.addresses == names.addresses {
-            return (nil, names.diagnostics + scriptDiagnostics)
+            return (nil, names.diagnostics + scriptDiagnostics + certificateDiagnostics)
         }
         let preparation = compiler.prepare(snapshot)
         scriptDiagnostics = preparation.diagnostics
         isUnfinished = preparation.isUnfinished
         scripts = (preparation.sets, explainer?.prepare(snapshot).sets.first)
-        let diagnostics = names.diagnostics + scriptDiagnostics
+        if let certificates {
+            let judged = certificates.prepare(snapshot, now: Int64(Date().timeIntervalSince1970))
+            certificateDiagnostics = judged.diagnostics
+            certificateTable = judged.table
+        }
+        let diagnostics = names.diagnostics + scriptDiagnostics + certificateDiagnostics
         return (publish(snapshot, names.addresses, diagnostics), diagnostics)
     }
 
@@ -101,7 +113,7 @@ actor Pipeline {
         self.table = table
         return PreparedConfiguration(
             table: table, middlewares: scripts?.sets ?? [], explanations: scripts?.explanations, addresses: addresses,
-            diagnostics: diagnostics)
+            certificates: certificateTable, diagnostics: diagnostics)
     }
 
     /// Whether one of these upstreams has an endpoint that must be looked up, or had one.
@@ -130,6 +142,9 @@ actor Pipeline {
     private var scriptDiagnostics: [Diagnostic] = []
     /// What was said of its names.
     private var nameDiagnostics: [Diagnostic] = []
+    /// What was said of its certificates, and what was made of them.
+    private var certificateDiagnostics: [Diagnostic] = []
+    private var certificateTable: CertificateTable?
     /// Its scripts, for traffic and for explanations.
     private var scripts: (sets: [MiddlewareSet], explanations: MiddlewareSet?)?
 }
@@ -143,6 +158,10 @@ extension TranslationOptions {
         watchIngressWithoutClass = settings.watchIngressWithoutClass
         namespaces = Set(settings.watchNamespaces)
         defaultBackend = settings.defaultBackend.flatMap { ServicePortName($0) }
+        defaultCertificate = settings.defaultTLSSecret.flatMap { text in
+            let parts = text.split(separator: "/").map(String.init)
+            return parts.count == 2 ? ObjectName(namespace: parts[0], name: parts[1]) : nil
+        }
         zone = settings.zone
         allowsInlineScripts = settings.allowInlineScripts
         hostsAreExclusive = settings.hostsAreExclusive

@@ -54,6 +54,7 @@ struct Standalone {
             },
             Task { await edge.logScripts() },
             Task { await edge.obey(signals) },
+            Task { await edge.tickets.run() },
         ]
         await edge.joined()
         for task in tasks { task.cancel() }

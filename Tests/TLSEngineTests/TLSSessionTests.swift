@@ -1,3 +1,4 @@
+import Model
 import Testing
 
 @testable import TLSEngine
@@ -250,7 +251,7 @@ struct TLSSessionTests {
 
 struct TLSContextTests {
     @Test func `a certificate says what it is for`() throws {
-        let facts = try TLSCertificateFacts(.selfSigned(name: "*.shop.test", days: 10))
+        let facts = try TLSContext(accepting: []).add(.selfSigned(name: "*.shop.test", days: 10))
         #expect(facts.names == ["*.shop.test"])
         #expect(facts.isECDSA)
         #expect(facts.notAfter - facts.notBefore == 10 * 86400 + 3600)
@@ -263,15 +264,13 @@ struct TLSContextTests {
         let a = try TLSKeyPair.selfSigned(name: "a.test")
         let b = try TLSKeyPair.selfSigned(name: "b.test")
         let mixed = TLSKeyPair(chain: a.chain, key: b.key)
-        let error = #expect(throws: TLSError.self) { try TLSCertificateFacts(mixed) }
+        let error = #expect(throws: TLSError.self) { try TLSContext(accepting: [mixed]) }
         #expect(error?.description == "the key does not belong to the certificate")
-        #expect(throws: TLSError.self) { try TLSContext(accepting: [mixed]) }
     }
 
     @Test(arguments: ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
     func `what is no certificate is refused`(text: String) throws {
         let pair = try TLSKeyPair(chain: Array(text.utf8), key: TLSKeyPair.selfSigned(name: "a.test").key)
-        #expect(throws: TLSError.self) { try TLSCertificateFacts(pair) }
         #expect(throws: TLSError.self) { try TLSContext(accepting: [pair]) }
     }
 

@@ -81,9 +81,20 @@ typedef struct {
 
 /// A context for accepting or for connecting. NULL with a message in `error` (always terminated) when an option is bad.
 mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, char *error, size_t error_size);
-/// Adds a chain (leaf first) and its key, both PEM. May be called once for RSA and once for ECDSA.
+/// What stands in the first certificate of a chain.
+typedef struct {
+    /// Seconds since 1970.
+    int64_t not_before;
+    int64_t not_after;
+    bool is_ecdsa;
+    /// Room for the DNS names, separated by newlines; what does not fit is left out.
+    char *names;
+    size_t names_size;
+} mg_tls_facts;
+
+/// Adds a chain (leaf first) and its key, both PEM, in the place of one of the same kind of key. `facts` may be NULL.
 bool mg_tls_context_add_certificate(mg_tls_context *, const uint8_t *chain, size_t chain_count, const uint8_t *key,
-                                    size_t key_count, char *error, size_t error_size);
+                                    size_t key_count, mg_tls_facts *facts, char *error, size_t error_size);
 void mg_tls_context_retain(mg_tls_context *);
 void mg_tls_context_release(mg_tls_context *);
 
@@ -138,10 +149,6 @@ const char *mg_tls_server_name(const mg_tls_session *);
 bool mg_tls_peer_certificate(const mg_tls_session *, char *subject, size_t subject_size, char fingerprint[65],
                              bool *verified);
 
-/// What stands in the first certificate of a PEM chain: seconds since 1970, and names separated by newlines. False with
-/// a message when it can not be read, or when `key` is given and does not belong to it.
-bool mg_tls_inspect(const uint8_t *chain, size_t chain_count, const uint8_t *key, size_t key_count, int64_t *not_before,
-                    int64_t *not_after, bool *is_ecdsa, char *names, size_t names_size, char *error, size_t error_size);
 /// Makes a self-signed ECDSA P-256 certificate for `name`, both as PEM. The sizes hold the room and then the length.
 bool mg_tls_self_sign(const char *name, int days, char *chain, size_t *chain_size, char *key, size_t *key_size);
 
