@@ -53,6 +53,10 @@ let package = Package(
             name: "CLua", dependencies: ["CLua54"],
             cSettings: [.unsafeFlags(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2"])]),
 
+        .target(
+            name: "CTLS", dependencies: ["COpenSSL"],
+            cSettings: [.unsafeFlags(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2"])]),
+
         // Shared words.
         .target(name: "Model", swiftSettings: hot),
 
@@ -64,9 +68,12 @@ let package = Package(
         .target(name: "Middlewares", dependencies: ["Scripting", "HTTPWire", "Model"], swiftSettings: hot),
         .target(name: "Telemetry", dependencies: ["Model"], swiftSettings: hot),
         .target(name: "Reactor", dependencies: ["CLinux"], swiftSettings: hot),
+        .target(name: "TLSEngine", dependencies: ["CTLS", "Model"], swiftSettings: hot),
         .target(
             name: "Proxy",
-            dependencies: ["HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "Telemetry", "Upstreams"],
+            dependencies: [
+                "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine", "Telemetry", "Upstreams",
+            ],
             swiftSettings: hot),
 
         // Control plane.
@@ -128,7 +135,8 @@ let package = Package(
             dependencies: [
                 "Admin", "Admission", "Controller", "HTTPWire", "IngressTranslation", "KubernetesAPI",
                 "KubernetesClient", "Manifests",
-                "Middlewares", "Model", "Proxy", "Reactor", "Routing", "Scripting", "Telemetry", "Upstreams",
+                "Middlewares", "Model", "Proxy", "Reactor", "Routing", "Scripting", "TLSEngine", "Telemetry",
+                "Upstreams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Configuration", package: "swift-configuration"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
@@ -167,10 +175,12 @@ let package = Package(
             swiftSettings: rules),
         .testTarget(name: "TelemetryTests", dependencies: ["Model", "Telemetry"], swiftSettings: rules),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor"], swiftSettings: rules),
+        .testTarget(name: "TLSEngineTests", dependencies: ["Model", "TLSEngine"], swiftSettings: rules),
         .testTarget(
             name: "ProxyTests",
             dependencies: [
-                "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "Telemetry", "Upstreams",
+                "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "TLSEngine", "Telemetry",
+                "Upstreams",
             ], swiftSettings: rules),
         .testTarget(
             name: "AdmissionTests",
@@ -206,6 +216,7 @@ let package = Package(
             name: "IngressTranslationTests",
             dependencies: [
                 "Controller", "IngressTranslation", "KubernetesAPI", "Manifests", "Model", "MoongateTesting",
+                "TLSEngine",
             ],
             swiftSettings: rules),
         .testTarget(name: "ModelTests", dependencies: ["Model"], swiftSettings: rules),

@@ -31,6 +31,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case shadowNotYet = "MG156"
     case noSecret = "MG160"
     case badSecretName = "MG161"
+    case emptySecret = "MG162"
     case badStatusSource = "MG170"
     case badDefaultBackend = "MG171"
 
@@ -64,6 +65,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .shadowNotYet: "shadow-not-yet"
         case .noSecret: "no-secret"
         case .badSecretName: "bad-secret-name"
+        case .emptySecret: "no-certificate"
         case .badStatusSource: "bad-status-source"
         case .badDefaultBackend: "bad-default-backend"
         }
@@ -76,7 +78,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
             .badExternalName:
             .error
         case .sharedHost, .noRules, .noEndpoints, .targetPort, .badEndpoint, .balanceConflict, .unknownAnnotation,
-            .badAnnotation, .scriptPath, .shadowNotYet, .noSecret, .badStatusSource:
+            .badAnnotation, .scriptPath, .shadowNotYet, .noSecret, .emptySecret, .badStatusSource:
             .warning
         case .otherClass, .noClass, .foreignAnnotations: .note
         }
@@ -114,6 +116,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .shadowNotYet: "A second version to be run beside a script is named, but not run yet."
         case .noSecret: "A Secret named by spec.tls does not exist."
         case .badSecretName: "A Secret's name is none; Secrets of other namespaces cannot be named."
+        case .emptySecret: "A Secret named by spec.tls has no certificate or no key in it."
         case .badStatusSource: "The Service whose address is published does not exist or has no address."
         case .badDefaultBackend: "The operator's default backend does not exist."
         }

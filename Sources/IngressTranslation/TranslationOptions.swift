@@ -12,6 +12,8 @@ package struct TranslationOptions: Sendable, Equatable {
     package var namespaces: Set<String> = []
     /// `--default-backend`: where a request goes that no rule matches.
     package var defaultBackend: ServicePortName?
+    /// `--default-tls-secret`: for names that no Ingress has a certificate for.
+    package var defaultCertificate: ObjectName?
     package var allowsInlineScripts = true
     /// Hosts belong to the namespace of the oldest Ingress that names them; rules of others are refused. Off: rules of
     /// all namespaces merge, and the younger ones get a warning.

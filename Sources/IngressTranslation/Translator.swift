@@ -114,6 +114,7 @@ private struct Work {
         for index in accepted.indices { addRules(of: index) }
         for pattern in hosts.keys.sorted() { addFallback(of: pattern) }
         for index in accepted.indices { addCertificates(of: index) }
+        addDefaultCertificate()
         checkForeignKeys()
         addDefaultRoute()
         addChoosableUpstreams()
@@ -703,20 +704,43 @@ private struct Work {
                 }
             }
             let name = ObjectName(namespace: item.name.namespace, name: secret)
-            if objects.secrets[name] == nil {
-                report(
-                    .noSecret, "there is no Secret \(quoted("\(name)"))",
-                    at: places.place(Ingress.kind, item.name, path + "secretName"),
-                    mend: "create it; until then the default certificate serves")
-            }
+            let place = places.place(Ingress.kind, item.name, path + "secretName")
+            let pair = keyPair(in: name, at: place, instead: "the default certificate serves")
             // All hosts refused is not the same as no hosts named, which means all of the Ingress.
             guard names.isEmpty == tls.hosts.isEmpty else { continue }
             result.snapshot.certificates.append(
                 CertificateReference(
                     hosts: names,
                     secret: ObjectReference(kind: Secret.kind, namespace: name.namespace, name: name.name),
-                    ingress: item.reference))
+                    ingress: item.reference, pair: pair, place: place))
         }
+    }
+
+    /// The certificate in a Secret. Whether it is any good is not judged here: that takes a library.
+    private mutating func keyPair(in name: ObjectName, at place: Place, instead: String) -> TLSKeyPair? {
+        guard let secret = objects.secrets[name] else {
+            report(
+                .noSecret, "there is no Secret \(quoted("\(name)"))", at: place,
+                mend: "create it; until then \(instead)")
+            return nil
+        }
+        guard let chain = secret.bytes("tls.crt"), let key = secret.bytes("tls.key"), !chain.isEmpty, !key.isEmpty
+        else {
+            report(
+                .emptySecret, "the Secret \(quoted("\(name)")) lacks tls.crt or tls.key", at: place,
+                mend: "put the certificate's chain and its key there, both PEM; until then \(instead)")
+            return nil
+        }
+        return TLSKeyPair(chain: chain, key: key)
+    }
+
+    private mutating func addDefaultCertificate() {
+        guard let name = options.defaultCertificate else { return }
+        let secret = ObjectReference(kind: Secret.kind, namespace: name.namespace, name: name.name)
+        let place = Place(object: secret, field: "--default-tls-secret")
+        let pair = keyPair(in: name, at: place, instead: "one made on start serves")
+        result.snapshot.defaultCertificate = CertificateReference(
+            hosts: [], secret: secret, ingress: secret, pair: pair, place: place)
     }
 
     // MARK: Out

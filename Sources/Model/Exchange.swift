@@ -10,6 +10,8 @@ package struct Client: Sendable {
     /// The peer is one of `--trusted-proxies`.
     package var isTrustedProxy = false
     package var isSecure = false
+    /// What was agreed on our own connection with the peer; nil without TLS.
+    package var channel: SecureChannel?
 
     package init() {}
 }
@@ -27,6 +29,10 @@ package enum FailureReason: UInt8, Sendable, Hashable, CaseIterable {
     case none
     // The client's doing.
     case malformedRequest
+    /// A request without TLS where TLS is spoken.
+    case plainHTTP
+    /// The host has another certificate than the one that the connection was made with.
+    case misdirected
     case unsupportedVersion
     case unsupportedCoding
     case headTooLarge
@@ -62,6 +68,8 @@ package enum FailureReason: UInt8, Sendable, Hashable, CaseIterable {
         switch self {
         case .none: "-"
         case .malformedRequest: "malformed-request"
+        case .plainHTTP: "plain-http"
+        case .misdirected: "misdirected"
         case .unsupportedVersion: "unsupported-version"
         case .unsupportedCoding: "unsupported-coding"
         case .headTooLarge: "head-too-large"

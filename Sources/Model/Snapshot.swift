@@ -16,6 +16,8 @@ package struct Snapshot: Sendable, Equatable {
     package var defaultRoute: Int?
     /// `spec.tls` of all Ingresses: which certificate serves which host.
     package var certificates: [CertificateReference] = []
+    /// For names that none of them serves (`--default-tls-secret`); nil takes one made on start.
+    package var defaultCertificate: CertificateReference?
 
     package init() {}
 }
@@ -279,10 +281,19 @@ package struct CertificateReference: Sendable, Hashable {
     package var hosts: [String]
     package var secret: ObjectReference
     package var ingress: ObjectReference
+    /// What the Secret holds; nil where it is not there, or has no certificate in it.
+    package var pair: TLSKeyPair?
+    /// Where the Secret is named, for diagnostics.
+    package var place: Place
 
-    package init(hosts: [String], secret: ObjectReference, ingress: ObjectReference) {
+    package init(
+        hosts: [String], secret: ObjectReference, ingress: ObjectReference, pair: TLSKeyPair? = nil,
+        place: Place = Place()
+    ) {
         self.hosts = hosts
         self.secret = secret
         self.ingress = ingress
+        self.pair = pair
+        self.place = place
     }
 }

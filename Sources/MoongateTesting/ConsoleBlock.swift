@@ -151,6 +151,7 @@ extension ScenarioRun {
         words = words.map { SocketAddress($0) == nil ? $0 : "127.0.0.1:0" }
         let serves = words.count > 1 && words[1] == "run"
         if serves { words += ["--admin", "127.0.0.1:0"] }
+        if serves, !words.contains("--https") { words += ["--https", "127.0.0.1:0"] }
         let process = try ChildProcess(
             name: words.prefix(2).joined(separator: " "), arguments: [environment.binary] + words.dropFirst(),
             environment: processEnvironment(), directory: place, transcript: transcript)

@@ -129,6 +129,7 @@ extension ScenarioRun {
         let address =
             switch name {
             case "", "http": http
+            case "https": https
             case "admin": admin
             default: upstreams[name]?.address ?? echoes[name]?.address ?? SocketAddress(name)
             }

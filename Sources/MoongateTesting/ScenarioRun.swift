@@ -38,6 +38,7 @@ package final class ScenarioRun {
     var command: [String]?
     var program: ChildProcess?
     var http: SocketAddress?
+    var https: SocketAddress?
     var admin: SocketAddress?
     var clients: [String: ClientConnection] = [:]
     var current = "1"
@@ -255,6 +256,8 @@ package final class ScenarioRun {
         values["ROOT"] = environment.root
         values["MOONGATE"] = environment.binary
         values["HTTP"] = http?.description
+        values["HTTPS"] = https?.description
+        values["HTTPS_PORT"] = https.map { String($0.port) }
         values["ADMIN"] = admin?.description
         for (name, upstream) in upstreams { values["UPSTREAM_" + name.uppercased()] = upstream.address.description }
         values["LC_ALL"] = "C.UTF-8"
@@ -268,7 +271,8 @@ package final class ScenarioRun {
         arguments = try arguments.map { word throws(ScenarioFailure) in try interpolate(word) }
         if command == nil {
             let defaults = [
-                ("--http", "127.0.0.1:0"), ("--admin", "127.0.0.1:0"), ("--workers", "2"), ("--access-log", "json"),
+                ("--http", "127.0.0.1:0"), ("--https", "127.0.0.1:0"), ("--admin", "127.0.0.1:0"), ("--workers", "2"),
+                ("--access-log", "json"),
             ]
             for (flag, value) in defaults where !options.contains(where: { $0 == flag || $0.hasPrefix(flag + "=") }) {
                 arguments += [flag, value]
@@ -280,9 +284,12 @@ package final class ScenarioRun {
             directory: folder, transcript: transcript)
         program = started
         http = try listening(started, key: "http", line: line)
+        https = try? listening(started, key: "https", line: line)
         admin = try? listening(started, key: "admin", line: line)
         variables["http"] = http?.description
         variables["http.port"] = http.map { String($0.port) }
+        variables["https"] = https?.description
+        variables["https.port"] = https.map { String($0.port) }
         variables["admin"] = admin?.description
     }
 

@@ -53,9 +53,11 @@ final class Downstream {
     var droppedTrailers: DroppedTrailers?
     /// Bytes that were read but not yet understood.
     var input: Buffer?
-    /// Bytes that are to be written.
+    /// Bytes that are to be written; over TLS, those that are still to be encrypted.
     var output: Buffer?
     var flight: Flight?
+    /// Between the socket and the buffers above, on an HTTPS listener.
+    var tls: SecureLayer?
     var deadline = never
     /// When the wheel will next look at this connection.
     var lookedAt = never
@@ -66,6 +68,10 @@ final class Downstream {
         self.localPort = localPort
         self.isTrusted = isTrusted
     }
+
+    /// Nothing waits to be written.
+    @inline(__always)
+    var isFlushed: Bool { output == nil && (tls == nil || tls?.pending == nil) }
 }
 
 /// What has been read of trailers that nobody wants: kept for the parser alone, which goes on where it stopped.

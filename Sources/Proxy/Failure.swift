@@ -6,7 +6,8 @@ extension FailureReason {
     var status: UInt16 {
         switch self {
         case .none: 500
-        case .malformedRequest: 400
+        case .malformedRequest, .plainHTTP: 400
+        case .misdirected: 421
         case .unsupportedVersion: 505
         case .unsupportedCoding: 501
         case .headTooLarge, .tooManyFields: 431
@@ -123,7 +124,8 @@ enum ErrorPage {
     }
 
     /// Fills `body`. Says the status and its phrase, and nothing about what is behind us.
-    static func write(status: UInt16, form: Form, into body: inout [UInt8]) {
+    /// - Parameter detail: a sentence for people, in the text form: only where it helps whoever made a slip.
+    static func write(status: UInt16, form: Form, detail: StaticString = "", into body: inout [UInt8]) {
         let phrase = phrase(status)
         switch form {
         case .text:
@@ -131,6 +133,7 @@ enum ErrorPage {
             body.append(UInt8(ascii: " "))
             body.append(phrase)
             body.append(UInt8(ascii: "\n"))
+            body.append(detail)
         case .json:
             body.append("{\"status\":")
             append(status, to: &body)

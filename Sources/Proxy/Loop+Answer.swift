@@ -50,7 +50,10 @@ extension Loop {
             let range = exchange.request.fields[index].valueRange
             if range.upperBound <= bytes.count { form = ErrorPage.form(accept: bytes.span.extracting(range)) }
         }
-        ErrorPage.write(status: status, form: form, into: &exchange.ownBody)
+        ErrorPage.write(
+            status: status, form: form,
+            detail: exchange.reason == .plainHTTP ? "The plain HTTP request was sent to an HTTPS port.\n" : "",
+            into: &exchange.ownBody)
         exchange.response.appendStatic("content-type", ErrorPage.contentType(form))
         exchange.response.appendStatic("cache-control", "no-store")
         if status == 503 { exchange.response.appendStatic("retry-after", "1") }

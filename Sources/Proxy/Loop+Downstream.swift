@@ -3,12 +3,13 @@
 internal import HTTPWire
 internal import Model
 internal import Reactor
+internal import TLSEngine
 
 extension Loop {
     // MARK: Beginning and end
 
     /// A connection was accepted. The loop owns it from here on.
-    func accepted(_ socket: Socket, peer: Model.SocketAddress, localPort: UInt16) {
+    func accepted(_ socket: Socket, peer: Model.SocketAddress, localPort: UInt16, isSecure: Bool = false) {
         if configuration.maxConnections > 0, downstreams.count >= configuration.maxConnections {
             transport.abort(socket)
             telemetry.connectionRefused()
@@ -21,6 +22,15 @@ extension Loop {
             return
         }
         let d = Downstream(socket: socket, peer: peer, localPort: localPort, isTrusted: isTrusted)
+        if isSecure {
+            guard let session = certificates?.accept() else {
+                transport.abort(socket)
+                if !isTrusted { clients?.leave(peer.ip) }
+                telemetry.connectionRefused()
+                return
+            }
+            d.tls = SecureLayer(session)
+        }
         let row = downstreams.insert(d)
         d.token = Token(kind: TokenKind.downstream, index: row.index, generation: row.generation)
         telemetry.connectionOpened()
@@ -30,10 +40,15 @@ extension Loop {
             return
         }
         // The first head is waited for as long as a head may take: a connection that says nothing is no keep-alive.
-        setDeadline(d, after: configuration.timeouts.requestHead)
+        setDeadline(
+            d, after: isSecure ? configuration.timeouts.handshake : configuration.timeouts.requestHead)
     }
 
     private func close(_ d: Downstream, abort: Bool) {
+        if let tls = d.tls {
+            if !abort { sayGoodbye(d, tls) }
+            giveBack(&tls.pending)
+        }
         giveBack(&d.input)
         giveBack(&d.output)
         // A head that was never completed is no exchange.
@@ -52,7 +67,7 @@ extension Loop {
         while let action = actions.next() {
             switch action {
             case .awaitRequest:
-                setDeadline(d, after: d.output == nil ? configuration.timeouts.idle : configuration.timeouts.streamIdle)
+                setDeadline(d, after: d.isFlushed ? configuration.timeouts.idle : configuration.timeouts.streamIdle)
                 // A pipelined request may be waiting in our own memory: no edge will tell of it.
                 if d.input != nil || d.flags.contains(.readable) { enqueue(d) }
             case .awaitHead:
@@ -67,10 +82,10 @@ extension Loop {
                 fail(d.flight ?? beginFlight(d), .headTimeout)
             case .closeWhenFlushed:
                 setDeadline(
-                    d, after: d.output == nil ? configuration.timeouts.linger : configuration.timeouts.streamIdle)
-                if d.output == nil { perform(d, .flushed) }
+                    d, after: d.isFlushed ? configuration.timeouts.linger : configuration.timeouts.streamIdle)
+                if d.isFlushed { perform(d, .flushed) }
             case .linger:
-                transport.shutdownWrites(d.socket)
+                endWrites(d)
                 setDeadline(d, after: configuration.timeouts.linger)
                 enqueue(d)
             case .close:
@@ -118,15 +133,23 @@ extension Loop {
                 break
             }
             rounds += 1
-            if d.input != nil {
+            if d.input != nil, d.tls == nil {
                 let input = reserve(&d.input, 4096)
                 let room = input.room
                 didRead(d, transport.read(d.socket, into: input), of: room)
             } else {
                 scratch.removeAll()
-                let room = scratch.room
-                let result = transport.read(d.socket, into: scratch)
-                didRead(d, result, of: room)
+                if let tls = d.tls {
+                    receive(d, tls)
+                    if d.input != nil {
+                        queue(&d.input, scratch.bytes)
+                        continue
+                    }
+                } else {
+                    let room = scratch.room
+                    let result = transport.read(d.socket, into: scratch)
+                    didRead(d, result, of: room)
+                }
                 while !scratch.isEmpty, !d.machine.isClosed, consume(d, scratch) {}
                 if !scratch.isEmpty, !d.machine.isClosed {
                     queue(&d.input, scratch.bytes)
@@ -157,7 +180,7 @@ extension Loop {
         }
     }
 
-    private func downstreamEnded(_ d: Downstream) {
+    func downstreamEnded(_ d: Downstream) {
         if d.machine.isTunnelling, let f = d.flight {
             perform(d, .peerEnded)
             perform(f, .downstreamEnded)
@@ -310,27 +333,40 @@ extension Loop {
     @inline(__always)
     func flush(_ d: Downstream) {
         guard d.output != nil, !d.flags.contains(.blocked) else { return }
-        if !write(d.socket, &d.output, &d.flags, RawSpan()) {
+        if !write(d, RawSpan()) {
             perform(d, .broken)
-        } else if d.output == nil {
+        } else if d.isFlushed {
             flushed(d)
         }
+    }
+
+    /// Writes what is queued and then `more`, through TLS where there is any.
+    @inline(__always)
+    func write(_ d: Downstream, _ more: RawSpan) -> Bool {
+        if let tls = d.tls { return writeSecure(d, tls, more) }
+        return write(d.socket, &d.output, &d.flags, more)
+    }
+
+    /// Nothing more will be written, and the client is told so.
+    func endWrites(_ d: Downstream) {
+        if let tls = d.tls { sayGoodbye(d, tls) }
+        transport.shutdownWrites(d.socket)
     }
 
     /// The kernel takes bytes again.
     func writable(_ d: Downstream) {
         d.flags.remove(.blocked)
-        if d.output != nil, !write(d.socket, &d.output, &d.flags, RawSpan()) {
+        if !d.isFlushed, !write(d, RawSpan()) {
             perform(d, .broken)
             return
         }
-        if d.output == nil { flushed(d) }
+        if d.isFlushed { flushed(d) }
         if d.machine.isClosed { return }
         if d.flight == nil, d.machine.isIdle || d.machine.isLeaving {
             // The end of a response on its way to a slow reader: it has as long as it takes, while it takes.
             let timeouts = configuration.timeouts
             setDeadline(
-                d, after: d.output != nil ? timeouts.streamIdle : d.machine.isIdle ? timeouts.idle : timeouts.linger)
+                d, after: !d.isFlushed ? timeouts.streamIdle : d.machine.isIdle ? timeouts.idle : timeouts.linger)
         }
         if d.flags.contains(.blocked) { return }
         if let f = d.flight, let u = f.upstream {
@@ -344,7 +380,7 @@ extension Loop {
         if d.machine.isLeaving {
             perform(d, .flushed)
         } else if let f = d.flight, f.downstreamWritesEnd, f.machine.isTunnelling {
-            transport.shutdownWrites(d.socket)
+            endWrites(d)
         }
     }
 }

@@ -28,6 +28,10 @@ extension Loop {
         f.exchange.client.peer = d.peer
         f.exchange.client.address = d.peer
         f.exchange.client.isTrustedProxy = d.isTrusted
+        if let tls = d.tls {
+            f.exchange.client.isSecure = true
+            f.exchange.client.channel = tls.channel
+        }
         return f
     }
 
@@ -82,7 +86,7 @@ extension Loop {
                 if let u = f.upstream, u.output == nil { transport.shutdownWrites(u.socket) }
             case .endDownstreamWrites:
                 f.downstreamWritesEnd = true
-                if let d = f.downstream, d.output == nil { transport.shutdownWrites(d.socket) }
+                if let d = f.downstream, d.isFlushed { endWrites(d) }
             case .finish:
                 let d = f.downstream
                 let ending = f.ending
@@ -131,6 +135,13 @@ extension Loop {
             f.exchange.bytesIn = UInt64(f.exchange.request.bytes.count)
             perform(d, .headAdmitted(body: hasBody, persistent: facts.keepsAlive))
             telemetry.began()
+            if let tls = d.tls {
+                let bytes = f.exchange.request.bytes
+                if !agrees(tls, bytes.span.extracting(f.exchange.request.hostRange.range)) {
+                    fail(f, .misdirected)
+                    return
+                }
+            }
             perform(f, .headReceived(body: hasBody))
         }
     }
@@ -504,7 +515,7 @@ extension Loop {
             queue(&d.output, bytes)
             return
         }
-        if !write(d.socket, &d.output, &d.flags, bytes) { perform(d, .broken) }
+        if !write(d, bytes) { perform(d, .broken) }
     }
 
     private func endResponse(_ f: Flight) {
@@ -552,7 +563,8 @@ extension Loop {
             let ip = Forwarding.client(
                 of: exchange.request, peer: exchange.client.peer.ip, trusted: configuration.trustedProxies)
             if ip != exchange.client.peer.ip { exchange.client.address = Model.SocketAddress(ip: ip, port: 0) }
-            exchange.client.isSecure = Forwarding.isSecure(of: exchange.request, connection: false, isTrusted: true)
+            exchange.client.isSecure = Forwarding.isSecure(
+                of: exchange.request, connection: exchange.client.isSecure, isTrusted: true)
             forwarding(f).text.extendLists(in: &exchange.request)
         }
         exchange.idRange = Forwarding.requestID(of: &exchange.request, random: (random.next(), random.next()))

@@ -344,7 +344,7 @@ extension Loop {
             if d.flags.contains(.blocked) { return false }
             f.exchange.bytesOut &+= UInt64(input.count)
             setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
-            let written = write(d.socket, &d.output, &d.flags, input.bytes)
+            let written = write(d, input.bytes)
             input.removeAll()
             if !written { perform(d, .broken) }
             return true

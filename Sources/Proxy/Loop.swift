@@ -9,6 +9,7 @@ internal import Middlewares
 internal import Model
 internal import Reactor
 internal import Routing
+internal import TLSEngine
 internal import Telemetry
 internal import Upstreams
 
@@ -19,6 +20,12 @@ final class Loop<T: Transport> {
     let buffers = BufferPool()
     /// Everything is read into here first; what is not understood at once is copied into a lent buffer.
     let scratch = Buffer(capacity: 64 * 1024)
+    /// What TLS connections read and write: encrypted, on its way from or to a socket. 16 KiB less than `scratch`, for
+    /// the session may hold half a record.
+    let cipherIn = Buffer(capacity: 48 * 1024)
+    let cipherOut = Buffer(capacity: 80 * 1024)
+    /// The certificates in force; nil where nothing listens for TLS.
+    var certificates: CertificateSource?
     /// To find out whether there is anything to read, while `scratch` is in use.
     let probe = Buffer(capacity: 64)
     var wheel: TimerWheel
@@ -83,6 +90,7 @@ final class Loop<T: Transport> {
         table = UpstreamTable(settings: settings, seed: seed)
         let map = table.apply(publication.plan, now: nanoseconds, closing: &closing)
         current = Pin(publication: publication, middlewares: publication.middlewares(number), map: map)
+        certificates = publication.certificates.map { CertificateSource($0) }
         lastSweep = nanoseconds / 1_000_000
     }
 
@@ -125,6 +133,12 @@ final class Loop<T: Transport> {
             guard let d = downstreams[token: token] else { return }
             if d.deadline <= now {
                 d.lookedAt = never
+                if let tls = d.tls, tls.isHandshaking {
+                    telemetry.handshakeFailed(.timeout)
+                    d.deadline = never
+                    perform(d, .timedOut)
+                    return
+                }
                 // A request that came just now wins over the keep-alive time that is over.
                 if d.machine.isIdle {
                     d.flags.insert(.readable)
@@ -284,6 +298,9 @@ final class Loop<T: Transport> {
         let map = table.apply(next.plan, now: nowNanoseconds, closing: &closing)
         let old = current
         current = Pin(publication: next, middlewares: next.middlewares(number), map: map)
+        if let table = next.certificates {
+            if let certificates { certificates.table = table } else { certificates = CertificateSource(table) }
+        }
         // Spare flights let go of the old snapshot too.
         for f in spareFlights { f.pin = current }
         if old.flights == 0 { table.release(old.map, closing: &closing) }
@@ -303,6 +320,8 @@ final class Loop<T: Transport> {
         isDraining = true
         announcesClose = true
         for d in downstreams.elements {
+            // Who is shaking hands has been accepted, and is served once: every response says that it is the last.
+            if let tls = d.tls, tls.isHandshaking { continue }
             // A request may have come whose edge has not been told yet: it is served.
             if d.machine.isIdle {
                 d.flags.insert(.readable)

@@ -28,6 +28,9 @@ final class LoopTelemetry {
         metrics.adjust(.connections, by: -1)
     }
 
+    func handshakeFinished(wasResumed: Bool) { metrics.count(wasResumed ? .handshakeResumed : .handshakeFull) }
+    func handshakeFailed(_ failure: TLSFailure) { metrics.handshakeFailed(failure) }
+
     func upstreamOpened() { metrics.adjust(.upstreamConnections, by: 1) }
     func upstreamClosed() { metrics.adjust(.upstreamConnections, by: -1) }
     func upstreamParked() { metrics.adjust(.idleUpstreamConnections, by: 1) }

@@ -4,6 +4,8 @@ package import Model
 package struct ProxyConfiguration: Sendable {
     /// Where to listen for plain HTTP. Port 0 takes a free one.
     package var listen: [Model.SocketAddress]
+    /// Where to listen for HTTPS; who connects there is served with the certificates of the publication.
+    package var listenSecure: [Model.SocketAddress] = []
     /// Event loops; each has a thread.
     package var loops: Int
     /// Each loop on a CPU of its own.
@@ -42,6 +44,8 @@ package struct ProxyConfiguration: Sendable {
 
     /// Milliseconds; 0 is no limit.
     package struct Timeouts: Sendable {
+        /// From the accepted connection to the end of the TLS handshake.
+        package var handshake: UInt64 = 10_000
         package var requestHead: UInt64 = 10_000
         package var idle: UInt64 = 60_000
         package var connect: UInt64 = 5_000
@@ -61,6 +65,9 @@ package struct ProxyConfiguration: Sendable {
 
         package init() {}
     }
+
+    /// What is offered to clients inside of TLS, by preference (RFC 7301).
+    package static var applicationProtocols: [String] { ApplicationProtocol.names }
 
     package init(listen: [Model.SocketAddress], loops: Int = 0) {
         self.listen = listen

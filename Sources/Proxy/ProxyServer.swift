@@ -4,6 +4,7 @@ package import Model
 internal import Reactor
 package import Routing
 internal import Synchronization
+package import TLSEngine
 package import Telemetry
 
 /// Serves HTTP on its own threads, one event loop each. All methods may be called from any thread.
@@ -31,6 +32,8 @@ package final class ProxyServer: Sendable {
     package let configuration: ProxyConfiguration
     /// The addresses really bound, in the order of `configuration.listen`.
     package let addresses: [Model.SocketAddress]
+    /// The same for `configuration.listenSecure`.
+    package let secureAddresses: [Model.SocketAddress]
     /// Connections of clients that are served at once, over all loops: what was asked for, or what there are
     /// descriptors for.
     package let maxConnections: Int
@@ -62,7 +65,7 @@ package final class ProxyServer: Sendable {
         var addresses: [Model.SocketAddress] = []
         var listeners: [[Listener]] = Array(repeating: [], count: configuration.loops)
         do {
-            for wanted in configuration.listen {
+            for wanted in configuration.listen + configuration.listenSecure {
                 var address = NetworkAddress(wanted)
                 for loop in 0..<configuration.loops {
                     let listener = try Listener(address)
@@ -74,7 +77,7 @@ package final class ProxyServer: Sendable {
             }
         } catch {
             for listener in listeners.joined() { listener.close() }
-            let failed = configuration.listen[addresses.count]
+            let failed = (configuration.listen + configuration.listenSecure)[addresses.count]
             throw StartError.cannotListen(failed, error.description)
         }
         var workers: [Worker] = []
@@ -95,7 +98,8 @@ package final class ProxyServer: Sendable {
             for listener in listeners.joined() { listener.close() }
             throw StartError.noResources(error.description)
         }
-        self.addresses = addresses
+        self.addresses = Array(addresses.prefix(configuration.listen.count))
+        secureAddresses = Array(addresses.dropFirst(configuration.listen.count))
         self.workers = workers
         self.metrics = metrics
         state = Mutex(State(publication: publication))
@@ -124,8 +128,10 @@ package final class ProxyServer: Sendable {
     /// - Parameters:
     ///   - middlewares: one set a loop, as `MiddlewareCompiler.prepare` made them; none where there are no scripts.
     ///   - names: the addresses of endpoints that are given by name.
+    ///   - certificates: for the listeners of `listenSecure`; nil takes those of the publication before.
     package func publish(
-        _ table: RouteTable, middlewares: [MiddlewareSet] = [], names: [String: [IPAddress]] = [:]
+        _ table: RouteTable, middlewares: [MiddlewareSet] = [], names: [String: [IPAddress]] = [:],
+        certificates: CertificateTable? = nil
     ) {
         state.withLock { state in
             let labels = metrics.registry.labels(
@@ -134,7 +140,7 @@ package final class ProxyServer: Sendable {
                 now: Int64(MonotonicClock.milliseconds() / 1_000))
             let next = Publication(
                 table: table, sets: middlewares, configuration: configuration, names: names, labels: labels,
-                previous: state.publication)
+                certificates: certificates ?? state.publication.certificates, previous: state.publication)
             state.retired = state.publication
             state.publication = next
             // Under the lock, so that two publications reach every loop in the same order.

@@ -3,6 +3,7 @@
 internal import Middlewares
 internal import Model
 internal import Routing
+internal import TLSEngine
 internal import Telemetry
 internal import Upstreams
 
@@ -19,12 +20,15 @@ final class Publication: Sendable {
     /// The upstreams with their names looked up, compared with the publication before.
     let plan: UpstreamPlan
     let labels: TelemetryLabels
+    /// Nil where nothing listens for TLS.
+    let certificates: CertificateTable?
     private let sets: [MiddlewareSet]
 
     init(
         table: RouteTable, sets: [MiddlewareSet], configuration: ProxyConfiguration, names: [String: [IPAddress]] = [:],
-        labels: TelemetryLabels = .none, previous: Publication? = nil
+        labels: TelemetryLabels = .none, certificates: CertificateTable? = nil, previous: Publication? = nil
     ) {
+        self.certificates = certificates
         self.table = table
         snapshot = table.snapshot
         generation = table.generation

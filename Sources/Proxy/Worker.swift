@@ -27,6 +27,8 @@ final class Worker: @unchecked Sendable {
     private let loop: Loop<KernelTransport>
     private let metrics: MetricsHub
     private var listeners: [Listener]
+    /// How many of them, from the first on, are for plain HTTP; the others are for HTTPS.
+    private let plainListeners: Int
     /// Listeners with connections that could not be taken for lack of descriptors.
     private var starving: [Int] = []
     private var starvesUntil: UInt64 = 0
@@ -41,6 +43,7 @@ final class Worker: @unchecked Sendable {
         self.mailbox = mailbox
         self.metrics = metrics
         self.listeners = listeners
+        plainListeners = configuration.listen.count
         let now = MonotonicClock.nanoseconds()
         loop = Loop(
             transport: KernelTransport(poller: poller), number: number, configuration: configuration,
@@ -116,7 +119,9 @@ final class Worker: @unchecked Sendable {
         while true {
             switch listener.accept() {
             case .accepted(let socket, let peer):
-                loop.accepted(socket, peer: Model.SocketAddress(peer), localPort: listener.address.port)
+                loop.accepted(
+                    socket, peer: Model.SocketAddress(peer), localPort: listener.address.port,
+                    isSecure: index >= plainListeners)
             case .again:
                 continue
             case .wouldBlock, .failed:

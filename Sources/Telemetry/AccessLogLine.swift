@@ -45,6 +45,16 @@ struct AccessLogLine {
         Self.address(exchange.client.address.ip, &line)
         put("\",\"scheme\":\"", &line)
         put(exchange.client.isSecure ? "https" : "http", &line)
+        if let channel = exchange.client.channel {
+            put("\",\"tls\":\"", &line)
+            line.append(contentsOf: channel.version)
+            put("\",\"cipher\":\"", &line)
+            line.append(contentsOf: channel.cipher)
+            if !channel.serverName.isEmpty {
+                put("\",\"sni\":\"", &line)
+                LogEscape.json(channel.serverName, channel.serverName.indices, into: &line)
+            }
+        }
         put("\",\"protocol\":\"", &line)
         put(Self.name(of: request.version), &line)
         put("\",\"method\":\"", &line)

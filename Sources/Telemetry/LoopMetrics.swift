@@ -56,6 +56,8 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
     case connectionAccepted
     case connectionRefused
     case tunnelOpened
+    case handshakeFull
+    case handshakeResumed
     /// Impossible states that were met; each is a bug.
     case bug
 
@@ -64,6 +66,8 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .connectionAccepted: "connections_accepted"
         case .connectionRefused: "connections_refused"
         case .tunnelOpened: "tunnels_opened"
+        case .handshakeFull: "tls_handshakes_full"
+        case .handshakeResumed: "tls_handshakes_resumed"
         case .bug: "bugs"
         }
     }
@@ -73,6 +77,8 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .connectionAccepted: "Connections accepted from clients."
         case .connectionRefused: "Connections closed at once because a bound was reached."
         case .tunnelOpened: "Connections turned into tunnels by an upgrade."
+        case .handshakeFull: "TLS handshakes with clients that came for the first time."
+        case .handshakeResumed: "TLS handshakes that a session ticket made short."
         case .bug: "Impossible states met; please report them."
         }
     }
@@ -177,6 +183,7 @@ struct LoopReport: Sendable {
     var events = [UInt64](repeating: 0, count: LoopEvent.allCases.count)
     var gauges = [Int64](repeating: 0, count: LoopGauge.allCases.count)
     var failures = [UInt64](repeating: 0, count: FailureReason.allCases.count)
+    var handshakeFailures = [UInt64](repeating: 0, count: TLSFailure.allCases.count)
 }
 
 /// The counters of one loop. Not to be shared between threads.
@@ -195,6 +202,10 @@ package final class LoopMetrics {
     /// Hands in a report: the answer to the hub's call, and to be given once more when the loop ends.
     package func publish() {
         hub.publish(report, from: index)
+    }
+
+    package func handshakeFailed(_ failure: TLSFailure) {
+        report.handshakeFailures[Int(failure.rawValue)] &+= 1
     }
 
     /// A request is over, however it ended.

@@ -164,6 +164,11 @@ package final class MetricsHub: Sendable {
             let count = reports.reduce(0) { $0 &+ $1.failures[Int(reason.rawValue)] }
             page.sample(count, labels: "reason=\"\(reason.label)\"")
         }
+        page.family("moongate_tls_handshake_failures_total", "counter", "TLS handshakes that failed, by reason.")
+        for failure in TLSFailure.allCases where failure != .none {
+            let count = reports.reduce(0) { $0 &+ $1.handshakeFailures[Int(failure.rawValue)] }
+            page.sample(count, labels: "reason=\"\(failure.label)\"")
+        }
     }
 
     private func renderRoutes(_ reports: [LoopReport], _ page: inout PrometheusText) {

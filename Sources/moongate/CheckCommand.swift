@@ -5,6 +5,7 @@ import Foundation
 import Manifests
 import Model
 import Routing
+import TLSEngine
 
 /// How a command prints what it found.
 enum OutputFormat: String, CaseIterable, ExpressibleByArgument, Sendable {
@@ -35,7 +36,8 @@ struct CheckCommand: AsyncParsableCommand {
         } catch {
             throw ValidationError(error.problem)
         }
-        let pipeline = Pipeline(options: .init(settings), loops: 0)
+        let pipeline = Pipeline(
+            options: .init(settings), loops: 0, certificates: try CertificateStore(TLSOptions(settings)))
         let (configuration, diagnostics) = await pipeline.prepare(contents)
         let routes = configuration?.table.snapshot.routes.count ?? 0
         let report = Report(routes: routes, diagnostics: diagnostics)

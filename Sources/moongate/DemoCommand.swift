@@ -15,6 +15,8 @@ struct DemoCommand: AsyncParsableCommand {
     var manifests: String?
     @Option(help: ArgumentHelp("Where the proxy listens.", valueName: "addr:port"))
     var http = "127.0.0.1:8080"
+    @Option(help: ArgumentHelp("Where it listens for HTTPS, or off.", valueName: "addr:port"))
+    var https = "127.0.0.1:8443"
     @Option(help: ArgumentHelp("Where the admin server listens.", valueName: "addr:port"))
     var admin = "127.0.0.1:9901"
 
@@ -25,7 +27,7 @@ struct DemoCommand: AsyncParsableCommand {
         let folder = try folder()
         defer { if folder.isTemporary { try? FileManager.default.removeItem(atPath: folder.path) } }
         let flags = try RunFlags.parse([
-            "--http", http, "--admin", admin, "--access-log", "text", "--drain-timeout", "5s",
+            "--http", http, "--https", https, "--admin", admin, "--access-log", "text", "--drain-timeout", "5s",
         ])
         let settings = try await Settings.resolve(flags)
 
@@ -52,9 +54,9 @@ struct DemoCommand: AsyncParsableCommand {
             }
             if count == Self.upstreams.count {
                 var proxy = Standalone(settings: settings, directory: folder.path)
-                proxy.onListening = { http, admin in
-                    StandardOutput.line(Edge.listeningLine(http: http, admin: admin))
-                    StandardOutput.line(Self.guide(http: http.first?.description ?? "", folder: folder.path))
+                proxy.onListening = { bound in
+                    StandardOutput.line(Edge.listeningLine(bound))
+                    StandardOutput.line(Self.guide(http: bound.http.first?.description ?? "", folder: folder.path))
                 }
                 try await proxy.run()
             } else {

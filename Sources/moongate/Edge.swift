@@ -11,8 +11,17 @@ import Proxy
 import Routing
 import Scripting
 import Synchronization
+import TLSEngine
 import Telemetry
 import UnixSignals
+
+/// Where a process listens.
+struct BoundAddresses: Sendable {
+    var http: [Model.SocketAddress]
+    var https: [Model.SocketAddress]
+    var admin: Model.SocketAddress
+    var webhook: Model.SocketAddress?
+}
 
 /// A proxy without a source of configuration: whoever holds it publishes to it.
 struct Edge: Sendable {
@@ -20,6 +29,8 @@ struct Edge: Sendable {
     let logger: Logger
     let metrics = MetricsHub(version: Moongate.version)
     let server: ProxyServer
+    /// What session tickets are sealed with.
+    let tickets = TicketRotation()
     let state = ServingState()
     let scripts = ScriptSurroundings()
     let resolver: NameResolver
@@ -33,6 +44,7 @@ struct Edge: Sendable {
         let writer = LogWriter(StandardOutputSink())
         self.writer = writer
         metrics.watch(writer)
+        let certificates = try settings.https.isEmpty ? nil : Self.certificates(settings, tickets.keys)
         server = try ProxyServer(
             configuration: ProxyConfiguration(settings), metrics: metrics,
             accessLog: settings.accessLog.telemetry.map { ($0, writer) })
@@ -40,18 +52,38 @@ struct Edge: Sendable {
         resolver = NameResolver(allowsThisHost: options.allowsLoopbackNames)
         pipeline = Pipeline(
             options: options, loops: server.loops, explains: true, scripts: scripts, resolver: resolver,
-            takesTurns: true)
+            certificates: certificates, takesTurns: true)
+    }
+
+    private static func certificates(_ settings: Settings, _ tickets: TicketKeys?) throws -> CertificateStore {
+        var options = TLSOptions(settings)
+        options.tickets = tickets
+        do {
+            return try CertificateStore(options)
+        } catch {
+            throw SettingsError(
+                problem: "\(error)", key: "tls-ciphers",
+                mend: "write OpenSSL's names of TLS 1.2 ciphers, separated by colons, or leave it out")
+        }
+    }
+
+    /// The addresses really bound.
+    func bound(admin: Model.SocketAddress, webhook: Model.SocketAddress? = nil) -> BoundAddresses {
+        BoundAddresses(http: server.addresses, https: server.secureAddresses, admin: admin, webhook: webhook)
     }
 
     /// One line for programs that start this one.
-    static func listeningLine(
-        http: [Model.SocketAddress], admin: Model.SocketAddress, webhook: Model.SocketAddress? = nil
-    ) -> String {
+    static func listeningLine(_ bound: BoundAddresses) -> String {
+        func quoted(_ addresses: [Model.SocketAddress]) -> String {
+            "[\(addresses.map { "\"\($0)\"" }.joined(separator: ","))]"
+        }
         var fields = [#""event":"listening""#]
-        if let first = http.first { fields.append(#""http":"\#(first)""#) }
-        if http.count > 1 { fields.append(#""listeners":[\#(http.map { "\"\($0)\"" }.joined(separator: ","))]"#) }
-        fields.append(#""admin":"\#(admin)""#)
-        if let webhook { fields.append(#""webhook":"\#(webhook)""#) }
+        if let first = bound.http.first { fields.append(#""http":"\#(first)""#) }
+        if bound.http.count > 1 { fields.append(#""listeners":\#(quoted(bound.http))"#) }
+        if let first = bound.https.first { fields.append(#""https":"\#(first)""#) }
+        if bound.https.count > 1 { fields.append(#""secureListeners":\#(quoted(bound.https))"#) }
+        fields.append(#""admin":"\#(bound.admin)""#)
+        if let webhook = bound.webhook { fields.append(#""webhook":"\#(webhook)""#) }
         return "{\(fields.joined(separator: ","))}"
     }
 
@@ -138,7 +170,8 @@ struct Edge: Sendable {
     /// Hands what is new to the loops.
     func publish(_ configuration: PreparedConfiguration) {
         server.publish(
-            configuration.table, middlewares: configuration.middlewares, names: configuration.addresses)
+            configuration.table, middlewares: configuration.middlewares, names: configuration.addresses,
+            certificates: configuration.certificates)
         state.serve(configuration)
         let table = configuration.table
         metrics.configure { figures in
@@ -292,15 +325,26 @@ extension AccessLogChoice {
     }
 }
 
+extension TLSOptions {
+    init(_ settings: Settings) {
+        self.init()
+        protocols = ProxyConfiguration.applicationProtocols
+        minimumVersion = settings.tlsMinVersion
+        ciphers = settings.tlsCiphers
+    }
+}
+
 extension ProxyConfiguration {
     init(_ settings: Settings) {
         self.init(listen: settings.http, loops: settings.workers)
+        listenSecure = settings.https
         limits.headBytes = settings.maxHeadBytes
         limits.fields = settings.maxFields
         limits.targetBytes = settings.maxTargetBytes
         limits.fieldBytes = settings.maxFieldBytes
         limits.bodyBytes = UInt64(settings.maxBodyBytes)
         limits.bodyRate = UInt64(settings.minBodyRate)
+        timeouts.handshake = UInt64(settings.tlsHandshakeTimeout)
         timeouts.requestHead = UInt64(settings.requestHeadTimeout)
         timeouts.idle = UInt64(settings.idleTimeout)
         timeouts.connect = UInt64(settings.connectTimeout)

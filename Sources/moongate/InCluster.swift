@@ -20,12 +20,7 @@ struct InCluster {
     /// Of the process: the kubelet and the downward API speak through it.
     let environment: [String: String]
     /// Called once, when the addresses are bound; readiness tells when something is served on them.
-    var onListening:
-        @Sendable (
-            _ http: [Model.SocketAddress], _ admin: Model.SocketAddress, _ webhook: Model.SocketAddress?
-        ) -> Void = { http, admin, webhook in
-            StandardOutput.line(Edge.listeningLine(http: http, admin: admin, webhook: webhook))
-        }
+    var onListening: @Sendable (BoundAddresses) -> Void = { StandardOutput.line(Edge.listeningLine($0)) }
 
     /// Serves until the process is asked to end.
     func run() async throws {
@@ -63,7 +58,7 @@ struct InCluster {
                 "namespaces": "\(options.namespaces.isEmpty ? "all" : options.namespaces.joined(separator: ","))",
             ])
         let asked = try await webhook?.server.start()
-        onListening(edge.server.addresses, admin.address, asked?.address)
+        onListening(edge.bound(admin: admin.address, webhook: asked?.address))
 
         let loop = Task { await controller.run() }
         let tasks: [Task<Void, Never>] = [
@@ -77,6 +72,7 @@ struct InCluster {
             },
             Task { await edge.logScripts { lines in await tell(lines, controller, edge) } },
             Task { await watchBreakers(controller, edge) },
+            Task { await edge.tickets.run() },
             Task { if let webhook { await webhook.identity.keep() } },
             Task {
                 await edge.obey(signals) {
@@ -126,6 +122,7 @@ struct InCluster {
         // Behind 127.0.0.1 there are the proxy's own ports, and the node's with hostNetwork.
         options.translation.allowsLoopbackNames = false
         options.namespaces = settings.watchNamespaces
+        if let secret = options.translation.defaultCertificate { options.extra.secrets.insert(secret) }
         if settings.watchAllSecrets { options.secrets = .namespaces }
         if settings.watchAllConfigMaps { options.configMaps = .namespaces }
         let here = namespace(access)

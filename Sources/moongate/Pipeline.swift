@@ -2,6 +2,7 @@
 // prepare scripts, compile the routes, publish once. Every command that needs what would be served (run, check,
 // explain) walks through here, so that none of them can see something else than traffic does.
 
+import Foundation
 import IngressTranslation
 import KubernetesAPI
 import Manifests
@@ -9,6 +10,7 @@ import Middlewares
 import Model
 import Routing
 import Scripting
+import TLSEngine
 
 /// What one configuration came to: ready to be published, or to be explained.
 struct PreparedConfiguration: Sendable {
@@ -18,6 +20,8 @@ struct PreparedConfiguration: Sendable {
     /// The set for explanations, if there are to be any.
     var explanations: MiddlewareSet?
     var addresses: [String: [IPAddress]]
+    /// Nil where nobody asks for them.
+    var certificates: CertificateTable?
     var diagnostics: [Diagnostic]
 }
 
@@ -34,16 +38,18 @@ actor Pipeline {
     /// - Parameters:
     ///   - loops: how many sets of scripts are wanted for traffic; with 0, scripts are compiled and judged all the same.
     ///   - explains: one more is wanted for explanations.
+    ///   - certificates: judges them, and makes the tables.
     ///   - takesTurns: scripts that are slow to load are spread over several preparations; otherwise nobody waits for
     ///     the changes of others.
     init(
         options: TranslationOptions, loops: Int, explains: Bool = false,
         scripts: ScriptSurroundings = ScriptSurroundings(), resolver: NameResolver = NameResolver(),
-        takesTurns: Bool = false
+        certificates: CertificateStore? = nil, takesTurns: Bool = false
     ) {
         self.options = options
         self.resolver = resolver
-        workshop = Workshop(loops: loops, explains: explains, scripts: scripts, takesTurns: takesTurns)
+        workshop = Workshop(
+            loops: loops, explains: explains, scripts: scripts, certificates: certificates, takesTurns: takesTurns)
     }
 
     /// Prepares these objects.
@@ -101,7 +107,7 @@ actor Pipeline {
         self.table = table
         return PreparedConfiguration(
             table: table, middlewares: made?.sets ?? [], explanations: made?.explanations, addresses: addresses,
-            diagnostics: diagnostics)
+            certificates: made?.certificates, diagnostics: diagnostics)
     }
 
     /// Whether one of these upstreams has an endpoint that must be looked up, or had one.
@@ -144,6 +150,8 @@ private actor Workshop {
         var explanations: MiddlewareSet?
         var diagnostics: [Diagnostic]
         var isUnfinished: Bool
+        /// Nil where TLS is not spoken.
+        var certificates: CertificateTable?
         var table: RouteTable
 
         /// Whether it was made for this snapshot, endpoints aside.
@@ -151,6 +159,8 @@ private actor Workshop {
             let known = table.snapshot
             return known.routes == snapshot.routes && known.hosts == snapshot.hosts
                 && known.defaultRoute == snapshot.defaultRoute && known.scripts == snapshot.scripts
+                && known.certificates == snapshot.certificates
+                && known.defaultCertificate == snapshot.defaultCertificate
                 && known.upstreams.count == snapshot.upstreams.count
                 && zip(known.upstreams, snapshot.upstreams).allSatisfy {
                     $0.name == $1.name && $0.allowedNamespaces == $1.allowedNamespaces
@@ -162,8 +172,12 @@ private actor Workshop {
     /// Makes the scripts for explanations, apart from those for traffic: what they count, log and say of themselves is
     /// nobody's figure. It sees every change, because only so does it know the same last good versions.
     private let explainer: MiddlewareCompiler?
+    private let certificates: CertificateStore?
 
-    init(loops: Int, explains: Bool, scripts: ScriptSurroundings, takesTurns: Bool) {
+    init(
+        loops: Int, explains: Bool, scripts: ScriptSurroundings, certificates: CertificateStore?, takesTurns: Bool
+    ) {
+        self.certificates = certificates
         func makeCompiler(_ loops: Int, _ scripts: ScriptSurroundings) -> MiddlewareCompiler {
             takesTurns
                 ? MiddlewareCompiler(loops: loops, surroundings: scripts)
@@ -177,9 +191,11 @@ private actor Workshop {
     /// - Parameter previous: what is served now: rules that are the same are not compiled again.
     func make(_ snapshot: Snapshot, previous: RouteTable?) -> Made {
         let preparation = compiler.prepare(snapshot)
+        let judged = certificates?.prepare(snapshot, now: Int64(Date().timeIntervalSince1970))
         return Made(
             sets: preparation.sets, explanations: explainer?.prepare(snapshot).sets.first,
-            diagnostics: preparation.diagnostics, isUnfinished: preparation.isUnfinished,
+            diagnostics: preparation.diagnostics + (judged?.diagnostics ?? []),
+            isUnfinished: preparation.isUnfinished, certificates: judged?.table,
             table: RouteTable(snapshot, previous: previous))
     }
 
@@ -195,6 +211,10 @@ extension TranslationOptions {
         watchIngressWithoutClass = settings.watchIngressWithoutClass
         namespaces = Set(settings.watchNamespaces)
         defaultBackend = settings.defaultBackend.flatMap { ServicePortName($0) }
+        defaultCertificate = settings.defaultTLSSecret.flatMap { text in
+            let parts = text.split(separator: "/").map(String.init)
+            return parts.count == 2 ? ObjectName(namespace: parts[0], name: parts[1]) : nil
+        }
         zone = settings.zone
         allowsInlineScripts = settings.allowInlineScripts
         hostsAreExclusive = settings.hostsAreExclusive

@@ -9,6 +9,7 @@ import Logging
 import Model
 import Scripting
 import SystemPackage
+import TLSEngine
 
 /// A setting that can not be used: what is wrong, where it stands, what to write.
 struct SettingsError: Error, CustomStringConvertible {
@@ -41,6 +42,18 @@ struct RunFlags: ParsableArguments {
     var config: String?
     @Option(help: ArgumentHelp("HTTP listener (default 0.0.0.0:8080); repeat for several.", valueName: "addr:port"))
     var http: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "HTTPS listener, or off (default 0.0.0.0:8443); repeat for several.", valueName: "addr:port"))
+    var https: [String] = []
+    @Option(help: ArgumentHelp("Certificate for hosts without one (default: made on start).", valueName: "ns/name"))
+    var defaultTlsSecret: String?
+    @Option(help: ArgumentHelp("Oldest version of TLS for clients (default 1.2).", valueName: "1.2|1.3"))
+    var tlsMinVersion: String?
+    @Option(help: ArgumentHelp("TLS 1.2 ciphers, as OpenSSL names them.", valueName: "list"))
+    var tlsCiphers: String?
+    @Option(help: ArgumentHelp("Longest TLS handshake (default 10s).", valueName: "duration"))
+    var tlsHandshakeTimeout: String?
     @Option(help: ArgumentHelp("Admin listener (default 127.0.0.1:9901).", valueName: "addr:port"))
     var admin: String?
     @Option(help: ArgumentHelp("Event loops (default: one a core).", valueName: "n"))
@@ -164,6 +177,11 @@ struct RunFlags: ParsableArguments {
         text("kubeconfig", kubeconfig)
         text("context", context)
         list("http", http)
+        list("https", https)
+        text("default-tls-secret", defaultTlsSecret)
+        text("tls-min-version", tlsMinVersion)
+        text("tls-ciphers", tlsCiphers)
+        text("tls-handshake-timeout", tlsHandshakeTimeout)
         text("admin", admin)
         text("workers", workers)
         text("ingress-class", ingressClass)
@@ -222,6 +240,13 @@ struct Settings: Sendable {
     var kubeconfig: String?
     var context: String?
     var http: [SocketAddress] = []
+    var https: [SocketAddress] = []
+    /// `namespace/name`
+    var defaultTLSSecret: String?
+    var tlsMinVersion: TLSVersion
+    /// Nil: those of the field's recommendation.
+    var tlsCiphers: String?
+    var tlsHandshakeTimeout: Int
     var admin: SocketAddress
     /// 0: one a core.
     var workers: Int
@@ -319,6 +344,17 @@ struct Settings: Sendable {
         kubeconfig = read.text("kubeconfig")
         context = read.text("context")
         http = try read.addresses("http", default: "0.0.0.0:8080")
+        https = read.text("https") == "off" ? [] : try read.addresses("https", default: "0.0.0.0:8443")
+        defaultTLSSecret = try read.objectName("default-tls-secret")
+        let version = read.text("tls-min-version") ?? "1.2"
+        guard let tlsMinVersion = TLSVersion.allCases.first(where: { $0.description == "TLSv\(version)" }) else {
+            throw SettingsError(
+                problem: "\"\(version)\" is not a version of TLS that is spoken here", key: "tls-min-version",
+                mend: "write 1.2 or 1.3")
+        }
+        self.tlsMinVersion = tlsMinVersion
+        tlsCiphers = read.text("tls-ciphers")
+        tlsHandshakeTimeout = try read.duration("tls-handshake-timeout", default: "10s")
         guard let admin = try read.addresses("admin", default: "127.0.0.1:9901").first else {
             throw SettingsError(problem: "no admin address is given", key: "admin", mend: "write 127.0.0.1:9901")
         }

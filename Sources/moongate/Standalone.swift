@@ -14,9 +14,7 @@ struct Standalone {
     let settings: Settings
     let directory: String
     /// Called once, with the addresses really bound, when the first configuration is served.
-    var onListening: @Sendable (_ http: [Model.SocketAddress], _ admin: Model.SocketAddress) -> Void = { http, admin in
-        StandardOutput.line(Edge.listeningLine(http: http, admin: admin))
-    }
+    var onListening: @Sendable (BoundAddresses) -> Void = { StandardOutput.line(Edge.listeningLine($0)) }
 
     /// Serves until the process is asked to end.
     func run() async throws {
@@ -37,7 +35,7 @@ struct Standalone {
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
         try edge.start()
         source.start()
-        onListening(edge.server.addresses, admin.address)
+        onListening(edge.bound(admin: admin.address))
 
         let tasks = [
             Task {
@@ -56,6 +54,7 @@ struct Standalone {
             },
             Task { await edge.logScripts() },
             Task { await edge.obey(signals) },
+            Task { await edge.tickets.run() },
         ]
         await edge.joined()
         for task in tasks { task.cancel() }

@@ -206,7 +206,7 @@ spec:
     - http: {{ paths: [{{ path: /, pathType: Prefix, backend: {{ service: {{ name: web, port: {{ number: 80 }} }} }} }}] }}
 """ + SLICE.format(name="web", port=upstream) + SLICE.format(name="canary", port=canary))
     port, admin = free_port(), free_port()
-    arguments = [binary, "run", "--manifests", f"{place}/manifests", "--http", f"127.0.0.1:{port}", "--admin",
+    arguments = [binary, "run", "--manifests", f"{place}/manifests", "--http", f"127.0.0.1:{port}", "--https", "off", "--admin",
                  f"127.0.0.1:{admin}", "--workers", "1", "--access-log", "off"]
     return Proxy("Moongate" + (" + Lua" if script else ""), Process(arguments, PROXY_CORE, f"{place}/log"), port)
 

@@ -288,8 +288,8 @@ final class Stage: Sendable {
         let process = try ChildProcess(
             name: name,
             arguments: program + [
-                "run", "--kubeconfig", file, "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0",
-                "--workers", "2", "--access-log", "off", "--drain-timeout", "5s",
+                "run", "--kubeconfig", file, "--http", "127.0.0.1:0", "--https", "127.0.0.1:0",
+                "--admin", "127.0.0.1:0", "--workers", "2", "--access-log", "off", "--drain-timeout", "5s",
             ] + options, environment: variables, transcript: transcript)
         processes.withLock { $0.append(process) }
         let output = process.output

@@ -3,6 +3,7 @@ import Foundation
 import IngressTranslation
 import Manifests
 import Model
+import TLSEngine
 import Testing
 
 /// The pages of the documentation that are printed from tables. `MOONGATE_BLESS=1` prints them anew.
@@ -26,6 +27,9 @@ struct GoldenPageTests {
         for code in TranslationCode.allCases {
             page += "| \(code.rawValue) | \(code.name) | \(code.severity.rawValue) | \(code.meaning) |\n"
         }
+        for code in CertificateCode.allCases {
+            page += "| \(code.rawValue) | \(code.name) | \(code.severity.rawValue) | \(code.meaning) |\n"
+        }
         for code in ControllerCode.allCases {
             page += "| \(code.rawValue) | \(code.name) | \(code.severity.rawValue) | \(code.meaning) |\n"
         }
@@ -44,6 +48,8 @@ struct GoldenPageTests {
 
     @Test func codesOfTheRoomsAreApart() {
         let manifest = Set(ManifestCode.allCases.map(\.rawValue))
+        #expect(
+            Set(TranslationCode.allCases.map(\.rawValue)).isDisjoint(with: CertificateCode.allCases.map(\.rawValue)))
         #expect(manifest.isDisjoint(with: TranslationCode.allCases.map(\.rawValue)))
         #expect(
             manifest.union(TranslationCode.allCases.map(\.rawValue)).isDisjoint(

@@ -25,6 +25,11 @@ let package = Package(
             cSettings: [
                 .unsafeFlags(["-std=gnu11", "-O1", "-fsanitize=undefined", "-fsanitize-trap=undefined"])
             ]),
+        .target(
+            name: "CTLS", dependencies: ["COpenSSL"],
+            cSettings: [
+                .unsafeFlags(["-std=gnu11", "-O1", "-fsanitize=undefined", "-fsanitize-trap=undefined"])
+            ]),
         .target(name: "Model", swiftSettings: rules),
         .target(name: "HTTPWire", dependencies: ["Model"], swiftSettings: rules),
         .target(name: "Reactor", dependencies: ["CLinux"], swiftSettings: rules),
@@ -33,12 +38,16 @@ let package = Package(
         .target(name: "Upstreams", dependencies: ["Model"], swiftSettings: rules),
         .target(name: "Telemetry", dependencies: ["Model"], swiftSettings: rules),
         .target(name: "Middlewares", dependencies: ["HTTPWire", "Model", "Scripting"], swiftSettings: rules),
+        .target(name: "TLSEngine", dependencies: ["CTLS", "Model"], swiftSettings: rules),
         .target(
             name: "Proxy",
-            dependencies: ["HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "Telemetry", "Upstreams"],
+            dependencies: [
+                "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine", "Telemetry", "Upstreams",
+            ],
             swiftSettings: rules),
         .testTarget(name: "HTTPWireTests", dependencies: ["HTTPWire", "Model"], swiftSettings: rules),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor"], swiftSettings: rules),
+        .testTarget(name: "TLSEngineTests", dependencies: ["Model", "TLSEngine"], swiftSettings: rules),
         .testTarget(name: "ScriptingTests", dependencies: ["Model", "Scripting"], swiftSettings: rules),
         .testTarget(name: "UpstreamsTests", dependencies: ["Model", "Upstreams"], swiftSettings: rules),
         .testTarget(
@@ -47,7 +56,8 @@ let package = Package(
         .testTarget(
             name: "ProxyTests",
             dependencies: [
-                "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "Telemetry", "Upstreams",
+                "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "TLSEngine", "Telemetry",
+                "Upstreams",
             ],
             swiftSettings: rules),
     ]

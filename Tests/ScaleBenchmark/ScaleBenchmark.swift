@@ -214,7 +214,8 @@ final class Program: Sendable {
         process = Process()
         process.executableURL = URL(filePath: path)
         process.arguments = [
-            "run", "--kubeconfig", kubeconfig, "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1",
+            "run", "--kubeconfig", kubeconfig, "--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin",
+            "127.0.0.1:0", "--workers", "1",
             "--access-log", "off", "--no-election", "--log-level", "error",
         ]
         let pipe = Pipe()

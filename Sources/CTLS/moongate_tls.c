@@ -1,0 +1,762 @@
+#include "moongate_tls.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <openssl/bio.h>
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/params.h>
+#include <openssl/pem.h>
+#include <openssl/rand.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Mozilla's intermediate recommendation for TLS 1.2: forward secrecy and authenticated encryption only.
+#define DEFAULT_CIPHERS                                                                                                \
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"                         \
+    "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+
+// How long a session may be resumed: longer than a browser's visit, shorter than the life of the key that sealed it.
+#define SESSION_SECONDS (12 * 3600)
+#define TICKET_KEY_SIZE 80
+#define MAX_TICKET_KEYS 8
+
+struct mg_tls_tickets {
+    atomic_int references;
+    pthread_mutex_t lock;
+    uint8_t keys[MAX_TICKET_KEYS][TICKET_KEY_SIZE];
+    size_t count;
+};
+
+struct mg_tls_context {
+    SSL_CTX *ssl;
+    atomic_int references;
+    uint8_t *alpn;
+    size_t alpn_count;
+    mg_tls_tickets *tickets;
+};
+
+struct mg_tls_session {
+    SSL *ssl;
+    mg_tls_context *context;
+    const uint8_t *input;
+    size_t input_count;
+    uint8_t *room;
+    size_t room_count;
+    size_t room_used;
+    // What the room was too small for.
+    uint8_t *kept;
+    size_t kept_count;
+    size_t kept_size;
+    mg_tls_choose choose;
+    void *user;
+    mg_tls_error_class error;
+};
+
+// MARK: The network side of a session: OpenSSL reads from memory that is lent, and writes into room that is lent.
+
+static int net_read(BIO *bio, char *into, size_t count, size_t *got) {
+    mg_tls_session *session = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    if (session->input_count == 0) {
+        BIO_set_retry_read(bio);
+        *got = 0;
+        return 0;
+    }
+    size_t n = count < session->input_count ? count : session->input_count;
+    memcpy(into, session->input, n);
+    session->input += n;
+    session->input_count -= n;
+    *got = n;
+    return 1;
+}
+
+static bool keep(mg_tls_session *session, const uint8_t *from, size_t count) {
+    if (session->kept_count + count > session->kept_size) {
+        size_t size = session->kept_size ? session->kept_size : 4096;
+        while (size < session->kept_count + count) size *= 2;
+        uint8_t *bigger = realloc(session->kept, size);
+        if (!bigger) return false;
+        session->kept = bigger;
+        session->kept_size = size;
+    }
+    memcpy(session->kept + session->kept_count, from, count);
+    session->kept_count += count;
+    return true;
+}
+
+static int net_write(BIO *bio, const char *from, size_t count, size_t *done) {
+    mg_tls_session *session = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    size_t n = 0;
+    // Order: nothing may overtake what is kept.
+    if (session->kept_count == 0) {
+        n = session->room_count - session->room_used;
+        if (n > count) n = count;
+        if (n) {
+            memcpy(session->room + session->room_used, from, n);
+            session->room_used += n;
+        }
+    }
+    if (n < count && !keep(session, (const uint8_t *)from + n, count - n)) {
+        session->error = MG_TLS_ERROR_MEMORY;
+        *done = n;
+        return n > 0;
+    }
+    *done = count;
+    return 1;
+}
+
+static long net_control(BIO *bio, int command, long number, void *pointer) {
+    (void)bio, (void)number, (void)pointer;
+    return command == BIO_CTRL_FLUSH ? 1 : 0;
+}
+
+static BIO_METHOD *net_method;
+static pthread_once_t net_once = PTHREAD_ONCE_INIT;
+static int session_index;
+
+static void make_net_method(void) {
+    session_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+    BIO_METHOD *method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "moongate");
+    if (!method) return;
+    BIO_meth_set_read_ex(method, net_read);
+    BIO_meth_set_write_ex(method, net_write);
+    BIO_meth_set_ctrl(method, net_control);
+    net_method = method;
+}
+
+// MARK: Errors
+
+static void say(char *error, size_t size, const char *what) {
+    if (!size) return;
+    unsigned long code = ERR_peek_last_error();
+    const char *why = code ? ERR_reason_error_string(code) : NULL;
+    if (why) snprintf(error, size, "%s: %s", what, why);
+    else snprintf(error, size, "%s", what);
+    ERR_clear_error();
+}
+
+static mg_tls_error_class classify(void) {
+    unsigned long code = ERR_peek_last_error();
+    if (ERR_GET_LIB(code) != ERR_LIB_SSL) return code ? MG_TLS_ERROR_OTHER : MG_TLS_ERROR_CUT;
+    int reason = ERR_GET_REASON(code);
+    switch (reason) {
+    case SSL_R_UNSUPPORTED_PROTOCOL:
+    case SSL_R_VERSION_TOO_LOW:
+    case SSL_R_WRONG_VERSION_NUMBER:
+    case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION: return MG_TLS_ERROR_VERSION;
+    case SSL_R_NO_SHARED_CIPHER:
+    case SSL_R_NO_SUITABLE_KEY_SHARE:
+    case SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM: return MG_TLS_ERROR_CIPHER;
+    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return MG_TLS_ERROR_NO_CERTIFICATE;
+    case SSL_R_CERTIFICATE_VERIFY_FAILED: return MG_TLS_ERROR_BAD_CERTIFICATE;
+    case SSL_R_TLSV1_ALERT_UNKNOWN_CA: return MG_TLS_ERROR_UNKNOWN_CA;
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED: return MG_TLS_ERROR_EXPIRED;
+    case SSL_R_NO_APPLICATION_PROTOCOL: return MG_TLS_ERROR_ALPN;
+    case SSL_R_HTTP_REQUEST:
+    case SSL_R_HTTPS_PROXY_REQUEST: return MG_TLS_ERROR_NOT_TLS;
+    case SSL_R_UNEXPECTED_EOF_WHILE_READING: return MG_TLS_ERROR_CUT;
+    default: return reason >= SSL_AD_REASON_OFFSET ? MG_TLS_ERROR_ALERT : MG_TLS_ERROR_PROTOCOL;
+    }
+}
+
+static mg_tls_status status_of(mg_tls_session *session, int result) {
+    if (result > 0) return MG_TLS_OK;
+    int code = SSL_get_error(session->ssl, result);
+    switch (code) {
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE:
+    case SSL_ERROR_WANT_CLIENT_HELLO_CB: return MG_TLS_WANT;
+    case SSL_ERROR_ZERO_RETURN: return MG_TLS_ENDED;
+    default:
+        if (session->error == MG_TLS_ERROR_NONE) session->error = classify();
+        // A failed call leaves its reasons in a queue of the thread, where the next session would find them.
+        ERR_clear_error();
+        return MG_TLS_FAILED;
+    }
+}
+
+// MARK: Contexts
+
+static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_count, const unsigned char *offered,
+                       unsigned offered_count, void *argument) {
+    (void)ssl;
+    mg_tls_context *context = argument;
+    unsigned char *chosen = NULL;
+    if (SSL_select_next_proto(&chosen, out_count, context->alpn, (unsigned)context->alpn_count, offered,
+                              offered_count) != OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_ALERT_FATAL; // RFC 7301 §3.2
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static int choose_context(SSL *ssl, int *alert, void *argument) {
+    (void)argument;
+    mg_tls_session *session = SSL_get_ex_data(ssl, session_index);
+    if (!session || !session->choose) return SSL_CLIENT_HELLO_SUCCESS;
+    char name[256];
+    size_t count = 0;
+    const unsigned char *extension = NULL;
+    size_t size = 0;
+    // RFC 6066 §3: a list of names, of which one type is defined and one of each type may stand.
+    if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &extension, &size) && size > 5) {
+        size_t list = (size_t)extension[0] << 8 | extension[1];
+        size_t length = (size_t)extension[3] << 8 | extension[4];
+        if (list + 2 == size && extension[2] == TLSEXT_NAMETYPE_host_name && length + 5 <= size && length <= 255) {
+            for (size_t i = 0; i < length; i++) {
+                unsigned char byte = extension[5 + i];
+                if (byte <= 32 || byte >= 127) {
+                    *alert = SSL_AD_ILLEGAL_PARAMETER;
+                    return SSL_CLIENT_HELLO_ERROR;
+                }
+                name[count++] = (char)tolower(byte);
+            }
+            if (count && name[count - 1] == '.') count--;
+        } else {
+            *alert = SSL_AD_DECODE_ERROR;
+            return SSL_CLIENT_HELLO_ERROR;
+        }
+    }
+    mg_tls_context *chosen = session->choose(session->user, name, count);
+    if (!chosen) {
+        *alert = SSL_AD_UNRECOGNIZED_NAME;
+        return SSL_CLIENT_HELLO_ERROR;
+    }
+    if (chosen != session->context) {
+        if (!SSL_set_SSL_CTX(ssl, chosen->ssl)) {
+            *alert = SSL_AD_INTERNAL_ERROR;
+            return SSL_CLIENT_HELLO_ERROR;
+        }
+        // SSL_set_SSL_CTX takes over the certificate, not what is checked about the peer's.
+        SSL_set_verify(ssl, SSL_CTX_get_verify_mode(chosen->ssl), SSL_CTX_get_verify_callback(chosen->ssl));
+        SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(chosen->ssl));
+        SSL_set_options(ssl, SSL_CTX_get_options(chosen->ssl));
+        SSL_set_min_proto_version(ssl, SSL_CTX_get_min_proto_version(chosen->ssl));
+        mg_tls_context_retain(chosen);
+        mg_tls_context_release(session->context);
+        session->context = chosen;
+    }
+    return SSL_CLIENT_HELLO_SUCCESS;
+}
+
+// Tickets (RFC 5077 §4, RFC 8446 §4.6.1) are sealed with keys that replicas may share, so that a client can resume at
+// any of them.
+static int seal_ticket(SSL *ssl, unsigned char name[16], unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac,
+                       int seals) {
+    mg_tls_session *session = SSL_get_ex_data(ssl, session_index);
+    if (!session) return -1;
+    mg_tls_tickets *tickets = session->context->tickets;
+    if (!tickets) return 0;
+    uint8_t key[TICKET_KEY_SIZE];
+    int answer = 0;
+    pthread_mutex_lock(&tickets->lock);
+    if (seals && tickets->count) {
+        memcpy(key, tickets->keys[0], TICKET_KEY_SIZE);
+        answer = 1;
+    } else if (!seals) {
+        for (size_t i = 0; i < tickets->count; i++) {
+            if (CRYPTO_memcmp(tickets->keys[i], name, 16) == 0) {
+                memcpy(key, tickets->keys[i], TICKET_KEY_SIZE);
+                answer = i == 0 ? 1 : 2; // 2: accept, and give the client a ticket of the newest key
+                break;
+            }
+        }
+    }
+    pthread_mutex_unlock(&tickets->lock);
+    if (!answer) return 0;
+    if (seals) {
+        memcpy(name, key, 16);
+        if (RAND_bytes(iv, 16) != 1) return -1;
+    }
+    char digest[] = "SHA256";
+    OSSL_PARAM parameters[] = {
+        OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, key + 48, 32),
+        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+        OSSL_PARAM_construct_end(),
+    };
+    int done = seals ? EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key + 16, iv)
+                     : EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key + 16, iv);
+    if (!done || !EVP_MAC_CTX_set_params(mac, parameters)) answer = -1;
+    OPENSSL_cleanse(key, sizeof key);
+    return answer;
+}
+
+// A bad certificate ends no handshake: what the request is worth without it is decided where there is a request to
+// answer. The last fault stays the result (SSL_get_verify_result(3)).
+static int record_only(int is_good, X509_STORE_CTX *store) {
+    (void)is_good, (void)store;
+    return 1;
+}
+
+static bool add_authorities(X509_STORE *store, SSL_CTX *ssl, const uint8_t *pem, size_t count) {
+    BIO *bio = BIO_new_mem_buf(pem, (int)count);
+    if (!bio) return false;
+    int added = 0;
+    X509 *certificate;
+    while ((certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+        if (X509_STORE_add_cert(store, certificate)) added++;
+        if (ssl) SSL_CTX_add_client_CA(ssl, certificate);
+        X509_free(certificate);
+    }
+    BIO_free(bio);
+    ERR_clear_error();
+    return added > 0;
+}
+
+static bool add_revocations(X509_STORE *store, const uint8_t *pem, size_t count) {
+    BIO *bio = BIO_new_mem_buf(pem, (int)count);
+    if (!bio) return false;
+    int added = 0;
+    X509_CRL *list;
+    while ((list = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL))) {
+        if (X509_STORE_add_crl(store, list)) added++;
+        X509_CRL_free(list);
+    }
+    BIO_free(bio);
+    ERR_clear_error();
+    if (added) X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+    return added > 0;
+}
+
+mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, char *error, size_t error_size) {
+    pthread_once(&net_once, make_net_method);
+    if (!net_method) {
+        say(error, error_size, "no memory");
+        return NULL;
+    }
+    mg_tls_context *context = calloc(1, sizeof *context);
+    SSL_CTX *ssl = SSL_CTX_new(accepts ? TLS_server_method() : TLS_client_method());
+    if (!context || !ssl) {
+        say(error, error_size, "no memory");
+        free(context);
+        SSL_CTX_free(ssl);
+        return NULL;
+    }
+    context->ssl = ssl;
+    context->references = 1;
+
+    SSL_CTX_set_options(ssl, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
+                                 SSL_OP_PRIORITIZE_CHACHA | SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+                              SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_read_ahead(ssl, 1);
+    const char *problem = NULL;
+    if (!SSL_CTX_set_min_proto_version(ssl, options->minimum_version)) problem = "the minimum version can't be used";
+    else if (!SSL_CTX_set_max_proto_version(ssl, options->maximum_version)) problem = "the maximum version can't be used";
+    else if (!SSL_CTX_set_cipher_list(ssl, options->ciphers ? options->ciphers : DEFAULT_CIPHERS))
+        problem = "no cipher of the list can be used";
+    else if (options->suites && !SSL_CTX_set_ciphersuites(ssl, options->suites))
+        problem = "no cipher suite of the list can be used";
+    if (!problem && options->alpn_count) {
+        context->alpn = malloc(options->alpn_count);
+        if (!context->alpn) {
+            problem = "no memory";
+        } else {
+            memcpy(context->alpn, options->alpn, options->alpn_count);
+            context->alpn_count = options->alpn_count;
+            if (accepts) SSL_CTX_set_alpn_select_cb(ssl, choose_alpn, context);
+            else if (SSL_CTX_set_alpn_protos(ssl, options->alpn, (unsigned)options->alpn_count))
+                problem = "the protocol list is malformed";
+        }
+    }
+    if (!problem && options->verify != MG_TLS_VERIFY_NONE) {
+        X509_STORE *store = SSL_CTX_get_cert_store(ssl);
+        int mode = SSL_VERIFY_PEER;
+        if (accepts && options->verify == MG_TLS_VERIFY_REQUIRED) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+        SSL_CTX_set_verify(ssl, mode, options->verify == MG_TLS_VERIFY_RECORD ? record_only : NULL);
+        if (options->verify_depth > 0) SSL_CTX_set_verify_depth(ssl, options->verify_depth);
+        if (options->authorities_count &&
+            !add_authorities(store, accepts ? ssl : NULL, options->authorities, options->authorities_count))
+            problem = "there is no certificate authority in what was given";
+        if (!problem && options->revocations_count &&
+            !add_revocations(store, options->revocations, options->revocations_count))
+            problem = "there is no revocation list in what was given";
+        if (!problem && options->use_system_authorities) SSL_CTX_set_default_verify_paths(ssl);
+    }
+    if (!problem && accepts) {
+        static const unsigned char identity[] = "moongate";
+        bool is_named = options->identity_count > 0;
+        if (!SSL_CTX_set_session_id_context(ssl, is_named ? options->identity : identity,
+                                            (unsigned)(is_named ? options->identity_count : sizeof identity - 1)))
+            problem = "the identity of sessions is too long";
+        // Tickets hold the state at the client: a cache of ours would be memory for each of them.
+        SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
+        SSL_CTX_set_num_tickets(ssl, 1);
+        SSL_CTX_set_timeout(ssl, SESSION_SECONDS);
+        SSL_CTX_set_client_hello_cb(ssl, choose_context, NULL);
+        SSL_CTX_set_tlsext_ticket_key_evp_cb(ssl, seal_ticket);
+        if (options->tickets) {
+            atomic_fetch_add(&options->tickets->references, 1);
+            context->tickets = options->tickets;
+        } else {
+            SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET);
+            SSL_CTX_set_num_tickets(ssl, 0);
+        }
+    }
+    if (problem) {
+        say(error, error_size, problem);
+        mg_tls_context_release(context);
+        return NULL;
+    }
+    ERR_clear_error();
+    return context;
+}
+
+static int64_t seconds_of(const ASN1_TIME *time) {
+    int days = 0, seconds = 0;
+    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
+    int64_t result = 0;
+    if (epoch && ASN1_TIME_diff(&days, &seconds, epoch, time)) result = (int64_t)days * 86400 + seconds;
+    ASN1_TIME_free(epoch);
+    return result;
+}
+
+static size_t append_name(char *names, size_t size, size_t used, const char *name, size_t count) {
+    if (used + count + 2 > size || memchr(name, 0, count) || memchr(name, '\n', count)) return used;
+    if (used) names[used++] = '\n';
+    memcpy(names + used, name, count);
+    names[used + count] = 0;
+    return used + count;
+}
+
+static void read_facts(X509 *leaf, mg_tls_facts *facts) {
+    facts->not_before = seconds_of(X509_get0_notBefore(leaf));
+    facts->not_after = seconds_of(X509_get0_notAfter(leaf));
+    facts->is_ecdsa = EVP_PKEY_get_base_id(X509_get0_pubkey(leaf)) == EVP_PKEY_EC;
+    if (!facts->names_size) return;
+    facts->names[0] = 0;
+    size_t used = 0;
+    GENERAL_NAMES *list = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
+    for (int i = 0; i < sk_GENERAL_NAME_num(list); i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(list, i);
+        if (name->type != GEN_DNS) continue;
+        used = append_name(facts->names, facts->names_size, used, (const char *)ASN1_STRING_get0_data(name->d.dNSName),
+                           (size_t)ASN1_STRING_length(name->d.dNSName));
+    }
+    GENERAL_NAMES_free(list);
+}
+
+bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chain, size_t chain_count,
+                                    const uint8_t *key, size_t key_count, mg_tls_facts *facts, char *error,
+                                    size_t error_size) {
+    BIO *bio = BIO_new_mem_buf(chain, (int)chain_count);
+    X509 *leaf = bio ? PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL) : NULL;
+    STACK_OF(X509) *rest = sk_X509_new_null();
+    EVP_PKEY *private_key = NULL;
+    const char *problem = NULL;
+    if (!leaf || !rest) {
+        problem = "the certificate can't be read";
+    } else {
+        X509 *next;
+        while ((next = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+            if (!sk_X509_push(rest, next)) {
+                X509_free(next);
+                problem = "no memory";
+                break;
+            }
+        }
+        ERR_clear_error();
+        BIO *key_bio = BIO_new_mem_buf(key, (int)key_count);
+        private_key = key_bio ? PEM_read_bio_PrivateKey(key_bio, NULL, NULL, NULL) : NULL;
+        BIO_free(key_bio);
+        if (!problem && !private_key) problem = "the key can't be read";
+        if (!problem && X509_check_private_key(leaf, private_key) != 1) {
+            problem = "the key does not belong to the certificate";
+            ERR_clear_error();
+        }
+        if (!problem && SSL_CTX_use_cert_and_key(context->ssl, leaf, private_key, rest, 1) != 1)
+            problem = "the certificate can't be used";
+    }
+    if (problem) say(error, error_size, problem);
+    else if (facts) read_facts(leaf, facts);
+    ERR_clear_error();
+    BIO_free(bio);
+    X509_free(leaf);
+    EVP_PKEY_free(private_key);
+    sk_X509_pop_free(rest, X509_free);
+    return !problem;
+}
+
+mg_tls_tickets *mg_tls_tickets_new(void) {
+    mg_tls_tickets *tickets = calloc(1, sizeof *tickets);
+    if (!tickets) return NULL;
+    tickets->references = 1;
+    pthread_mutex_init(&tickets->lock, NULL);
+    return tickets;
+}
+
+bool mg_tls_tickets_set(mg_tls_tickets *tickets, const uint8_t *keys, size_t count) {
+    if (count > MAX_TICKET_KEYS) return false;
+    pthread_mutex_lock(&tickets->lock);
+    OPENSSL_cleanse(tickets->keys, sizeof tickets->keys);
+    if (count) memcpy(tickets->keys, keys, count * TICKET_KEY_SIZE);
+    tickets->count = count;
+    pthread_mutex_unlock(&tickets->lock);
+    return true;
+}
+
+void mg_tls_tickets_release(mg_tls_tickets *tickets) {
+    if (!tickets || atomic_fetch_sub(&tickets->references, 1) != 1) return;
+    OPENSSL_cleanse(tickets->keys, sizeof tickets->keys);
+    pthread_mutex_destroy(&tickets->lock);
+    free(tickets);
+}
+
+void mg_tls_context_retain(mg_tls_context *context) { atomic_fetch_add(&context->references, 1); }
+
+void mg_tls_context_release(mg_tls_context *context) {
+    if (!context || atomic_fetch_sub(&context->references, 1) != 1) return;
+    SSL_CTX_free(context->ssl);
+    mg_tls_tickets_release(context->tickets);
+    free(context->alpn);
+    free(context);
+}
+
+// MARK: Sessions
+
+static mg_tls_session *make_session(mg_tls_context *context) {
+    mg_tls_session *session = calloc(1, sizeof *session);
+    SSL *ssl = SSL_new(context->ssl);
+    BIO *bio = BIO_new(net_method);
+    if (!session || !ssl || !bio || !SSL_set_ex_data(ssl, session_index, session)) {
+        free(session);
+        SSL_free(ssl);
+        BIO_free(bio);
+        ERR_clear_error();
+        return NULL;
+    }
+    BIO_set_data(bio, session);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(ssl, bio, bio);
+    session->ssl = ssl;
+    session->context = context;
+    mg_tls_context_retain(context);
+    return session;
+}
+
+mg_tls_session *mg_tls_session_accept(mg_tls_context *context, mg_tls_choose choose, void *user) {
+    mg_tls_session *session = make_session(context);
+    if (!session) return NULL;
+    session->choose = choose;
+    session->user = user;
+    SSL_set_accept_state(session->ssl);
+    return session;
+}
+
+mg_tls_session *mg_tls_session_connect(mg_tls_context *context, const char *name) {
+    mg_tls_session *session = make_session(context);
+    if (!session) return NULL;
+    SSL_set_connect_state(session->ssl);
+    if (name && *name) {
+        unsigned char address[sizeof(struct in6_addr)];
+        // RFC 6066 §3: an address is no server name; it is looked for among the certificate's addresses.
+        bool is_address = inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
+        X509_VERIFY_PARAM *parameters = SSL_get0_param(session->ssl);
+        bool done = is_address ? X509_VERIFY_PARAM_set1_ip_asc(parameters, name) == 1
+                               : SSL_set_tlsext_host_name(session->ssl, name) == 1 && SSL_set1_host(session->ssl, name) == 1;
+        if (!done) {
+            mg_tls_session_free(session);
+            return NULL;
+        }
+    }
+    return session;
+}
+
+void mg_tls_session_free(mg_tls_session *session) {
+    if (!session) return;
+    SSL_free(session->ssl);
+    ERR_clear_error();
+    mg_tls_context_release(session->context);
+    free(session->kept);
+    free(session);
+}
+
+void mg_tls_feed(mg_tls_session *session, const uint8_t *bytes, size_t count) {
+    session->input = bytes;
+    session->input_count = count;
+}
+
+size_t mg_tls_unread(const mg_tls_session *session) { return session->input_count; }
+
+void mg_tls_lend_output(mg_tls_session *session, uint8_t *room, size_t count) {
+    session->room = room;
+    session->room_count = count;
+    session->room_used = 0;
+}
+
+size_t mg_tls_take_output(mg_tls_session *session) {
+    size_t used = session->room_used;
+    session->room = NULL;
+    session->room_count = 0;
+    session->room_used = 0;
+    return used;
+}
+
+size_t mg_tls_pending_output(const mg_tls_session *session) { return session->kept_count; }
+
+void mg_tls_flush(mg_tls_session *session) {
+    size_t n = session->room_count - session->room_used;
+    if (n > session->kept_count) n = session->kept_count;
+    if (!n) return;
+    memcpy(session->room + session->room_used, session->kept, n);
+    session->room_used += n;
+    session->kept_count -= n;
+    if (session->kept_count) {
+        memmove(session->kept, session->kept + n, session->kept_count);
+    } else {
+        // An idle session holds no buffer.
+        free(session->kept);
+        session->kept = NULL;
+        session->kept_size = 0;
+    }
+}
+
+// SSL_get_error(3) judges by the queue of the thread, in which others may have left something.
+static void forget_errors(void) {
+    if (ERR_peek_error()) ERR_clear_error();
+}
+
+mg_tls_status mg_tls_handshake(mg_tls_session *session) {
+    forget_errors();
+    return status_of(session, SSL_do_handshake(session->ssl));
+}
+
+mg_tls_status mg_tls_read(mg_tls_session *session, uint8_t *into, size_t count, size_t *got) {
+    *got = 0;
+    forget_errors();
+    while (*got < count) {
+        // Most often one record comes whole and alone: no second call to be told so.
+        if (*got && session->input_count == 0 && !SSL_has_pending(session->ssl)) return MG_TLS_WANT;
+        size_t n = 0;
+        mg_tls_status status = status_of(session, SSL_read_ex(session->ssl, into + *got, count - *got, &n));
+        *got += n;
+        if (status != MG_TLS_OK) return status;
+    }
+    return MG_TLS_OK;
+}
+
+mg_tls_status mg_tls_write(mg_tls_session *session, const uint8_t *from, size_t count) {
+    forget_errors();
+    while (count) {
+        size_t done = 0;
+        mg_tls_status status = status_of(session, SSL_write_ex(session->ssl, from, count, &done));
+        if (status != MG_TLS_OK) return status;
+        from += done;
+        count -= done;
+    }
+    return session->error == MG_TLS_ERROR_NONE ? MG_TLS_OK : MG_TLS_FAILED;
+}
+
+mg_tls_status mg_tls_close(mg_tls_session *session) {
+    if (SSL_in_init(session->ssl) || session->error != MG_TLS_ERROR_NONE) return MG_TLS_OK;
+    forget_errors();
+    int result = SSL_shutdown(session->ssl);
+    // 0: ours is said, the peer's is still to come, and nobody waits for it.
+    return result >= 0 ? MG_TLS_OK : status_of(session, result);
+}
+
+mg_tls_error_class mg_tls_error(const mg_tls_session *session) { return session->error; }
+uint16_t mg_tls_version(const mg_tls_session *session) { return (uint16_t)SSL_version(session->ssl); }
+
+const char *mg_tls_cipher(const mg_tls_session *session) {
+    const char *name = SSL_get_cipher_name(session->ssl);
+    return name ? name : "";
+}
+
+bool mg_tls_was_resumed(const mg_tls_session *session) { return SSL_session_reused(session->ssl) == 1; }
+
+const uint8_t *mg_tls_alpn(const mg_tls_session *session, size_t *count) {
+    const unsigned char *protocol = NULL;
+    unsigned length = 0;
+    SSL_get0_alpn_selected(session->ssl, &protocol, &length);
+    *count = length;
+    return protocol;
+}
+
+const char *mg_tls_server_name(const mg_tls_session *session) {
+    const char *name = SSL_get_servername(session->ssl, TLSEXT_NAMETYPE_host_name);
+    return name ? name : "";
+}
+
+bool mg_tls_peer_certificate(const mg_tls_session *session, char *subject, size_t subject_size, char fingerprint[65],
+                             bool *verified) {
+    X509 *certificate = SSL_get0_peer_certificate(session->ssl);
+    if (!certificate) return false;
+    *verified = SSL_get_verify_result(session->ssl) == X509_V_OK;
+    if (subject_size) {
+        BIO *bio = BIO_new(BIO_s_mem());
+        int n = 0;
+        if (bio && X509_NAME_print_ex(bio, X509_get_subject_name(certificate), 0, XN_FLAG_RFC2253) >= 0)
+            n = BIO_read(bio, subject, (int)subject_size - 1);
+        subject[n > 0 ? n : 0] = 0;
+        BIO_free(bio);
+    }
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned size = 0;
+    fingerprint[0] = 0;
+    if (X509_digest(certificate, EVP_sha256(), digest, &size) && size == 32)
+        for (unsigned i = 0; i < 32; i++) snprintf(fingerprint + 2 * i, 3, "%02x", digest[i]);
+    ERR_clear_error();
+    return true;
+}
+
+// MARK: Certificates of our own
+
+static bool write_out(BIO *bio, char *into, size_t *size) {
+    char *text = NULL;
+    long count = BIO_get_mem_data(bio, &text);
+    if (count <= 0 || (size_t)count > *size) return false;
+    memcpy(into, text, (size_t)count);
+    *size = (size_t)count;
+    return true;
+}
+
+bool mg_tls_self_sign(const char *name, int days, char *chain, size_t *chain_size, char *key, size_t *key_size) {
+    EVP_PKEY *pair = EVP_EC_gen("P-256");
+    X509 *certificate = X509_new();
+    BIO *bio = BIO_new(BIO_s_mem());
+    BIO *key_bio = BIO_new(BIO_s_mem());
+    char alternative[300];
+    snprintf(alternative, sizeof alternative, "DNS:%s", name);
+    bool good = false;
+    unsigned char serial[16];
+    BIGNUM *number = NULL;
+    X509_EXTENSION *extension = NULL;
+    if (!pair || !certificate || !bio || !key_bio || RAND_bytes(serial, sizeof serial) != 1) goto end;
+    serial[0] &= 0x7f;
+    number = BN_bin2bn(serial, sizeof serial, NULL);
+    if (!number || !BN_to_ASN1_INTEGER(number, X509_get_serialNumber(certificate))) goto end;
+    X509_set_version(certificate, X509_VERSION_3);
+    X509_gmtime_adj(X509_getm_notBefore(certificate), -3600);
+    X509_gmtime_adj(X509_getm_notAfter(certificate), (long)days * 86400);
+    if (!X509_set_pubkey(certificate, pair)) goto end;
+    X509_NAME *subject = X509_get_subject_name(certificate);
+    if (!X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, (const unsigned char *)name, -1, -1, 0)) goto end;
+    X509_set_issuer_name(certificate, subject);
+    extension = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, alternative);
+    if (!extension || !X509_add_ext(certificate, extension, -1)) goto end;
+    if (!X509_sign(certificate, pair, EVP_sha256())) goto end;
+    if (!PEM_write_bio_X509(bio, certificate) ||
+        !PEM_write_bio_PrivateKey(key_bio, pair, NULL, NULL, 0, NULL, NULL)) goto end;
+    good = write_out(bio, chain, chain_size) && write_out(key_bio, key, key_size);
+end:
+    X509_EXTENSION_free(extension);
+    BN_free(number);
+    BIO_free(bio);
+    BIO_free(key_bio);
+    X509_free(certificate);
+    EVP_PKEY_free(pair);
+    ERR_clear_error();
+    return good;
+}
+
+void mg_tls_wipe(void *bytes, size_t count) { OPENSSL_cleanse(bytes, count); }

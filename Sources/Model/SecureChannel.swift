@@ -1,0 +1,81 @@
+// TLS as the other rooms know it: certificates by their bytes, and what was agreed with a client.
+
+/// A certificate chain, leaf first, and its key, both PEM, as a Secret holds them. Prints without them.
+package struct TLSKeyPair: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+    package var chain: [UInt8]
+    package var key: [UInt8]
+
+    package init(chain: [UInt8], key: [UInt8]) {
+        self.chain = chain
+        self.key = key
+    }
+
+    package var description: String { "TLSKeyPair" }
+    package var debugDescription: String { description }
+    package var customMirror: Mirror { Mirror(self, children: [:]) }
+}
+
+/// Why a TLS session broke, or never came to be. Bounded: `label` stands in metrics.
+package enum TLSFailure: UInt8, Sendable, Hashable, CaseIterable {
+    case none = 0
+    case protocolError
+    case version
+    case cipher
+    case noCertificate
+    case badCertificate
+    case unknownAuthority
+    case expired
+    case alpn
+    case notTLS
+    case cut
+    case alert
+    case memory
+    case other
+    /// The handshake did not end in time. Never a session's own word: whoever keeps the time says it.
+    case timeout
+
+    /// kebab-case, stable.
+    package var label: String {
+        switch self {
+        case .none: "-"
+        case .protocolError: "protocol-error"
+        case .version: "version"
+        case .cipher: "cipher"
+        case .noCertificate: "no-certificate"
+        case .badCertificate: "bad-certificate"
+        case .unknownAuthority: "unknown-authority"
+        case .expired: "expired"
+        case .alpn: "alpn"
+        case .notTLS: "not-tls"
+        case .cut: "cut"
+        case .alert: "alert"
+        case .memory: "memory"
+        case .other: "other"
+        case .timeout: "timeout"
+        }
+    }
+}
+
+/// What was agreed with the client of one TLS connection: the same for all its requests.
+package final class SecureChannel: Sendable {
+    /// `TLSv1.3`
+    package let version: [UInt8]
+    /// OpenSSL's name of the cipher suite.
+    package let cipher: [UInt8]
+    /// What the client asked for by SNI: lower case, without a trailing dot; empty if it named nothing.
+    package let serverName: [UInt8]
+    /// The protocol of RFC 7301; empty if none was agreed.
+    package let applicationProtocol: [UInt8]
+    /// The handshake was short, because the client had been here before.
+    package let wasResumed: Bool
+
+    package init(
+        version: [UInt8], cipher: [UInt8], serverName: [UInt8], applicationProtocol: [UInt8], wasResumed: Bool
+    ) {
+        self.version = version
+        self.cipher = cipher
+        self.serverName = serverName
+        self.applicationProtocol = applicationProtocol
+        self.wasResumed = wasResumed
+    }
+}

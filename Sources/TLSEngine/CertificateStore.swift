@@ -1,0 +1,287 @@
+// Step 4 of a configuration change, for certificates: judged off the loops, the last good ones kept, and one table made
+// of them.
+
+package import Model
+internal import Synchronization
+
+/// The codes of this room's diagnostics.
+package enum CertificateCode: String, CaseIterable, Sendable {
+    case unusable = "MG163"
+    case expired = "MG164"
+    case wrongName = "MG165"
+
+    package var name: String {
+        switch self {
+        case .unusable: "bad-certificate"
+        case .expired: "certificate-expired"
+        case .wrongName: "certificate-name"
+        }
+    }
+
+    package var severity: Severity {
+        switch self {
+        case .unusable, .expired, .wrongName: .error
+        }
+    }
+
+    /// What the finding means, for the documentation.
+    package var meaning: String {
+        switch self {
+        case .unusable: "A certificate or its key cannot be used; the last good one stays, or the default serves."
+        case .expired: "A certificate has expired, or is not valid yet."
+        case .wrongName: "A certificate is not for the host that it is to serve."
+        }
+    }
+
+    func diagnostic(_ problem: String, at place: Place, mend: String) -> Diagnostic {
+        Diagnostic(severity, rawValue, name, problem: problem, place: place, mend: mend)
+    }
+}
+
+/// Makes the certificate tables of a process, one a configuration. May be called from any thread, one call at a time.
+package final class CertificateStore: Sendable {
+    /// What holds for every certificate.
+    private let options: TLSOptions
+    private let cache = ContextCache()
+    /// For names that nobody has a certificate for: made on start, so that nobody else can hold its key.
+    private let selfSigned: ServedCertificate
+    private let state: Mutex<State>
+
+    /// The name in the certificate that is made on start (RFC 6761 §6.4: nobody's).
+    package static let selfSignedName = "moongate.invalid"
+
+    private struct State {
+        /// Where a pair is tried.
+        var trial: TLSContext
+        /// What was found of each pair: a certificate that did not change is not looked at again.
+        var judged: [TLSKeyPair: Judgement] = [:]
+        /// By host and Secret: what last served.
+        var lastGood: [Claim: TLSKeyPair] = [:]
+        var served: [String: ServedCertificate] = [:]
+    }
+
+    private struct Claim: Hashable {
+        var host: String
+        var secret: ObjectReference
+    }
+
+    private enum Judgement {
+        case good(TLSCertificateFacts)
+        case bad(String)
+    }
+
+    package init(_ options: TLSOptions) throws(TLSError) {
+        self.options = options
+        let pair = try TLSKeyPair.selfSigned(name: Self.selfSignedName)
+        // What is wrong with the options is said now, and not to the first client.
+        state = Mutex(State(trial: try TLSContext(accepting: [pair], options)))
+        selfSigned = ServedCertificate(name: "self-signed", pairs: [pair], options: options, cache: cache)
+    }
+
+    /// Judges the certificates of a snapshot and makes the table of them.
+    /// - Parameter now: seconds since 1970.
+    package func prepare(
+        _ snapshot: Snapshot, now: Int64
+    ) -> (table: CertificateTable, diagnostics: [Diagnostic]) {
+        state.withLock { state in
+            var work = Work(snapshot: snapshot, now: now, state: state)
+            let table = work.table(options, cache, selfSigned)
+            state = work.state
+            state.judged = work.judged
+            state.lastGood = work.lastGood
+            state.served = work.served
+            let kept = Set(work.served.values.map(ObjectIdentifier.init))
+            cache.retain { kept.contains(ObjectIdentifier($0)) || $0 === selfSigned }
+            return (table, work.diagnostics)
+        }
+    }
+
+    /// One preparation: what is new is gathered beside what was.
+    private struct Work {
+        let snapshot: Snapshot
+        let now: Int64
+        var state: State
+        var judged: [TLSKeyPair: Judgement] = [:]
+        var lastGood: [Claim: TLSKeyPair] = [:]
+        var served: [String: ServedCertificate] = [:]
+        var diagnostics: [Diagnostic] = []
+
+        mutating func table(
+            _ options: TLSOptions, _ cache: ContextCache, _ selfSigned: ServedCertificate
+        ) -> CertificateTable {
+            var exact: [String: ServedCertificate] = [:]
+            var wildcards: [String: ServedCertificate] = [:]
+            for (host, references) in claims() {
+                var pairs: [(secret: ObjectReference, pair: TLSKeyPair)] = []
+                var hasKind: Set<Bool> = []
+                for reference in references {
+                    guard let (pair, facts) = pair(of: reference, for: host), hasKind.insert(facts.isECDSA).inserted
+                    else { continue }
+                    pairs.append((reference.secret, pair))
+                }
+                guard !pairs.isEmpty else { continue }
+                let certificate = serve(pairs, options, cache)
+                if host.hasPrefix("*.") {
+                    wildcards[String(host.dropFirst(2))] = certificate
+                } else {
+                    exact[host] = certificate
+                }
+            }
+            var standard = selfSigned
+            if let reference = snapshot.defaultCertificate, let (pair, _) = pair(of: reference, for: nil) {
+                standard = serve([(reference.secret, pair)], options, cache)
+            }
+            return CertificateTable(exact: exact, wildcards: wildcards, standard: standard)
+        }
+
+        private mutating func serve(
+            _ pairs: [(secret: ObjectReference, pair: TLSKeyPair)], _ options: TLSOptions, _ cache: ContextCache
+        ) -> ServedCertificate {
+            let name = pairs.map { "\($0.secret.namespace)/\($0.secret.name)" }.joined(separator: "+")
+            // A host may still be on the pair before, where another is on the new one: two entries of one name.
+            let contents = pairs.map(\.pair)
+            for suffix in ["", "#2", "#3", "#4"] {
+                if let there = served[name + suffix] {
+                    if there.pairs == contents { return there }
+                    continue
+                }
+                let before = state.served[name + suffix]
+                let certificate =
+                    before?.pairs == contents
+                    ? before ?? nil : ServedCertificate(name: name, pairs: contents, options: options, cache: cache)
+                guard let certificate else { continue }
+                served[name + suffix] = certificate
+                return certificate
+            }
+            return ServedCertificate(name: name, pairs: contents, options: options, cache: cache)
+        }
+
+        // MARK: Who serves a host
+
+        /// For each host the references that may serve it, the oldest first.
+        ///
+        /// Whoever has a rule for a host decides about its certificate; whoever only lists it in `spec.tls` has it where
+        /// nobody has a rule. All certificates of a host come from one namespace: another's would be served to the
+        /// clients that prefer its kind of key.
+        private func claims() -> [(host: String, references: [CertificateReference])] {
+            var rules: [ObjectReference: Set<String>] = [:]
+            for route in snapshot.routes where route.host != .any {
+                rules[route.ingress, default: []].insert(route.host.description)
+            }
+            var ruled: [String: [CertificateReference]] = [:]
+            var listed: [String: [CertificateReference]] = [:]
+            for reference in snapshot.certificates {
+                let own = rules[reference.ingress] ?? []
+                for host in reference.hosts.isEmpty ? own.sorted() : reference.hosts {
+                    let hasRule =
+                        own.contains(host) || own.contains { Self.covers($0, host) || Self.covers(host, $0) }
+                    if hasRule {
+                        ruled[host, default: []].append(reference)
+                    } else {
+                        listed[host, default: []].append(reference)
+                    }
+                }
+            }
+            for (host, references) in listed where ruled[host] == nil {
+                let above = Self.parent(host).flatMap { ruled[$0]?.first }
+                if let above, above.secret.namespace != references.first?.secret.namespace { continue }
+                ruled[host] = references
+            }
+            return ruled.map { host, references in
+                let owner = references.first?.secret.namespace
+                return (host, references.filter { $0.secret.namespace == owner })
+            }
+            .sorted { $0.host < $1.host }
+        }
+
+        /// `*.shop.test` for `www.shop.test`.
+        private static func parent(_ host: String) -> String? {
+            guard !host.hasPrefix("*."), let dot = host.firstIndex(of: ".") else { return nil }
+            return "*" + host[dot...]
+        }
+
+        private static func covers(_ pattern: String, _ host: String) -> Bool { parent(host) == pattern }
+
+        // MARK: Judging
+
+        /// The pair that serves a host for a reference: its own, the last good one, or none.
+        private mutating func pair(
+            of reference: CertificateReference, for host: String?
+        ) -> (TLSKeyPair, TLSCertificateFacts)? {
+            // That a Secret is not there, or has no certificate in it, the translation has said.
+            guard let pair = reference.pair else { return nil }
+            let claim = Claim(host: host ?? "", secret: reference.secret)
+            let before = state.lastGood[claim].flatMap { pair -> (TLSKeyPair, TLSCertificateFacts)? in
+                guard case .good(let facts) = judge(pair), facts.isValid(at: now) else { return nil }
+                return (pair, facts)
+            }
+            let serves = before == nil ? "the default certificate serves" : "the last good certificate serves"
+            switch judge(pair) {
+            case .bad(let problem):
+                report(
+                    .unusable, "the Secret \(Self.quoted(reference)): \(problem)", reference,
+                    "put a chain (leaf first) and its own key into tls.crt and tls.key, both PEM; until then \(serves)")
+            case .good(let facts):
+                if let host, !facts.covers(host) {
+                    let names = facts.names.prefix(5).joined(separator: ", ")
+                    report(
+                        .wrongName,
+                        "the certificate in the Secret \(Self.quoted(reference)) is not for \"\(host)\", but for "
+                            + (names.isEmpty ? "no DNS name" : names),
+                        reference, "name a Secret with a certificate for the host; until then \(serves) it")
+                } else if facts.isValid(at: now) {
+                    lastGood[claim] = pair
+                    return (pair, facts)
+                } else {
+                    let isOver = facts.notAfter < now
+                    report(
+                        .expired,
+                        "the certificate in the Secret \(Self.quoted(reference)) "
+                            + (isOver
+                                ? "expired on \(Self.day(facts.notAfter))"
+                                : "is not valid before \(Self.day(facts.notBefore))"),
+                        reference,
+                        before == nil
+                            ? "renew it; until then it serves all the same"
+                            : "renew it; until then the last good certificate serves")
+                    if before == nil { return (pair, facts) }
+                }
+            }
+            if let before { lastGood[claim] = before.0 }
+            return before
+        }
+
+        private mutating func judge(_ pair: TLSKeyPair) -> Judgement {
+            if let known = judged[pair] ?? state.judged[pair] {
+                judged[pair] = known
+                return known
+            }
+            let judgement: Judgement
+            do throws(TLSError) {
+                judgement = .good(try state.trial.add(pair))
+            } catch {
+                judgement = .bad(error.description)
+            }
+            judged[pair] = judgement
+            return judgement
+        }
+
+        /// Said once of a Secret, however many hosts it is for.
+        private mutating func report(
+            _ code: CertificateCode, _ problem: String, _ reference: CertificateReference, _ mend: String
+        ) {
+            let diagnostic = code.diagnostic(problem, at: reference.place, mend: mend)
+            if diagnostics.last != diagnostic, !diagnostics.contains(diagnostic) { diagnostics.append(diagnostic) }
+        }
+
+        private static func quoted(_ reference: CertificateReference) -> String {
+            "\"\(reference.secret.namespace)/\(reference.secret.name)\""
+        }
+
+        private static func day(_ seconds: Int64) -> String {
+            let date = HTTPDate.civil(fromDays: seconds / 86_400)
+            func two(_ n: Int) -> String { n < 10 ? "0\(n)" : "\(n)" }
+            return "\(date.year)-\(two(date.month))-\(two(date.day))"
+        }
+    }
+}

@@ -1,0 +1,218 @@
+// Step 1 of a request's walk on an HTTPS listener: which certificate, which versions, which protocols. A context is
+// made off the loops, shared by all of them, and never changed but for its ticket keys.
+
+internal import CTLS
+package import Model
+
+/// What went wrong with a certificate, a key or an option, in words for a diagnostic.
+package struct TLSError: Error, Sendable, Hashable, CustomStringConvertible {
+    package var description: String
+
+    package init(_ description: String) {
+        self.description = description
+    }
+}
+
+package enum TLSVersion: UInt16, Sendable, Hashable, CaseIterable, CustomStringConvertible {
+    case tls12 = 0x0303
+    case tls13 = 0x0304
+
+    package var description: String {
+        switch self {
+        case .tls12: "TLSv1.2"
+        case .tls13: "TLSv1.3"
+        }
+    }
+}
+
+/// What is asked of a peer's certificate.
+package enum PeerVerification: Sendable, Hashable {
+    case none
+    case optional
+    case required
+    /// Asked for and judged, but a handshake without a good one succeeds: see `TLSSession.peer`.
+    case recorded
+}
+
+/// How a context is to be made.
+package struct TLSOptions: Sendable {
+    package var minimumVersion = TLSVersion.tls12
+    /// Nil: the newest that there is.
+    package var maximumVersion: TLSVersion?
+    /// OpenSSL's cipher list for TLS 1.2; nil takes forward-secret AEAD ciphers only.
+    package var ciphers: String?
+    /// Suites of TLS 1.3; nil takes OpenSSL's.
+    package var suites: String?
+    /// By preference, such as `["h2", "http/1.1"]` (RFC 7301).
+    package var protocols: [String] = []
+    package var verification = PeerVerification.none
+    /// Longest chain above the leaf; 0 takes OpenSSL's.
+    package var verificationDepth = 0
+    /// PEM.
+    package var authorities: [UInt8] = []
+    package var revocations: [UInt8] = []
+    package var usesSystemAuthorities = false
+    /// Accepting: what tickets are sealed with; nil gives none.
+    package var tickets: TicketKeys?
+    /// Accepting: a session is resumed only where this is the same as where it began; at most 32 bytes.
+    package var identity: [UInt8] = []
+
+    package init() {}
+}
+
+extension TLSKeyPair {
+    /// A self-signed ECDSA P-256 pair, for listeners that have no certificate yet.
+    package static func selfSigned(name: String, days: Int = 365) throws(TLSError) -> TLSKeyPair {
+        var chain = [CChar](repeating: 0, count: 4096)
+        var key = [CChar](repeating: 0, count: 4096)
+        var chainCount = chain.count
+        var keyCount = key.count
+        // Proof: both arrays are as long as the counts say, and outlive the call.
+        guard unsafe mg_tls_self_sign(name, Int32(clamping: days), &chain, &chainCount, &key, &keyCount) else {
+            throw TLSError("no certificate could be made for \(name)")
+        }
+        return TLSKeyPair(
+            chain: chain.prefix(chainCount).map { UInt8(bitPattern: $0) },
+            key: key.prefix(keyCount).map { UInt8(bitPattern: $0) })
+    }
+}
+
+/// What stands in a certificate.
+package struct TLSCertificateFacts: Sendable, Hashable {
+    /// Seconds since 1970.
+    package var notBefore: Int64
+    package var notAfter: Int64
+    package var isECDSA: Bool
+    /// The DNS names (RFC 5280 §4.2.1.6).
+    package var names: [String]
+
+    /// Within its time, for whoever looks at `now` (seconds since 1970).
+    package func isValid(at now: Int64) -> Bool { notBefore <= now && now <= notAfter }
+
+    /// Whether one of the names covers `host`, a wildcard standing for exactly one label (RFC 6125 §6.4.3).
+    package func covers(_ host: String) -> Bool {
+        let host = host.lowercased()
+        return names.contains { name in
+            let name = name.lowercased()
+            if name == host { return true }
+            guard name.hasPrefix("*."), let dot = host.firstIndex(of: "."), dot != host.startIndex else { return false }
+            return host[dot...] == name.dropFirst()
+        }
+    }
+}
+
+/// The rules and certificates of one kind of connection.
+///
+/// `@unchecked Sendable`: the C context is counted atomically, and OpenSSL lets threads share an `SSL_CTX` that is not
+/// being configured (SSL_CTX_new(3)); all configuration happens in `init`.
+@safe package final class TLSContext: @unchecked Sendable {
+    // SAFETY: made in `init`, released in `deinit`, never nil in between.
+    let raw: OpaquePointer
+    /// Whose it is, for whoever compares: the Secrets of its certificates.
+    package let name: String
+
+    package init(
+        accepting pairs: [TLSKeyPair], name: String = "", _ options: TLSOptions = TLSOptions()
+    ) throws(TLSError) {
+        self.name = name
+        unsafe raw = try Self.make(accepts: true, options)
+        for pair in pairs { try add(pair) }
+    }
+
+    /// For connections to servers; `pair` is the client certificate, if any.
+    package init(connecting options: TLSOptions, pair: TLSKeyPair? = nil) throws(TLSError) {
+        name = ""
+        unsafe raw = try Self.make(accepts: false, options)
+        if let pair { try add(pair) }
+    }
+
+    deinit {
+        unsafe mg_tls_context_release(raw)
+    }
+
+    private static func make(accepts: Bool, _ options: TLSOptions) throws(TLSError) -> OpaquePointer {
+        var wire: [UInt8] = []
+        for name in options.protocols {
+            guard (1...255).contains(name.utf8.count) else { throw TLSError("\"\(name)\" is no protocol name") }
+            wire.append(UInt8(name.utf8.count))
+            wire += Array(name.utf8)
+        }
+        var message = [CChar](repeating: 0, count: 256)
+        // Proof: the pointers are used within the closures that lend them, for the counts beside them; the context
+        // copies what it keeps.
+        let made = unsafe wire.withUnsafeBufferPointer { wire in
+            unsafe options.authorities.withUnsafeBufferPointer { authorities in
+                unsafe options.revocations.withUnsafeBufferPointer { revocations in
+                    unsafe withOptionalCString(options.ciphers) { ciphers in
+                        unsafe withOptionalCString(options.suites) { suites in
+                            var raw = unsafe mg_tls_options()
+                            unsafe raw.minimum_version = options.minimumVersion.rawValue
+                            unsafe raw.maximum_version = options.maximumVersion?.rawValue ?? 0
+                            unsafe raw.ciphers = ciphers
+                            unsafe raw.suites = suites
+                            unsafe raw.alpn = wire.baseAddress
+                            unsafe raw.alpn_count = wire.count
+                            unsafe raw.verify = options.verification.raw
+                            unsafe raw.verify_depth = Int32(clamping: options.verificationDepth)
+                            unsafe raw.authorities = authorities.baseAddress
+                            unsafe raw.authorities_count = authorities.count
+                            unsafe raw.revocations = revocations.baseAddress
+                            unsafe raw.revocations_count = revocations.count
+                            unsafe raw.use_system_authorities = options.usesSystemAuthorities
+                            unsafe raw.tickets = options.tickets?.raw
+                            return unsafe options.identity.withUnsafeBufferPointer { identity in
+                                unsafe raw.identity = identity.baseAddress
+                                unsafe raw.identity_count = identity.count
+                                return unsafe mg_tls_context_new(accepts, &raw, &message, message.count)
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        guard let made = unsafe made else { throw TLSError(text(message)) }
+        return unsafe made
+    }
+
+    /// Adds a pair, in the place of one of the same kind of key, if it can be used: parsed, strong enough, and its key
+    /// its own. Only before the context is shared.
+    @discardableResult
+    func add(_ pair: TLSKeyPair) throws(TLSError) -> TLSCertificateFacts {
+        var message = [CChar](repeating: 0, count: 256)
+        var names = [CChar](repeating: 0, count: 16384)
+        var facts = unsafe mg_tls_facts()
+        // Proof: every array is as long as the count beside it says, and outlives the call; the context keeps parsed
+        // copies.
+        let good = unsafe names.withUnsafeMutableBufferPointer { room in
+            unsafe facts.names = room.baseAddress
+            unsafe facts.names_size = room.count
+            return unsafe mg_tls_context_add_certificate(
+                raw, pair.chain, pair.chain.count, pair.key, pair.key.count, &facts, &message, message.count)
+        }
+        if !good { throw TLSError(text(message)) }
+        return unsafe TLSCertificateFacts(
+            notBefore: facts.not_before, notAfter: facts.not_after, isECDSA: facts.is_ecdsa,
+            names: text(names).split(separator: "\n").map(String.init))
+    }
+}
+
+extension PeerVerification {
+    fileprivate var raw: mg_tls_verify {
+        switch self {
+        case .none: MG_TLS_VERIFY_NONE
+        case .optional: MG_TLS_VERIFY_OPTIONAL
+        case .required: MG_TLS_VERIFY_REQUIRED
+        case .recorded: MG_TLS_VERIFY_RECORD
+        }
+    }
+}
+
+private func withOptionalCString<R>(_ text: String?, _ body: (UnsafePointer<CChar>?) -> R) -> R {
+    guard let text else { return body(nil) }
+    return unsafe text.withCString { unsafe body($0) }
+}
+
+/// The text before the first NUL.
+func text(_ characters: [CChar]) -> String {
+    String(decoding: characters.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+}

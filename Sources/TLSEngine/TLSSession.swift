@@ -1,0 +1,216 @@
+// The TLS layer of one connection, sans-IO: bytes of the network in, bytes of the network out, plain text between.
+// The loop reads and writes the socket; the session never sees it.
+
+internal import CTLS
+package import Model
+
+/// What an operation on a session came to.
+package enum TLSProgress: UInt8, Sendable, Hashable {
+    case done
+    /// Nothing more can be done before more bytes of the network have come.
+    case needsInput
+    /// The peer has said that it sends no more.
+    case ended
+    /// The session is broken; `failure` says why.
+    case failed
+}
+
+/// Chooses a context by the name that the client asked for (SNI, lower case; empty if it named none). Nil refuses the
+/// handshake with `unrecognized_name`.
+package protocol CertificateChooser: AnyObject {
+    func context(for name: String) -> TLSContext?
+}
+
+/// One TLS connection. Belongs to one loop.
+@safe package final class TLSSession {
+    // SAFETY (of every use below): made in `init`, freed in `deinit`. Memory is lent to the C session only within one
+    // method, and the loan is ended before the method returns, so that it never outlives the span that it came from.
+    private let raw: OpaquePointer
+    /// Holds the contexts' owner and the chooser while C may call it.
+    private let context: TLSContext
+    private let chooser: (any CertificateChooser)?
+
+    /// Nil without memory.
+    package init?(accepting context: TLSContext, chooser: (any CertificateChooser)? = nil) {
+        self.context = context
+        self.chooser = chooser
+        let choose: mg_tls_choose? =
+            chooser == nil
+            ? nil
+            : { user, name, count in
+                // Proof: `user` is the box that `init` made and `deinit` releases; `name` holds `count` bytes.
+                guard let user = unsafe user else { return nil }
+                let box = unsafe Unmanaged<ChooserBox>.fromOpaque(user).takeUnretainedValue()
+                let name = unsafe String(decoding: UnsafeRawBufferPointer(start: name, count: count), as: UTF8.self)
+                guard let chosen = box.chooser.context(for: name) else { return nil }
+                box.chosen = chosen
+                return unsafe chosen.raw
+            }
+        let box = chooser.map { ChooserBox($0) }
+        self.box = box
+        let user = unsafe box.map { unsafe Unmanaged.passUnretained($0).toOpaque() }
+        guard let made = unsafe mg_tls_session_accept(context.raw, choose, user) else { return nil }
+        unsafe raw = unsafe made
+    }
+
+    /// To a server that must prove to be `name`, where the context verifies.
+    package init?(connecting context: TLSContext, to name: String) {
+        self.context = context
+        chooser = nil
+        box = nil
+        guard let made = unsafe mg_tls_session_connect(context.raw, name) else { return nil }
+        unsafe raw = unsafe made
+    }
+
+    deinit {
+        unsafe mg_tls_session_free(raw)
+    }
+
+    private let box: ChooserBox?
+
+    private final class ChooserBox {
+        let chooser: any CertificateChooser
+        /// Keeps the chosen context alive as long as the session.
+        var chosen: TLSContext?
+
+        init(_ chooser: any CertificateChooser) {
+            self.chooser = chooser
+        }
+    }
+
+    /// Goes on with the handshake. `input` is consumed in part or whole: `unread` says how much is left of it. What is to
+    /// be sent is kept inside: see `flush`, also after a failure.
+    package func handshake(_ input: borrowing RawSpan, unread: inout Int) -> TLSProgress {
+        unsafe feed(input, &unread) { unsafe mg_tls_handshake($0) }
+    }
+
+    /// Decrypts into `into`, as much as fits and is there; something may have come whatever is answered. `.done` means
+    /// that there was no more room, `.needsInput` that all of `input` is used up. What is to be sent (an alert, an
+    /// answer to a change of keys) is kept inside: see `flush`.
+    package func read(_ input: borrowing RawSpan, unread: inout Int, into: inout OutputRawSpan) -> TLSProgress {
+        unsafe feed(input, &unread) { raw in
+            // Proof: the free room of `into` is written for `got` bytes at most, and then counted as initialised.
+            unsafe into.withUnsafeMutableBytes { room, count in
+                var got = 0
+                let free = unsafe UnsafeMutableRawBufferPointer(rebasing: room[count...])
+                guard let base = free.baseAddress, unsafe !free.isEmpty else { return MG_TLS_OK }
+                let status = unsafe mg_tls_read(raw, base.assumingMemoryBound(to: UInt8.self), free.count, &got)
+                count += got
+                return status
+            }
+        }
+    }
+
+    /// Encrypts all of `plain`. What does not fit into `output` is kept inside: see `flush`.
+    package func write(_ plain: borrowing RawSpan, output: inout OutputRawSpan) -> TLSProgress {
+        let count = plain.byteCount
+        if count == 0 { return .done }
+        return unsafe plain.withUnsafeBytes { bytes in
+            let base = bytes.baseAddress
+            return unsafe lend(&output) { raw in
+                // Proof: `bytes` lives as long as this closure.
+                unsafe mg_tls_write(raw, base?.assumingMemoryBound(to: UInt8.self), count)
+            }
+        }
+    }
+
+    /// Says that we send no more (close_notify). Nothing is said of a session that failed, or never began.
+    package func close(output: inout OutputRawSpan) -> TLSProgress {
+        unsafe lend(&output) { unsafe mg_tls_close($0) }
+    }
+
+    /// Moves what was kept inside into `output`. True when nothing is left.
+    package func flush(output: inout OutputRawSpan) -> Bool {
+        _ = unsafe lend(&output) { raw in
+            unsafe mg_tls_flush(raw)
+            return MG_TLS_OK
+        }
+        return unsafe mg_tls_pending_output(raw) == 0
+    }
+
+    package var hasPendingOutput: Bool { unsafe mg_tls_pending_output(raw) != 0 }
+
+    private func feed(
+        _ input: borrowing RawSpan, _ unread: inout Int, _ body: (OpaquePointer) -> mg_tls_status
+    ) -> TLSProgress {
+        // Proof: the loan ends inside the closure that lends the memory.
+        unsafe input.withUnsafeBytes { input in
+            unsafe mg_tls_feed(raw, input.baseAddress?.assumingMemoryBound(to: UInt8.self), input.count)
+            let status = unsafe body(raw)
+            unread = unsafe mg_tls_unread(raw)
+            unsafe mg_tls_feed(raw, nil, 0)
+            return TLSProgress(status)
+        }
+    }
+
+    private func lend(_ output: inout OutputRawSpan, _ body: (OpaquePointer) -> mg_tls_status) -> TLSProgress {
+        // Proof: the loan ends inside the closure that lends the memory, and what was written of it is counted.
+        unsafe output.withUnsafeMutableBytes { room, count in
+            let free = unsafe UnsafeMutableRawBufferPointer(rebasing: room[count...])
+            unsafe mg_tls_lend_output(raw, free.baseAddress?.assumingMemoryBound(to: UInt8.self), free.count)
+            let status = unsafe body(raw)
+            count += unsafe mg_tls_take_output(raw)
+            return TLSProgress(status)
+        }
+    }
+
+    // MARK: What was agreed
+
+    package var failure: TLSFailure {
+        TLSFailure(rawValue: UInt8(truncatingIfNeeded: unsafe mg_tls_error(raw).rawValue)) ?? .other
+    }
+    /// What the session goes by: the context that it began with, or what its client's name chose.
+    package var chosen: TLSContext { box?.chosen ?? context }
+    package var version: TLSVersion? { TLSVersion(rawValue: unsafe mg_tls_version(raw)) }
+    package var cipher: String { unsafe String(cString: mg_tls_cipher(raw)) }
+    package var wasResumed: Bool { unsafe mg_tls_was_resumed(raw) }
+    /// The name that the client asked for; empty if none.
+    package var serverName: String { unsafe String(cString: mg_tls_server_name(raw)) }
+
+    /// The protocol of RFC 7301; empty if none was agreed.
+    package var applicationProtocol: String {
+        var count = 0
+        let bytes = unsafe mg_tls_alpn(raw, &count)
+        return unsafe String(decoding: UnsafeRawBufferPointer(start: bytes, count: count), as: UTF8.self)
+    }
+
+    /// What was agreed, for whoever speaks of it: once a connection.
+    package func channel() -> SecureChannel {
+        var name = Array(serverName.utf8)
+        if name.last == UInt8(ascii: ".") { name.removeLast() }
+        return SecureChannel(
+            version: Array((version?.description ?? "").utf8), cipher: Array(cipher.utf8),
+            serverName: name.map { (65...90).contains($0) ? $0 | 0x20 : $0 },
+            applicationProtocol: Array(applicationProtocol.utf8), wasResumed: wasResumed)
+    }
+
+    package struct Peer: Sendable, Hashable {
+        /// RFC 2253.
+        package var subject: String
+        /// SHA-256 in hex.
+        package var fingerprint: String
+        package var isVerified: Bool
+    }
+
+    package var peer: Peer? {
+        var subject = [CChar](repeating: 0, count: 512)
+        var fingerprint = [CChar](repeating: 0, count: 65)
+        var isVerified = false
+        // Proof: the arrays are as long as the callee is told, and 65 for the fingerprint.
+        guard unsafe mg_tls_peer_certificate(raw, &subject, subject.count, &fingerprint, &isVerified) else {
+            return nil
+        }
+        return Peer(subject: text(subject), fingerprint: text(fingerprint), isVerified: isVerified)
+    }
+}
+
+extension TLSProgress {
+    init(_ status: mg_tls_status) {
+        switch status {
+        case MG_TLS_OK: self = .done
+        case MG_TLS_WANT: self = .needsInput
+        case MG_TLS_ENDED: self = .ended
+        default: self = .failed
+        }
+    }
+}

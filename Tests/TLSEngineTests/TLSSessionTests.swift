@@ -1,0 +1,282 @@
+import Model
+import Testing
+
+@testable import TLSEngine
+
+/// Two sessions joined in memory, with the network cut into pieces as small as a test likes.
+private final class Pair {
+    let client: TLSSession
+    let server: TLSSession
+    var toServer: [UInt8] = []
+    var toClient: [UInt8] = []
+    let piece: Int
+    let room: Int
+
+    init(_ client: TLSSession?, _ server: TLSSession?, piece: Int = 16384, room: Int = 32768) throws {
+        self.client = try #require(client)
+        self.server = try #require(server)
+        self.piece = piece
+        self.room = room
+    }
+
+    /// Runs one operation of one side on what has come for it, and moves what it makes to the other.
+    private func step(
+        _ session: TLSSession, _ incoming: inout [UInt8], _ outgoing: inout [UInt8],
+        _ body: (RawSpan, inout Int) -> TLSProgress
+    ) -> TLSProgress {
+        let lent = Array(incoming.prefix(piece))
+        var unread = lent.count
+        var progress = TLSProgress.needsInput
+        unsafe lent.withUnsafeBytes { bytes in
+            let span = unsafe RawSpan(_unsafeBytes: bytes)
+            progress = body(span, &unread)
+        }
+        incoming.removeFirst(lent.count - unread)
+        _ = emit(session, &outgoing)
+        return progress
+    }
+
+    /// Moves what a session has to send into `outgoing`, as much at a time as `room` says.
+    private func emit(
+        _ session: TLSSession, _ outgoing: inout [UInt8], _ body: (inout OutputRawSpan) -> TLSProgress? = { _ in nil }
+    ) -> TLSProgress {
+        let storage = UnsafeMutableRawBufferPointer.allocate(byteCount: room, alignment: 16)
+        defer { unsafe storage.deallocate() }
+        var output = unsafe OutputRawSpan(buffer: storage, initializedCount: 0)
+        let progress = body(&output) ?? .done
+        var count = unsafe output.finalize(for: storage)
+        unsafe outgoing.append(contentsOf: storage.prefix(count))
+        while session.hasPendingOutput {
+            var more = unsafe OutputRawSpan(buffer: storage, initializedCount: 0)
+            _ = session.flush(output: &more)
+            count = unsafe more.finalize(for: storage)
+            unsafe outgoing.append(contentsOf: storage.prefix(count))
+        }
+        return progress
+    }
+
+    func shake() -> (client: TLSProgress, server: TLSProgress) {
+        var a = TLSProgress.needsInput
+        var b = TLSProgress.needsInput
+        for _ in 0..<20_000 {
+            if a == .needsInput {
+                a = step(client, &toClient, &toServer) { client.handshake($0, unread: &$1) }
+            }
+            if b == .needsInput {
+                b = step(server, &toServer, &toClient) { server.handshake($0, unread: &$1) }
+            }
+            if (a != .needsInput && b != .needsInput) || a == .failed || b == .failed { break }
+        }
+        return (a, b)
+    }
+
+    func send(_ text: [UInt8], fromClient: Bool) -> TLSProgress {
+        unsafe text.withUnsafeBytes { bytes in
+            let span = unsafe RawSpan(_unsafeBytes: bytes)
+            return fromClient
+                ? emit(client, &toServer) { client.write(span, output: &$0) }
+                : emit(server, &toClient) { server.write(span, output: &$0) }
+        }
+    }
+
+    /// Everything that can be read on one side, and how it ended.
+    func receive(atClient: Bool) -> (bytes: [UInt8], progress: TLSProgress) {
+        var all: [UInt8] = []
+        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: 1000, alignment: 16)
+        defer { unsafe room.deallocate() }
+        while true {
+            var plain = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
+            let progress: TLSProgress
+            if atClient {
+                progress = step(client, &toClient, &toServer) {
+                    client.read($0, unread: &$1, into: &plain)
+                }
+            } else {
+                progress = step(server, &toServer, &toClient) {
+                    server.read($0, unread: &$1, into: &plain)
+                }
+            }
+            let count = unsafe plain.finalize(for: room)
+            unsafe all.append(contentsOf: room.prefix(count))
+            let waiting = atClient ? toClient : toServer
+            if progress == .done || (progress == .needsInput && !waiting.isEmpty) { continue }
+            return (all, progress)
+        }
+    }
+
+    func end(byClient: Bool) {
+        _ =
+            byClient
+            ? emit(client, &toServer) { client.close(output: &$0) }
+            : emit(server, &toClient) { server.close(output: &$0) }
+    }
+}
+
+struct TLSSessionTests {
+    private static let shop = try? TLSKeyPair.selfSigned(name: "shop.test")
+    private static let pay = try? TLSKeyPair.selfSigned(name: "pay.test")
+
+    private func server(_ edit: (inout TLSOptions) -> Void = { _ in }) throws -> TLSContext {
+        var options = TLSOptions()
+        options.protocols = ["h2", "http/1.1"]
+        edit(&options)
+        return try TLSContext(accepting: [#require(Self.shop)], options)
+    }
+
+    private func client(_ edit: (inout TLSOptions) -> Void = { _ in }, pair: TLSKeyPair? = nil) throws -> TLSContext {
+        var options = TLSOptions()
+        options.verification = .required
+        options.authorities = try #require(Self.shop).chain + #require(Self.pay).chain
+        edit(&options)
+        return try TLSContext(connecting: options, pair: pair)
+    }
+
+    @Test(arguments: [1, 7, 100, 16384], [16, 32768])
+    func `bytes go through whatever the network does to them`(piece: Int, room: Int) throws {
+        let pair = try Pair(
+            TLSSession(connecting: client(), to: "shop.test"), TLSSession(accepting: server()), piece: piece, room: room
+        )
+        #expect(pair.shake() == (.done, .done))
+        #expect(pair.server.version == .tls13)
+        #expect(pair.server.serverName == "shop.test")
+        let message = (0..<50_000).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+        #expect(pair.send(message, fromClient: true) == .done)
+        #expect(pair.receive(atClient: false).bytes == message)
+        #expect(pair.send(message, fromClient: false) == .done)
+        #expect(pair.receive(atClient: true).bytes == message)
+        pair.end(byClient: true)
+        #expect(pair.receive(atClient: false).progress == .ended)
+    }
+
+    @Test(arguments: [(["h2", "http/1.1"], "h2"), (["http/1.1"], "http/1.1"), ([], "")])
+    func `the protocol is chosen by our preference`(offered: [String], chosen: String) throws {
+        let pair = try Pair(
+            TLSSession(connecting: client { $0.protocols = offered }, to: "shop.test"), TLSSession(accepting: server()))
+        #expect(pair.shake() == (.done, .done))
+        #expect(pair.server.applicationProtocol == chosen)
+    }
+
+    @Test func `protocols without one in common end the handshake`() throws {
+        let pair = try Pair(
+            TLSSession(connecting: client { $0.protocols = ["spdy"] }, to: "shop.test"), TLSSession(accepting: server())
+        )
+        #expect(pair.shake().server == .failed)
+        #expect(pair.server.failure == .alpn)
+    }
+
+    private final class Chooser: CertificateChooser {
+        var asked: [String] = []
+        let contexts: [String: TLSContext]
+
+        init(_ contexts: [String: TLSContext]) {
+            self.contexts = contexts
+        }
+
+        func context(for name: String) -> TLSContext? {
+            asked.append(name)
+            return contexts[name]
+        }
+    }
+
+    @Test func `the name of the client chooses the certificate`() throws {
+        let other = try TLSContext(accepting: [#require(Self.pay)])
+        let chooser = Chooser(["pay.test": other])
+        let pair = try Pair(
+            TLSSession(connecting: client(), to: "PAY.test"), TLSSession(accepting: server(), chooser: chooser))
+        #expect(pair.shake() == (.done, .done))
+        #expect(chooser.asked == ["pay.test"])
+    }
+
+    @Test func `a name without a certificate is refused`() throws {
+        let pair = try Pair(
+            TLSSession(connecting: client(), to: "else.test"), TLSSession(accepting: server(), chooser: Chooser([:])))
+        #expect(pair.shake().server == .failed)
+    }
+
+    @Test func `a client does not accept another's certificate`() throws {
+        let pair = try Pair(TLSSession(connecting: client(), to: "bank.test"), TLSSession(accepting: server()))
+        #expect(pair.shake().client == .failed)
+        #expect(pair.client.failure == .badCertificate)
+    }
+
+    @Test(arguments: [true, false])
+    func `a client certificate is asked for, checked and told`(sends: Bool) throws {
+        let authority = try #require(Self.pay)
+        let context = try server {
+            $0.verification = .required
+            $0.authorities = authority.chain
+        }
+        let pair = try Pair(
+            TLSSession(connecting: client(pair: sends ? authority : nil), to: "shop.test"),
+            TLSSession(accepting: context))
+        let result = pair.shake()
+        #expect(result.server == (sends ? .done : .failed))
+        #expect(pair.server.peer?.subject == (sends ? "CN=pay.test" : nil))
+        #expect(pair.server.peer?.isVerified == (sends ? true : nil))
+        #expect(pair.server.failure == (sends ? .none : .noCertificate))
+    }
+
+    @Test func `an old version is refused where a newer one is asked for`() throws {
+        let context = try server { $0.minimumVersion = .tls13 }
+        let pair = try Pair(
+            TLSSession(connecting: client { $0.maximumVersion = .tls12 }, to: "shop.test"),
+            TLSSession(accepting: context))
+        #expect(pair.shake().server == .failed)
+        #expect(pair.server.failure == .version)
+    }
+
+    @Test(arguments: [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}", "SSH-2.0-x\r\n\r\n\r\n\r\n",
+    ])
+    func `what is not TLS is told apart`(text: String) throws {
+        let pair = try Pair(TLSSession(connecting: client(), to: "shop.test"), TLSSession(accepting: server()))
+        pair.toServer = Array(text.utf8)
+        #expect(pair.shake().server == .failed)
+        #expect(pair.server.failure != .none)
+    }
+
+    @Test func `a broken record ends its own session and leaves the next one alone`() throws {
+        let context = try server()
+        let broken = try Pair(TLSSession(connecting: client(), to: "shop.test"), TLSSession(accepting: context))
+        #expect(broken.shake() == (.done, .done))
+        _ = broken.send(Array("hello".utf8), fromClient: true)
+        broken.toServer[broken.toServer.count - 1] ^= 1
+        #expect(broken.receive(atClient: false).progress == .failed)
+        let next = try Pair(TLSSession(connecting: client(), to: "shop.test"), TLSSession(accepting: context))
+        #expect(next.shake() == (.done, .done))
+        _ = next.send(Array("hello".utf8), fromClient: true)
+        #expect(next.receive(atClient: false).bytes == Array("hello".utf8))
+    }
+}
+
+struct TLSContextTests {
+    @Test func `a certificate says what it is for`() throws {
+        let facts = try TLSContext(accepting: []).add(.selfSigned(name: "*.shop.test", days: 10))
+        #expect(facts.names == ["*.shop.test"])
+        #expect(facts.isECDSA)
+        #expect(facts.notAfter - facts.notBefore == 10 * 86400 + 3600)
+        #expect(facts.covers("www.SHOP.test"))
+        #expect(!facts.covers("shop.test"))
+        #expect(!facts.covers("a.b.shop.test"))
+    }
+
+    @Test func `a key of another certificate is refused`() throws {
+        let a = try TLSKeyPair.selfSigned(name: "a.test")
+        let b = try TLSKeyPair.selfSigned(name: "b.test")
+        let mixed = TLSKeyPair(chain: a.chain, key: b.key)
+        let error = #expect(throws: TLSError.self) { try TLSContext(accepting: [mixed]) }
+        #expect(error?.description == "the key does not belong to the certificate")
+    }
+
+    @Test(arguments: ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+    func `what is no certificate is refused`(text: String) throws {
+        let pair = try TLSKeyPair(chain: Array(text.utf8), key: TLSKeyPair.selfSigned(name: "a.test").key)
+        #expect(throws: TLSError.self) { try TLSContext(accepting: [pair]) }
+    }
+
+    @Test func `a list of ciphers without one that is known is refused`() throws {
+        var options = TLSOptions()
+        options.ciphers = "NO-SUCH-CIPHER"
+        #expect(throws: TLSError.self) { try TLSContext(accepting: [.selfSigned(name: "a.test")], options) }
+    }
+}
