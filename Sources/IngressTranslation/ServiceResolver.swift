@@ -150,7 +150,13 @@ struct ServiceResolver {
         private var seen: Set<Key> = []
 
         mutating func add(_ endpoint: Endpoint, _ zones: [String]) {
-            guard seen.insert(Key(host: endpoint.host, port: endpoint.port)).inserted else { return }
+            // A few are compared sooner than hashed.
+            if endpoints.count < 8 {
+                if endpoints.contains(where: { $0.host == endpoint.host && $0.port == endpoint.port }) { return }
+            } else {
+                if seen.isEmpty { seen = Set(endpoints.map { Key(host: $0.host, port: $0.port) }) }
+                guard seen.insert(Key(host: endpoint.host, port: endpoint.port)).inserted else { return }
+            }
             endpoints.append(endpoint)
             hints.append(zones)
         }

@@ -452,7 +452,8 @@ private struct Work {
             fallback = (index, upstream.index)
         }
         for (ruleIndex, rule) in item.ingress.spec.rules.enumerated() {
-            let rulePath = rulesPath + ruleIndex
+            // Paths to fields are made only where something is wrong there.
+            var rulePath: FieldPath { rulesPath + ruleIndex }
             let pattern: HostPattern
             do throws(FieldProblem) {
                 pattern = try HostSyntax.pattern(rule.host)
@@ -463,10 +464,10 @@ private struct Work {
                     mend: error.mend + "; until then the rule is not served")
                 continue
             }
-            guard claim(pattern, for: item, at: rulePath) else { continue }
+            guard claim(pattern, for: item.name, at: rulePath) else { continue }
             if let fallback, hosts[pattern]?.fallback == nil { hosts[pattern]?.fallback = fallback }
             for (pathIndex, path) in (rule.http?.paths ?? []).enumerated() {
-                let pathPath = rulePath + "http" + "paths" + pathIndex
+                var pathPath: FieldPath { rulePath + "http" + "paths" + pathIndex }
                 let pathPattern: PathPattern
                 do throws(FieldProblem) {
                     pathPattern = try PathSyntax.pattern(path.path, path.pathType)
@@ -486,13 +487,15 @@ private struct Work {
     }
 
     /// Notes who has the host; false if it may not be shared with this Ingress.
-    private mutating func claim(_ pattern: HostPattern, for item: Accepted, at rulePath: FieldPath) -> Bool {
+    private mutating func claim(
+        _ pattern: HostPattern, for name: ObjectName, at rulePath: @autoclosure () -> FieldPath
+    ) -> Bool {
         guard let host = hosts[pattern] else {
-            hosts[pattern] = Host(owner: item.name)
+            hosts[pattern] = Host(owner: name)
             return true
         }
-        guard host.owner.namespace != item.name.namespace, pattern != .any else { return true }
-        let place = places.place(Ingress.kind, item.name, rulePath + "host")
+        guard host.owner.namespace != name.namespace, pattern != .any else { return true }
+        let place = places.place(Ingress.kind, name, rulePath() + "host")
         if options.hostsAreExclusive {
             report(
                 .hostTaken,
@@ -510,26 +513,33 @@ private struct Work {
     }
 
     private mutating func add(
-        path: PathPattern, host: HostPattern, upstream: Int?, rule: String, of index: Int, at fieldPath: FieldPath,
-        field: String?
+        path: PathPattern, host: HostPattern, upstream: Int?, rule: @autoclosure () -> String, of index: Int,
+        at fieldPath: @autoclosure () -> FieldPath, field: String?
     ) {
-        let item = accepted[index]
+        // Field by field: a whole Ingress is dear to copy.
+        let name = accepted[index].name
+        let reference = accepted[index].reference
         if let winner = hosts[host]?.byPath[path] {
             let owner = routes[winner].ingress
             report(
                 .pathConflict,
                 "\(path) of the host \(quoted(host.description)) is already served by "
-                    + (owner == item.reference ? "\(routes[winner].rule) of this Ingress" : "\(owner), which is older"),
-                at: places.place(Ingress.kind, item.name, field.map { fieldPath + $0 } ?? fieldPath),
+                    + (owner == reference ? "\(routes[winner].rule) of this Ingress" : "\(owner), which is older"),
+                at: places.place(Ingress.kind, name, field.map { fieldPath() + $0 } ?? fieldPath()),
                 mend: "delete one of the two; until then this one is not served")
             return
         }
         routes.append(
             Route(
-                path: path, ingress: item.reference, rule: rule, host: host, upstream: upstream, policy: item.policy,
+                path: path, ingress: reference, rule: rule(), host: host, upstream: upstream,
+                policy: accepted[index].policy,
                 scripts: bindings(of: index, for: path.path)))
-        hosts[host, default: Host(owner: item.name)].routes.append(routes.count - 1)
-        hosts[host]?.byPath[path] = routes.count - 1
+        let number = routes.count - 1
+        func note(_ host: inout Host) {
+            host.routes.append(number)
+            host.byPath[path] = number
+        }
+        note(&hosts[host, default: Host(owner: name)])
     }
 
     /// What no rule of a host matches goes to the default backend of the oldest Ingress there that has one.
@@ -554,15 +564,15 @@ private struct Work {
 
     /// The upstream of a backend; nil if the backend makes no route at all.
     private mutating func resolve(
-        _ backend: IngressBackend, of index: Int, at path: FieldPath
+        _ backend: IngressBackend, of index: Int, at path: @autoclosure () -> FieldPath
     ) -> Resolved? {
-        let item = accepted[index]
+        let ingress = accepted[index].name
         guard let service = backend.service else {
             report(
                 .badBackend,
                 backend.resource.map { "a backend of kind \(quoted($0.kind)) cannot be served" }
                     ?? "the backend names no Service",
-                at: places.place(Ingress.kind, item.name, path),
+                at: places.place(Ingress.kind, ingress, path()),
                 mend: "name a Service and its port; until then the path is not served")
             return nil
         }
@@ -575,26 +585,26 @@ private struct Work {
         default:
             report(
                 .badBackend, "the backend \(quoted(service.name)) names no port, or one that cannot be",
-                at: places.place(Ingress.kind, item.name, path + "service" + "port"),
+                at: places.place(Ingress.kind, ingress, path() + "service" + "port"),
                 mend: "write port: {number: N} or port: {name: NAME}; until then the path answers 503")
             return Resolved(index: nil)
         }
         let name = ServicePortName(
-            service: ObjectName(namespace: item.name.namespace, name: service.name), port: port)
+            service: ObjectName(namespace: ingress.namespace, name: service.name), port: port)
         switch services.resolve(name) {
         case .upstream(let upstream):
-            balance(upstream, for: item)
+            balance(upstream, accepted[index].balance, for: ingress)
             return Resolved(index: upstream)
         case .noService:
-            let near = Spelling.nearest(to: service.name, among: namesOfServices(in: item.name.namespace))
+            let near = Spelling.nearest(to: service.name, among: namesOfServices(in: ingress.namespace))
             report(
                 .noService, "there is no Service \(quoted("\(name.service)"))",
-                at: places.place(Ingress.kind, item.name, path + "service" + "name"),
+                at: places.place(Ingress.kind, ingress, path() + "service" + "name"),
                 mend: untilThen(near.map { "did you mean \"\($0)\"?" } ?? "create it", "the path answers 503"))
         case .noPort(let known):
             report(
                 .noPort, "the Service \(quoted("\(name.service)")) has no port \(quoted(port))",
-                at: places.place(Ingress.kind, item.name, path + "service" + "port"),
+                at: places.place(Ingress.kind, ingress, path() + "service" + "port"),
                 mend: (known.isEmpty ? "give the Service ports" : "its ports are \(known.joined(separator: ", "))")
                     + "; until then the path answers 503")
         }
@@ -614,10 +624,10 @@ private struct Work {
             && text.utf8.contains { (97...122).contains($0) }
     }
 
-    private mutating func balance(_ upstream: Int, for item: Accepted) {
-        guard let balance = item.balance else { return }
+    private mutating func balance(_ upstream: Int, _ balance: Upstream.Balance?, for ingress: ObjectName) {
+        guard let balance else { return }
         guard let before = balancers[upstream] else {
-            balancers[upstream] = (item.name, balance)
+            balancers[upstream] = (ingress, balance)
             services.setBalance(balance, of: upstream)
             return
         }
@@ -627,7 +637,7 @@ private struct Work {
             .balanceConflict,
             "the Service \(quoted(services.upstreams[upstream].service)) is balanced as \(before.balance.rawValue) by the "
                 + "Ingress \(before.ingress), which is older",
-            at: places.place(Ingress.kind, item.name, annotation: key),
+            at: places.place(Ingress.kind, ingress, annotation: key),
             mend: "ask for the same in both; until then the older one has it")
     }
 

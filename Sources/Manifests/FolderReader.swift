@@ -1,9 +1,11 @@
 // The folder as it is on disk: which files it has, and which of them have changed since the last look. Nothing outside the
 // folder is ever read, whatever symbolic links in it say.
 
+internal import Dispatch
 internal import Foundation
 internal import KubernetesAPI
 internal import Model
+internal import Synchronization
 
 /// Why a folder cannot be used at all.
 package struct FolderFault: Error, Sendable, Equatable, CustomStringConvertible {
@@ -82,15 +84,17 @@ package struct FolderReader: Sendable {
         }
         directories = listing.directories
         var present: Set<String> = []
+        var manifests: [(path: String, stamp: Stamp)] = []
         for file in listing.files {
             present.insert(file.path)
             if stamps[file.path] == file.stamp, !dirty.contains(file.path) { continue }
             stamps[file.path] = file.stamp
             switch file.kind {
-            case .manifest: memory.update(file.path, parse(file.path, file.stamp))
+            case .manifest: manifests.append((file.path, file.stamp))
             case .script: scripts[file.path] = readScript(file.stamp)
             }
         }
+        for (manifest, parsed) in zip(manifests, parse(manifests)) { memory.update(manifest.path, parsed) }
         for path in stamps.keys where !present.contains(path) {
             stamps[path] = nil
             scripts[path] = nil
@@ -105,6 +109,17 @@ package struct FolderReader: Sendable {
     }
 
     // MARK: Files
+
+    /// Each file by itself, on as many cores as there are: thousands of manifests are most of what a start takes.
+    private func parse(_ manifests: [(path: String, stamp: Stamp)]) -> [ParsedFile] {
+        guard manifests.count > 1 else { return manifests.map { parse($0.path, $0.stamp) } }
+        let parsed = Mutex([ParsedFile](repeating: ParsedFile(), count: manifests.count))
+        DispatchQueue.concurrentPerform(iterations: manifests.count) { index in
+            let file = parse(manifests[index].path, manifests[index].stamp)
+            parsed.withLock { $0[index] = file }
+        }
+        return parsed.withLock { $0 }
+    }
 
     private func parse(_ path: String, _ stamp: Stamp) -> ParsedFile {
         switch text(stamp, limit: limits.manifestBytes) {
