@@ -45,6 +45,8 @@ package enum AnnotationTable {
     package static let maxBodySize = "max-body-size"
     package static let retries = "retries"
     package static let loadBalance = "load-balance"
+    package static let sslRedirect = "ssl-redirect"
+    package static let forceSSLRedirect = "force-ssl-redirect"
     package static let scripts = "scripts"
     package static let script = "script"
     package static let scriptArgs = "script-args"
@@ -95,6 +97,18 @@ package enum AnnotationTable {
             doc: "How an endpoint is chosen. It holds for the Service port, whichever Ingress leads there.",
             effect: .balance),
         AnnotationSpec(
+            key: sslRedirect, kinds: ingress, syntax: "true | false", risk: .low,
+            doc: "Redirects plain HTTP to HTTPS (308) where an Ingress with spec.tls has the host. Default: true.",
+            effect: .policy { text, policy throws(ValueProblem) in
+                policy.sslRedirect = try Quantities.boolean(text)
+            }),
+        AnnotationSpec(
+            key: forceSSLRedirect, kinds: ingress, syntax: "true | false", risk: .low,
+            doc: "The same without a certificate: for TLS that ends at a balancer before us.",
+            effect: .policy { text, policy throws(ValueProblem) in
+                policy.forceSSLRedirect = try Quantities.boolean(text)
+            }),
+        AnnotationSpec(
             key: scripts, kinds: ingress, syntax: "YAML list", risk: .medium,
             doc: "The scripts of the Ingress: items of script, args, order, paths, on-error, budget, percent, mode.",
             effect: .scripts),
@@ -118,6 +132,9 @@ package enum AnnotationTable {
             effect: .grant),
     ]
 
+    /// Those of ingress-nginx that are acted on as ours of the same name; ours goes first where both are there.
+    static let foreign: Set<String> = [sslRedirect, forceSSLRedirect]
+
     package static let byKey: [String: AnnotationSpec] = Dictionary(
         all.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
 
@@ -137,6 +154,8 @@ package enum AnnotationTable {
             let syntax = spec.syntax.replacing("|", with: "\\|")
             page += "| `\(prefix)\(spec.key)` | \(kinds) | \(syntax) | \(spec.risk.rawValue) | \(spec.doc) |\n"
         }
+        let shared = foreign.sorted().map { "`\($0)`" }.joined(separator: " and ")
+        page += "\nOf ingress-nginx's annotations, \(shared) are acted on as those of the same name here.\n"
         return page
     }
 }

@@ -47,6 +47,15 @@ enum Quantities {
         return value
     }
 
+    /// As ingress-nginx reads them (Go: strconv.ParseBool).
+    static func boolean(_ text: String) throws(ValueProblem) -> Bool {
+        switch text {
+        case "1", "t", "T", "true", "TRUE", "True": return true
+        case "0", "f", "F", "false", "FALSE", "False": return false
+        default: throw ValueProblem(wanted: "this is true or false", example: "true")
+        }
+    }
+
     static func integer(_ text: String, in range: ClosedRange<Int>) throws(ValueProblem) -> Int {
         guard text.utf8.count <= 18, text.utf8.allSatisfy({ (48...57).contains($0) }), let value = Int(text),
             range.contains(value)

@@ -115,6 +115,7 @@ private struct Work {
         for pattern in hosts.keys.sorted() { addFallback(of: pattern) }
         for index in accepted.indices { addCertificates(of: index) }
         addDefaultCertificate()
+        addRedirects()
         checkForeignKeys()
         addDefaultRoute()
         addChoosableUpstreams()
@@ -209,9 +210,14 @@ private struct Work {
         var foreign: [String] = []
         for (key, value) in ingress.metadata.annotations {
             if key.hasPrefix(AnnotationTable.prefix) {
-                readAnnotation(key, value, of: index)
+                readAnnotation(key, String(key.dropFirst(AnnotationTable.prefix.count)), value, of: index)
             } else if key.hasPrefix(options.foreignPrefix + "/") {
-                foreign.append(String(key.dropFirst(options.foreignPrefix.count + 1)))
+                let short = String(key.dropFirst(options.foreignPrefix.count + 1))
+                if !AnnotationTable.foreign.contains(short) {
+                    foreign.append(short)
+                } else if ingress.metadata.annotations[AnnotationTable.prefix + short] == nil {
+                    readAnnotation(key, short, value, of: index)
+                }
             }
         }
         if !foreign.isEmpty {
@@ -224,8 +230,7 @@ private struct Work {
         readScripts(of: index)
     }
 
-    private mutating func readAnnotation(_ key: String, _ text: String, of index: Int) {
-        let short = String(key.dropFirst(AnnotationTable.prefix.count))
+    private mutating func readAnnotation(_ key: String, _ short: String, _ text: String, of index: Int) {
         let name = accepted[index].name
         guard let spec = AnnotationTable.byKey[short], spec.kinds.contains(Ingress.kind) else {
             return reportUnknown(key, short, kind: Ingress.kind, name)
@@ -742,6 +747,31 @@ private struct Work {
             return nil
         }
         return TLSKeyPair(chain: chain, key: key)
+    }
+
+    /// Which routes send plain HTTP to HTTPS. That a host has a certificate is said of the host, as in ingress-nginx: by
+    /// any Ingress with `spec.tls` and a rule for it, or for the wildcard above, whatever became of the Secret.
+    private mutating func addRedirects() {
+        var secured: Set<HostPattern> = []
+        for item in accepted where !item.ingress.spec.tls.isEmpty {
+            for rule in item.ingress.spec.rules {
+                guard let pattern = try? HostSyntax.pattern(rule.host), pattern != .any, let host = hosts[pattern],
+                    !options.hostsAreExclusive || host.owner.namespace == item.name.namespace
+                else { continue }
+                secured.insert(pattern)
+            }
+        }
+        for index in routes.indices {
+            let policy = routes[index].policy
+            var hasCertificate = secured.contains(routes[index].host)
+            if case .exact(let host) = routes[index].host, let dot = host.firstIndex(of: ".") {
+                hasCertificate =
+                    hasCertificate || secured.contains(.wildcard(String(host[host.index(after: dot)...])))
+            }
+            routes[index].policy.redirectsToHTTPS =
+                policy.forceSSLRedirect == true
+                || hasCertificate && policy.sslRedirect ?? options.redirectsToHTTPS
+        }
     }
 
     private mutating func addDefaultCertificate() {

@@ -1,7 +1,8 @@
 // TLS as the other rooms know it: certificates by their bytes, and what was agreed with a client.
 
 /// A certificate chain, leaf first, and its key, both PEM, as a Secret holds them. Prints without them.
-package struct TLSKeyPair: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+package struct TLSKeyPair: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable
+{
     package var chain: [UInt8]
     package var key: [UInt8]
 

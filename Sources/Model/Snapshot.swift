@@ -111,6 +111,12 @@ package struct RoutePolicy: Sendable, Equatable {
     package var maxBodyBytes: Int?
     /// How many times a safe failure is tried again; 0 never.
     package var retries: Int?
+    /// Plain HTTP is redirected to HTTPS where the host has a certificate; nil takes the operator's default.
+    package var sslRedirect: Bool?
+    /// The same whether or not there is a certificate: TLS ends before us.
+    package var forceSSLRedirect: Bool?
+    /// What the two come to for this route.
+    package var redirectsToHTTPS = false
 
     package init() {}
 }

@@ -170,6 +170,8 @@ final class Flight {
     var responsePhasesRan = false
     var continueWasSent = false
     var isTunnel = false
+    /// The answer is a redirect to HTTPS.
+    var isRedirect = false
 
     // MARK: The request, on its way
     /// The encoded head, and as much of the body as is kept to be sent again.
@@ -227,6 +229,7 @@ final class Flight {
         responsePhasesRan = false
         continueWasSent = false
         isTunnel = false
+        isRedirect = false
         outgoingPending = false
         isReplayable = true
         attemptWasSent = false

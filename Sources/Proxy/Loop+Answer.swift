@@ -11,7 +11,13 @@ extension Loop {
         guard let d = f.downstream, !d.machine.isClosed else { return }
         let exchange = f.exchange
         f.ending = .complete
-        if exchange.origin != .script || exchange.reason != .none { makeErrorPage(f) }
+        if f.isRedirect, exchange.reason == .none {
+            makeRedirect(f)
+        } else if exchange.origin != .script || exchange.reason != .none {
+            makeErrorPage(f)
+        } else {
+            addTransportSecurity(f)
+        }
         if f.phasesRan, !f.responsePhasesRan {
             f.responsePhasesRan = true
             switch f.pin.middlewares.runResponsePhases(exchange) {
@@ -37,6 +43,27 @@ extension Loop {
         }
     }
 
+    private func makeRedirect(_ f: Flight) {
+        let exchange = f.exchange
+        exchange.origin = .moongate
+        exchange.response.removeAll()
+        exchange.ownBody.removeAll(keepingCapacity: true)
+        exchange.response.status = HTTPSRedirect.status
+        var location: [UInt8] = []
+        HTTPSRedirect.appendLocation(of: exchange.request, port: configuration.redirectPort, to: &location)
+        let name = locationName
+        exchange.response.append(name.span, location.span)
+    }
+
+    /// Tells the client to come by TLS from now on (RFC 6797 §7.1): only over TLS (§7.2), and in the place of what the
+    /// upstream says. Scripts of the response have the last word.
+    func addTransportSecurity(_ f: Flight) {
+        guard f.downstream?.tls != nil, !configuration.transportSecurity.isEmpty else { return }
+        let name = transportSecurityName
+        let value = configuration.transportSecurity
+        f.exchange.response.set(name.span, to: value.span)
+    }
+
     private func makeErrorPage(_ f: Flight) {
         let exchange = f.exchange
         let status = f.refusedStatus != 0 ? f.refusedStatus : exchange.reason.status
@@ -57,6 +84,7 @@ extension Loop {
         exchange.response.appendStatic("content-type", ErrorPage.contentType(form))
         exchange.response.appendStatic("cache-control", "no-store")
         if status == 503 { exchange.response.appendStatic("retry-after", "1") }
+        addTransportSecurity(f)
         if status == 405 { exchange.response.appendStatic("allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH") }
     }
 }

@@ -165,6 +165,11 @@ extension Loop {
         let exchange = f.exchange
         identify(f)
         match(f)
+        if f.policy.redirectsToHTTPS, HTTPSRedirect.applies(to: exchange) {
+            f.isRedirect = true
+            perform(f, .answerDecided)
+            return
+        }
         if !f.pin.middlewares.hasScripts(exchange) {
             route(f)
             return
@@ -421,6 +426,7 @@ extension Loop {
         if !f.outgoingPending { giveBack(&f.outgoing) }
         exchange.origin = .upstream
         exchange.reason = .none
+        addTransportSecurity(f)
         if f.phasesRan, !f.responsePhasesRan {
             f.responsePhasesRan = true
             switch f.pin.middlewares.runResponsePhases(exchange) {

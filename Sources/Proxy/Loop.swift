@@ -59,6 +59,8 @@ final class Loop<T: Transport> {
     /// `Date` (RFC 9110 §6.6.1) of the current second.
     var date: [UInt8] = []
     var dateSecond: Int64 = -1
+    let locationName = Array("location".utf8)
+    let transportSecurityName = Array("strict-transport-security".utf8)
 
     init(
         transport: T, number: Int, configuration: ProxyConfiguration, publication: Publication,

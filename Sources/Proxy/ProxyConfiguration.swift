@@ -11,6 +11,11 @@ package struct ProxyConfiguration: Sendable {
     /// Each loop on a CPU of its own.
     package var pinsThreads = false
 
+    /// The port of the URLs that plain HTTP is redirected to; 443 is left out of them.
+    package var redirectPort: UInt16 = 443
+    /// `Strict-Transport-Security` (RFC 6797) of every response over TLS; empty sends none.
+    package var transportSecurity: [UInt8] = []
+
     package var limits = Limits()
     package var timeouts = Timeouts()
     package var retry = Retry()
@@ -83,6 +88,7 @@ struct ResolvedPolicy: Sendable {
     var totalTimeout: UInt64
     var maxBodyBytes: UInt64
     var retries: Int
+    var redirectsToHTTPS = false
 
     init(_ configuration: ProxyConfiguration) {
         connectTimeout = configuration.timeouts.connect
@@ -102,5 +108,6 @@ struct ResolvedPolicy: Sendable {
         totalTimeout = milliseconds(policy.totalTimeout, totalTimeout)
         maxBodyBytes = policy.maxBodyBytes.map { UInt64(max(0, $0)) } ?? maxBodyBytes
         retries = policy.retries.map { max(0, $0) } ?? retries
+        redirectsToHTTPS = policy.redirectsToHTTPS
     }
 }

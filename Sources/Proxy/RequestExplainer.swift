@@ -107,6 +107,20 @@ package struct RequestExplainer {
                         ? [] : ["scheme \(exchange.client.isSecure ? "https" : "http"), told by a trusted proxy"])))
 
         match(exchange, &result)
+        let routes = table.snapshot.routes
+        if routes.indices.contains(Int(exchange.route)), routes[Int(exchange.route)].policy.redirectsToHTTPS,
+            HTTPSRedirect.applies(to: exchange)
+        {
+            var location: [UInt8] = []
+            HTTPSRedirect.appendLocation(of: exchange.request, port: configuration.redirectPort, to: &location)
+            result.status = HTTPSRedirect.status
+            result.fields = ["location: \(String(decoding: location, as: UTF8.self))"]
+            result.steps.append(
+                .init(
+                    "answer", "\(HTTPSRedirect.status) to \(String(decoding: location, as: UTF8.self))",
+                    details: ["plain HTTP is redirected (ssl-redirect); no script runs"]))
+            return result
+        }
         decide(exchange, facts, &result)
         readTags(exchange, &result)
         // What the scripts keep of the request is let go of. Without a route, and so without their log phase.
@@ -117,11 +131,12 @@ package struct RequestExplainer {
 
     /// The first decision is the client's: which listener it speaks to.
     private func listener(_ isSecure: Bool) -> RequestExplanation.Step {
-        let addresses = configuration.listen.map(\.description).joined(separator: ", ")
-        if !isSecure { return .init("listener", "http", details: addresses.isEmpty ? [] : [addresses]) }
-        return .init(
-            "listener", "https",
-            details: ["only http is listened for here (\(addresses)): the rest holds for what arrives as https"])
+        let addresses = (isSecure ? configuration.listenSecure : configuration.listen).map(\.description)
+        let details =
+            addresses.isEmpty && isSecure
+            ? ["nothing listens for https here: the rest holds for what arrives as https"]
+            : addresses.isEmpty ? [] : [addresses.joined(separator: ", ")]
+        return .init("listener", isSecure ? "https" : "http", details: details)
     }
 
     /// Everything after the match: the request phases, the choice, and what is said of the response.

@@ -169,7 +169,9 @@ extension Loop {
     /// Whether the request's host is served with the certificate that the connection was made with. Of a client that
     /// names no host in the handshake nothing else can be asked (RFC 9110 §7.4, §15.5.20).
     func agrees(_ tls: SecureLayer, _ host: Span<UInt8>) -> Bool {
-        guard let channel = tls.channel, !channel.serverName.isEmpty, let table = certificates?.table else { return true }
+        guard let channel = tls.channel, !channel.serverName.isEmpty, let table = certificates?.table else {
+            return true
+        }
         if Self.isSame(channel.serverName, host) { return true }
         if tls.agreedTable === table, Self.isSame(tls.agreedHost, host) { return true }
         var name: [UInt8] = []

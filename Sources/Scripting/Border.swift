@@ -329,7 +329,8 @@ extension BorderRun {
             guard wallDeadline != 0 else { return false }
             let now = mg_clock_ns()
             out.append(wallDeadline > now ? Double(wallDeadline - now) / 1e9 : 0)
-        default: return false  // MG_CLIENT_TLS: without TLS there is nothing to say
+        case MG_CLIENT_TLS: return channelFacts(exchange, out)
+        default: return false
         }
         return true
     }
@@ -340,6 +341,17 @@ extension BorderRun {
     private func append(_ bytes: [UInt8]?, _ out: ValueWriter) -> Bool {
         guard let bytes, !bytes.isEmpty else { return false }
         out.append(bytes.span)
+        return true
+    }
+
+    /// Nothing without TLS on the connection itself: what a trusted proxy says of its own is `req.scheme` alone.
+    private func channelFacts(_ exchange: Exchange, _ out: ValueWriter) -> Bool {
+        guard let channel = exchange.client.channel else { return false }
+        func text(_ bytes: [UInt8]) -> LuaValue { .string(String(decoding: bytes, as: UTF8.self)) }
+        var entries: [(String, LuaValue)] = [("version", text(channel.version)), ("cipher", text(channel.cipher))]
+        if !channel.serverName.isEmpty { entries.append(("sni", text(channel.serverName))) }
+        if !channel.applicationProtocol.isEmpty { entries.append(("alpn", text(channel.applicationProtocol))) }
+        out.append(.map(entries))
         return true
     }
 

@@ -338,6 +338,8 @@ extension ProxyConfiguration {
     init(_ settings: Settings) {
         self.init(listen: settings.http, loops: settings.workers)
         listenSecure = settings.https
+        redirectPort = UInt16(clamping: settings.sslRedirectPort)
+        transportSecurity = Array(settings.hsts.utf8)
         limits.headBytes = settings.maxHeadBytes
         limits.fields = settings.maxFields
         limits.targetBytes = settings.maxTargetBytes

@@ -211,6 +211,7 @@ extension TranslationOptions {
         watchIngressWithoutClass = settings.watchIngressWithoutClass
         namespaces = Set(settings.watchNamespaces)
         defaultBackend = settings.defaultBackend.flatMap { ServicePortName($0) }
+        redirectsToHTTPS = settings.sslRedirect
         defaultCertificate = settings.defaultTLSSecret.flatMap { text in
             let parts = text.split(separator: "/").map(String.init)
             return parts.count == 2 ? ObjectName(namespace: parts[0], name: parts[1]) : nil

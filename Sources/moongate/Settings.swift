@@ -54,6 +54,16 @@ struct RunFlags: ParsableArguments {
     var tlsCiphers: String?
     @Option(help: ArgumentHelp("Longest TLS handshake (default 10s).", valueName: "duration"))
     var tlsHandshakeTimeout: String?
+    @Flag(
+        inversion: .prefixedNo, help: "Redirect plain HTTP to HTTPS for hosts with a certificate (default: yes).")
+    var sslRedirect: Bool?
+    @Option(help: ArgumentHelp("The port of the URLs redirected to (default 443).", valueName: "port"))
+    var sslRedirectPort: String?
+    @Option(
+        help: ArgumentHelp(
+            "Strict-Transport-Security over HTTPS, or off (default max-age=31536000; includeSubDomains).",
+            valueName: "text"))
+    var hsts: String?
     @Option(help: ArgumentHelp("Admin listener (default 127.0.0.1:9901).", valueName: "addr:port"))
     var admin: String?
     @Option(help: ArgumentHelp("Event loops (default: one a core).", valueName: "n"))
@@ -182,6 +192,9 @@ struct RunFlags: ParsableArguments {
         text("tls-min-version", tlsMinVersion)
         text("tls-ciphers", tlsCiphers)
         text("tls-handshake-timeout", tlsHandshakeTimeout)
+        flag("ssl-redirect", sslRedirect)
+        text("ssl-redirect-port", sslRedirectPort)
+        text("hsts", hsts)
         text("admin", admin)
         text("workers", workers)
         text("ingress-class", ingressClass)
@@ -247,6 +260,10 @@ struct Settings: Sendable {
     /// Nil: those of the field's recommendation.
     var tlsCiphers: String?
     var tlsHandshakeTimeout: Int
+    var sslRedirect: Bool
+    var sslRedirectPort: Int
+    /// The field's value; empty sends none.
+    var hsts: String
     var admin: SocketAddress
     /// 0: one a core.
     var workers: Int
@@ -355,6 +372,15 @@ struct Settings: Sendable {
         self.tlsMinVersion = tlsMinVersion
         tlsCiphers = read.text("tls-ciphers")
         tlsHandshakeTimeout = try read.duration("tls-handshake-timeout", default: "10s")
+        sslRedirect = try read.flag("ssl-redirect", default: true)
+        sslRedirectPort = try read.integer("ssl-redirect-port", default: 443, in: 1...65_535)
+        let hsts = read.text("hsts") ?? "max-age=31536000; includeSubDomains"
+        guard hsts == "off" || (hsts.contains("max-age=") && hsts.utf8.allSatisfy { (0x20...0x7e).contains($0) }) else {
+            throw SettingsError(
+                problem: "\"\(hsts)\" is no value of Strict-Transport-Security", key: "hsts",
+                mend: "write max-age=SECONDS, then ; includeSubDomains and ; preload if they are meant, or off")
+        }
+        self.hsts = hsts == "off" ? "" : hsts
         guard let admin = try read.addresses("admin", default: "127.0.0.1:9901").first else {
             throw SettingsError(problem: "no admin address is given", key: "admin", mend: "write 127.0.0.1:9901")
         }

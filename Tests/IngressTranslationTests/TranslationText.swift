@@ -46,6 +46,7 @@ enum TranslationText {
         ] {
             if let value { text += " \(name)=\(value)" }
         }
+        if policy.redirectsToHTTPS { text += " redirect=https" }
         for binding in route.scripts { text += "\n    run " + Self.text(of: binding, in: snapshot) }
         return text
     }

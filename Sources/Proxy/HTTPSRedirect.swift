@@ -1,0 +1,33 @@
+// Before anything else of a route: plain HTTP is sent to HTTPS where the host has a certificate.
+internal import Model
+
+enum HTTPSRedirect {
+    /// Keeps the method and the body (RFC 9110 §15.4.9).
+    static let status: UInt16 = 308
+
+    /// Where an ACME server looks for the answer to its challenge (RFC 8555 §8.3): by plain HTTP, at a time when there is
+    /// no certificate yet.
+    private static let challenge = Array("/.well-known/acme-challenge/".utf8)
+
+    /// Whether the request is to be redirected: over plain HTTP, to a host that it names.
+    static func applies(to exchange: Exchange) -> Bool {
+        if exchange.client.isSecure || exchange.request.hostRange.count == 0 { return false }
+        let bytes = exchange.request.bytes
+        let range = exchange.request.pathRange.range
+        guard range.count >= challenge.count else { return true }
+        for i in challenge.indices where bytes[range.lowerBound + i] != challenge[i] { return true }
+        return false
+    }
+
+    /// Appends the same URL with the other scheme. Path and query are the canonical ones, in which nothing can end a line.
+    static func appendLocation(of request: borrowing MessageHead, port: UInt16, to output: inout [UInt8]) {
+        output.append(contentsOf: "https://".utf8)
+        output.append(contentsOf: request.bytes[request.hostRange.range])
+        if port != 443 { output.append(contentsOf: ":\(port)".utf8) }
+        output.append(contentsOf: request.bytes[request.pathRange.range])
+        if request.hasQuery {
+            output.append(UInt8(ascii: "?"))
+            output.append(contentsOf: request.bytes[request.queryRange.range])
+        }
+    }
+}

@@ -1,0 +1,111 @@
+import Model
+import Testing
+
+@testable import TLSEngine
+
+struct CertificateStoreTests {
+    private static let now: Int64 = 1_900_000_000
+
+    private func pair(_ name: String) throws -> TLSKeyPair { try .selfSigned(name: name, days: 20_000) }
+
+    /// One Ingress a reference: its rules, what its `spec.tls` lists, and the pair.
+    private func snapshot(
+        _ items: [(namespace: String, rules: [HostPattern], hosts: [String], pair: TLSKeyPair?)]
+    ) -> Snapshot {
+        var snapshot = Snapshot()
+        for (index, item) in items.enumerated() {
+            let ingress = ObjectReference(kind: "Ingress", namespace: item.namespace, name: "i\(index)")
+            for rule in item.rules {
+                snapshot.routes.append(
+                    Route(path: .prefix("/"), ingress: ingress, rule: "", host: rule, upstream: nil))
+            }
+            snapshot.certificates.append(
+                CertificateReference(
+                    hosts: item.hosts,
+                    secret: ObjectReference(kind: "Secret", namespace: item.namespace, name: "s\(index)"),
+                    ingress: ingress, pair: item.pair, place: Place(object: ingress)))
+        }
+        return snapshot
+    }
+
+    @Test(arguments: [
+        ("shop.test", "shop/s0"), ("www.shop.test", "shop/s1"), ("a.www.shop.test", "self-signed"), ("", "self-signed"),
+        ("else.test", "self-signed"),
+    ])
+    func `exact goes before the wildcard, and that before the default`(name: String, expected: String) throws {
+        let store = try CertificateStore(TLSOptions())
+        let (table, diagnostics) = store.prepare(
+            snapshot([
+                ("shop", [.exact("shop.test")], ["shop.test"], try pair("shop.test")),
+                ("shop", [.wildcard("shop.test")], [], try pair("*.shop.test")),
+            ]), now: Self.now)
+        #expect(diagnostics.isEmpty)
+        #expect(table.certificate(for: name).name == expected)
+    }
+
+    @Test func `whoever only lists a host takes it from nobody who has a rule for it`() throws {
+        let store = try CertificateStore(TLSOptions())
+        let table = store.prepare(
+            snapshot([
+                ("evil", [.exact("evil.test")], ["shop.test", "www.shop.test", "free.test"], try pair("shop.test")),
+                ("evil", [], ["free.test", "www.shop.test"], try pair("free.test")),
+                ("shop", [.exact("shop.test")], ["shop.test"], try pair("shop.test")),
+                ("shop", [.wildcard("shop.test")], ["*.shop.test"], try pair("*.shop.test")),
+            ]), now: Self.now
+        ).table
+        #expect(table.certificate(for: "shop.test").name == "shop/s2")
+        #expect(table.certificate(for: "www.shop.test").name == "shop/s3")
+        #expect(table.certificate(for: "free.test").name == "evil/s1")
+    }
+
+    @Test func `an unusable certificate leaves the last good one, and without one the default`() throws {
+        let store = try CertificateStore(TLSOptions())
+        func prepare(_ pair: TLSKeyPair?) -> (served: ServedCertificate, codes: [String]) {
+            let (table, diagnostics) = store.prepare(
+                snapshot([("shop", [.exact("shop.test")], ["shop.test"], pair)]), now: Self.now)
+            return (table.certificate(for: "shop.test"), diagnostics.map(\.code))
+        }
+        let good = try pair("shop.test")
+        let garbage = TLSKeyPair(chain: Array("garbage".utf8), key: Array("garbage".utf8))
+        let mixed = try TLSKeyPair(chain: good.chain, key: pair("shop.test").key)
+        let short = try TLSKeyPair.selfSigned(name: "shop.test", days: 1)
+        #expect(prepare(garbage).served.name == "self-signed")
+        let first = prepare(good).served
+        #expect(first.name == "shop/s0")
+        for (bad, code) in [
+            (garbage, "MG163"), (mixed, "MG163"), (short, "MG164"), (try pair("other.test"), "MG165"),
+        ] {
+            let now = prepare(bad)
+            #expect(now.served === first)
+            #expect(now.codes == [code])
+        }
+        let renewed = prepare(try pair("shop.test"))
+        #expect(renewed.served !== first)
+        #expect(renewed.codes.isEmpty)
+        // A Secret that is gone is gone: the translation says so.
+        #expect(prepare(nil).served.name == "self-signed")
+    }
+
+    @Test func `contexts are made when they are asked for, and bounded`() throws {
+        let cache = ContextCache(most: 4)
+        let pair = try pair("shop.test")
+        let all = (0..<20).map {
+            ServedCertificate(name: "s\($0)", pairs: [pair], options: TLSOptions(), cache: cache)
+        }
+        #expect(all.allSatisfy { !$0.hasContext })
+        for certificate in all {
+            #expect(certificate.context() != nil)
+            #expect(all.count { $0.hasContext } <= 4)
+        }
+        let last = try #require(all.last)
+        #expect(last.context() === last.context())
+    }
+
+    @Test func `ticket keys are bounded and never shown`() throws {
+        let keys = try #require(TicketKeys())
+        keys.set((0..<20).map { _ in TicketKey() })
+        #expect("\(TicketKey())" == "TicketKey")
+        #expect(TicketKey([1, 2, 3]) == nil)
+        #expect(TicketKey() != TicketKey())
+    }
+}
