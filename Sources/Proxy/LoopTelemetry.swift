@@ -28,6 +28,9 @@ final class LoopTelemetry {
         metrics.adjust(.connections, by: -1)
     }
 
+    func http2Opened() { metrics.count(.http2Opened) }
+    func http2Ended(_ fault: HTTP2Fault) { if fault != .none { metrics.count(fault) } }
+
     func upstreamOpened() { metrics.adjust(.upstreamConnections, by: 1) }
     func upstreamClosed() { metrics.adjust(.upstreamConnections, by: -1) }
     func upstreamParked() { metrics.adjust(.idleUpstreamConnections, by: 1) }

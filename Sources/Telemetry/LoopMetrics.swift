@@ -56,6 +56,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
     case connectionAccepted
     case connectionRefused
     case tunnelOpened
+    case http2Opened
     /// Impossible states that were met; each is a bug.
     case bug
 
@@ -64,6 +65,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .connectionAccepted: "connections_accepted"
         case .connectionRefused: "connections_refused"
         case .tunnelOpened: "tunnels_opened"
+        case .http2Opened: "http2_connections"
         case .bug: "bugs"
         }
     }
@@ -73,6 +75,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .connectionAccepted: "Connections accepted from clients."
         case .connectionRefused: "Connections closed at once because a bound was reached."
         case .tunnelOpened: "Connections turned into tunnels by an upgrade."
+        case .http2Opened: "Connections of clients that speak HTTP/2."
         case .bug: "Impossible states met; please report them."
         }
     }
@@ -177,6 +180,7 @@ struct LoopReport: Sendable {
     var events = [UInt64](repeating: 0, count: LoopEvent.allCases.count)
     var gauges = [Int64](repeating: 0, count: LoopGauge.allCases.count)
     var failures = [UInt64](repeating: 0, count: FailureReason.allCases.count)
+    var http2Faults = [UInt64](repeating: 0, count: HTTP2Fault.allCases.count)
 }
 
 /// The counters of one loop. Not to be shared between threads.
@@ -247,6 +251,11 @@ package final class LoopMetrics {
     @inline(__always)
     package func count(_ event: LoopEvent, _ n: UInt64 = 1) {
         report.events[Int(event.rawValue)] &+= n
+    }
+
+    /// An HTTP/2 connection is ended for its client's doing.
+    package func count(_ fault: HTTP2Fault) {
+        report.http2Faults[Int(fault.rawValue)] &+= 1
     }
 
     @inline(__always)
