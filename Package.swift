@@ -49,6 +49,7 @@ let package = Package(
         .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CNGHTTP2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .target(
             name: "CLua", dependencies: ["CLua54"],
             cSettings: [.unsafeFlags(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2"])]),
@@ -69,10 +70,12 @@ let package = Package(
         .target(name: "Telemetry", dependencies: ["Model"], swiftSettings: hot),
         .target(name: "Reactor", dependencies: ["CLinux"], swiftSettings: hot),
         .target(name: "TLSEngine", dependencies: ["CTLS", "Model"], swiftSettings: hot),
+        .target(name: "HTTP2Engine", dependencies: ["CNGHTTP2", "Model"], swiftSettings: hot),
         .target(
             name: "Proxy",
             dependencies: [
-                "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine", "Telemetry", "Upstreams",
+                "HTTP2Engine", "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine", "Telemetry",
+                "Upstreams",
             ],
             swiftSettings: hot),
 
@@ -150,6 +153,8 @@ let package = Package(
 
         // Tests: one target a room.
         .target(name: "MoongateTesting", dependencies: ["Model"], swiftSettings: rules),
+        // A client that says exactly what it is told to: for the rooms' tests, which have no socket.
+        .target(name: "HTTP2Testing", dependencies: ["CNGHTTP2"], swiftSettings: rules),
         // Apart from MoongateTesting because it stands on SwiftNIO, which no other room's tests should wait for.
         .target(
             name: "ClusterTesting",
@@ -177,9 +182,12 @@ let package = Package(
         .testTarget(name: "ReactorTests", dependencies: ["Reactor"], swiftSettings: rules),
         .testTarget(name: "TLSEngineTests", dependencies: ["Model", "TLSEngine"], swiftSettings: rules),
         .testTarget(
+            name: "HTTP2EngineTests", dependencies: ["HTTP2Engine", "HTTP2Testing", "Model"], swiftSettings: rules),
+        .testTarget(
             name: "ProxyTests",
             dependencies: [
-                "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "TLSEngine", "Telemetry",
+                "HTTP2Testing", "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "TLSEngine",
+                "Telemetry",
                 "Upstreams",
             ], swiftSettings: rules),
         .testTarget(

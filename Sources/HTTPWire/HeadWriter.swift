@@ -23,17 +23,20 @@ package enum HeadWriter {
         package var upgradeRange: ByteRange
         /// Let the upstream answer `100 Continue`.
         package var expectsContinue: Bool
+        /// Whoever asks reads trailers, and so do we (RFC 9110 §10.1.4).
+        package var acceptsTrailers: Bool
         /// Tell the upstream that the connection ends after this.
         package var closes: Bool
 
         package init(
             body: BodyFraming, upgrade: UpgradeWish = .none, upgradeRange: ByteRange = .empty,
-            expectsContinue: Bool = false, closes: Bool = false
+            expectsContinue: Bool = false, acceptsTrailers: Bool = false, closes: Bool = false
         ) {
             self.body = body
             self.upgrade = upgrade
             self.upgradeRange = upgradeRange
             self.expectsContinue = expectsContinue
+            self.acceptsTrailers = acceptsTrailers
             self.closes = closes
         }
     }
@@ -141,7 +144,13 @@ package enum HeadWriter {
         if options.expectsContinue { output.append("Expect: 100-continue\r\n") }
         switch options.upgrade {
         case .none:
-            if options.closes { output.append("Connection: close\r\n") }
+            if options.acceptsTrailers { output.append("TE: trailers\r\n") }
+            switch (options.acceptsTrailers, options.closes) {
+            case (false, false): break
+            case (false, true): output.append("Connection: close\r\n")
+            case (true, false): output.append("Connection: TE\r\n")
+            case (true, true): output.append("Connection: TE, close\r\n")
+            }
         case .webSocket: output.append("Connection: Upgrade\r\nUpgrade: websocket\r\n")
         case .other:
             guard writeUpgrade(bytes, options.upgradeRange, to: &output) else { return false }
@@ -244,7 +253,6 @@ package enum HeadWriter {
     static func writeFields(_ head: borrowing MessageHead, to output: inout OutputRawSpan) -> Seen {
         let bytes = head.bytes.span
         let fields = head.fields.span
-        let isWire = head.version != .http2
         var seen = Seen()
         // The run that has been recognised and not written yet.
         var runStart = 0
@@ -256,7 +264,7 @@ package enum HeadWriter {
                 field.name != .contentLength
             else { continue }
             seen.insert(field.name)
-            if isWire, !field.flags.contains(.ours) {
+            if !field.flags.contains(.ours) {
                 let start = Int(field.nameOffset)
                 let end = lineEnd(field, bytes)
                 if end > 0 {

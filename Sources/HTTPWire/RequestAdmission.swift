@@ -53,18 +53,20 @@ package enum RequestAdmission: Sendable, Hashable {
 
     /// Judges a head as `HeadParser` left it, and completes it: canonical path, query, authority, host; hop-by-hop
     /// fields are marked, and the forwarding fields of a stranger (`isTrusted` is false) taken out.
+    ///
+    /// - Parameter hasBody: what the frames say of HTTP/2, where the head itself does not say whether a body follows.
     package static func judge(
-        _ head: inout MessageHead, _ rules: AdmissionRules, isTrusted: Bool
+        _ head: inout MessageHead, _ rules: AdmissionRules, isTrusted: Bool, hasBody: Bool = false
     ) -> RequestAdmission {
         do throws(Refusal) {
-            return .admit(try admit(&head, rules, isTrusted))
+            return .admit(try admit(&head, rules, isTrusted, hasBody))
         } catch {
             return .refuse(error)
         }
     }
 
     private static func admit(
-        _ head: inout MessageHead, _ rules: AdmissionRules, _ isTrusted: Bool
+        _ head: inout MessageHead, _ rules: AdmissionRules, _ isTrusted: Bool, _ hasBody: Bool
     ) throws(Refusal) -> RequestFacts {
         var facts = RequestFacts()
         var framing = FramingFields()
@@ -135,7 +137,13 @@ package enum RequestAdmission: Sendable, Hashable {
         // RFC 9112 §6.1–§6.3. Both fields together are the classic of request smuggling, and refused.
         switch framing.coding {
         case .none:
-            if let length = framing.length { facts.body = .length(length) }
+            if let length = framing.length {
+                // A stream that has ended before its length is malformed (RFC 9113 §8.1.1).
+                guard head.version != .http2 || hasBody || length == 0 else { throw .malformed }
+                facts.body = .length(length)
+            } else if head.version == .http2, hasBody {
+                facts.body = .chunked
+            }
         case .chunked:
             guard framing.length == nil, head.version != .http10 else { throw .malformed }
             facts.body = .chunked

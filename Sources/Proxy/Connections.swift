@@ -30,12 +30,15 @@ struct ConnectionFlags: OptionSet {
     static let blocked = ConnectionFlags(rawValue: 8)
     /// The end of the stream has been read.
     static let endRead = ConnectionFlags(rawValue: 16)
+    /// Nothing has been understood of it yet, not even which version it speaks.
+    static let fresh = ConnectionFlags(rawValue: 32)
 }
 
 /// "Never" for a deadline.
 let never = UInt64.max
 
-/// One downstream HTTP/1.1 connection. An idle one holds this and nothing else: no buffer, no exchange.
+/// One downstream connection, or one stream of an HTTP/2 connection: what an exchange has before it. An idle HTTP/1.1
+/// connection holds this and nothing else: no buffer, no exchange.
 final class Downstream {
     let socket: Socket
     let peer: Model.SocketAddress
@@ -58,6 +61,10 @@ final class Downstream {
     var flight: Flight?
     /// Between the socket and the buffers above, on an HTTPS listener.
     var tls: SecureLayer?
+    /// This connection speaks HTTP/2: it carries streams, and no exchange of its own.
+    var http2: HTTP2Connection?
+    /// This is a stream: its bytes come and go through the connection that carries it.
+    var stream: HTTP2Stream?
     var deadline = never
     /// When the wheel will next look at this connection.
     var lookedAt = never
@@ -68,6 +75,10 @@ final class Downstream {
         self.localPort = localPort
         self.isTrusted = isTrusted
     }
+
+    /// The TLS of the connection, also for a stream that it carries.
+    @inline(__always)
+    var secureLayer: SecureLayer? { tls ?? stream?.carrier.tls }
 
     /// Nothing waits to be written.
     @inline(__always)
@@ -131,6 +142,8 @@ enum OutgoingFraming: UInt8 {
     /// As many bytes as the head says.
     case length
     case chunked
+    /// HTTP/2's frames say where it ends.
+    case frames
     /// Until the connection ends.
     case close
 }

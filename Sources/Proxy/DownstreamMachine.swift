@@ -1,7 +1,8 @@
-// The first and the last step of a request's walk over HTTP/1.1: when a connection reads a head, when it may be used
+// The first and the last step of a request's walk: when a connection reads a head, when it may be used
 // again, and how it is closed so that the last response is not lost.
 
-/// The life of one downstream HTTP/1.1 connection.
+/// The life of one downstream connection, or of one stream of an HTTP/2 connection: a stream is a connection that carries
+/// one request, and leaves.
 ///
 /// ```
 ///        bytesArrived           headAdmitted            responseEnded, all read
@@ -11,6 +12,9 @@
 ///                          │                     │ switched        │ too much left
 ///                          ▼                     ▼                 ▼
 ///                       leaving ◀─────────── tunnelling ──────▶ leaving ──flushed──▶ lingering ──▶ closed
+///
+///        multiplexed             sessionEnded
+///  idle ─────────────▶ multiplexing ─────────▶ leaving …
 /// ```
 struct DownstreamMachine {
     enum Event: Equatable, Sendable {
@@ -31,6 +35,10 @@ struct DownstreamMachine {
         /// The response cannot be completed.
         case responseBroken
         case switched
+        /// The connection speaks HTTP/2.
+        case multiplexed
+        /// The session has nothing more to say, nor to hear.
+        case sessionEnded
         /// Nothing is left to be written.
         case flushed
         /// The peer will send no more.
@@ -60,6 +68,12 @@ struct DownstreamMachine {
         case abort
         /// The exchange in progress has lost its client.
         case breakExchange
+        /// So have all exchanges of an HTTP/2 connection.
+        case breakStreams
+        /// Tell an HTTP/2 client that the connection will end.
+        case announceEnd
+        /// Nothing has come on an HTTP/2 connection for too long: end its session.
+        case endSession
     }
 
     private enum Body: Equatable {
@@ -77,6 +91,8 @@ struct DownstreamMachine {
         /// The response is out; the rest of the request is read away so that the next one can be found.
         case dropping(left: Int)
         case tunnelling
+        /// The connection carries streams, each with a machine of its own.
+        case multiplexing
         /// Something is still to be written, then the connection goes. `linger`: the peer may still be sending.
         case leaving(linger: Bool)
         /// Writing has ended; what still comes is dropped.
@@ -101,27 +117,29 @@ struct DownstreamMachine {
     var isLeaving: Bool {
         switch state {
         case .leaving: true
-        case .idle, .readingHead, .exchanging, .dropping, .tunnelling, .lingering, .closed: false
+        case .idle, .readingHead, .exchanging, .dropping, .tunnelling, .multiplexing, .lingering, .closed: false
         }
     }
     var isTunnelling: Bool { state == .tunnelling }
+    var isMultiplexing: Bool { state == .multiplexing }
     var isDropping: Bool {
         switch state {
         case .dropping: true
-        case .idle, .readingHead, .exchanging, .tunnelling, .leaving, .lingering, .closed: false
+        case .idle, .readingHead, .exchanging, .tunnelling, .multiplexing, .leaving, .lingering, .closed: false
         }
     }
     /// Whether a response may promise that the connection stays.
     var mayPersist: Bool {
         switch state {
         case .exchanging(_, let persistent): persistent && !isDraining && !peerHasEnded
-        case .idle, .readingHead, .dropping, .tunnelling, .leaving, .lingering, .closed: false
+        case .idle, .readingHead, .dropping, .tunnelling, .multiplexing, .leaving, .lingering, .closed: false
         }
     }
     var requestHasEnded: Bool {
         switch state {
         case .exchanging(.ended, _): true
-        case .idle, .readingHead, .exchanging, .dropping, .tunnelling, .leaving, .lingering, .closed: false
+        case .idle, .readingHead, .exchanging, .dropping, .tunnelling, .multiplexing, .leaving, .lingering, .closed:
+            false
         }
     }
 
@@ -134,11 +152,12 @@ struct DownstreamMachine {
             state = .closed
             switch was {
             case .exchanging, .tunnelling: return List(.breakExchange, .abort)
+            case .multiplexing: return List(.breakStreams, .abort)
             case .idle, .readingHead, .dropping, .leaving, .lingering: return List(.abort)
             case .closed: return List()
             }
         case .bytesArrived, .headAdmitted, .headRefused, .requestEnded, .dropped, .requestUnreadable, .responseEnded,
-            .responseBroken, .switched, .flushed, .timedOut:
+            .responseBroken, .switched, .multiplexed, .sessionEnded, .flushed, .timedOut:
             break
         }
         switch state {
@@ -147,6 +166,7 @@ struct DownstreamMachine {
         case .exchanging(let body, let persistent): return exchanging(event, body, persistent)
         case .dropping(let left): return dropping(event, left)
         case .tunnelling: return tunnelling(event)
+        case .multiplexing: return multiplexing(event)
         case .leaving(let linger): return leaving(event, linger)
         case .lingering: return lingering(event)
         case .closed: return List()
@@ -167,9 +187,13 @@ struct DownstreamMachine {
         case .peerEnded, .timedOut, .drainBegan:
             state = .closed
             return List(.close)
+        case .multiplexed:
+            state = .multiplexing
+            return List()
         case .flushed:
             return List()
-        case .requestEnded, .dropped, .requestUnreadable, .responseEnded, .responseBroken, .switched, .broken:
+        case .requestEnded, .dropped, .requestUnreadable, .responseEnded, .responseBroken, .switched, .sessionEnded,
+            .broken:
             return surprised()
         }
     }
@@ -191,7 +215,11 @@ struct DownstreamMachine {
             // Half a request is none, and nobody is left to tell.
             state = .closed
             return List(.close)
-        case .requestEnded, .dropped, .requestUnreadable, .responseEnded, .responseBroken, .switched, .broken:
+        case .multiplexed:
+            state = .multiplexing
+            return List()
+        case .requestEnded, .dropped, .requestUnreadable, .responseEnded, .responseBroken, .switched, .sessionEnded,
+            .broken:
             return surprised()
         }
     }
@@ -230,7 +258,7 @@ struct DownstreamMachine {
         case .timedOut, .drainBegan, .flushed:
             // The exchange has its own deadlines.
             return List()
-        case .bytesArrived, .headAdmitted, .headRefused, .dropped, .broken:
+        case .bytesArrived, .headAdmitted, .headRefused, .dropped, .multiplexed, .sessionEnded, .broken:
             return surprised()
         }
     }
@@ -259,7 +287,28 @@ struct DownstreamMachine {
             return List(.closeWhenFlushed)
         case .flushed:
             return List()
-        case .bytesArrived, .headAdmitted, .headRefused, .responseEnded, .responseBroken, .switched, .broken:
+        case .bytesArrived, .headAdmitted, .headRefused, .responseEnded, .responseBroken, .switched, .multiplexed,
+            .sessionEnded, .broken:
+            return surprised()
+        }
+    }
+
+    private mutating func multiplexing(_ event: Event) -> List {
+        switch event {
+        case .sessionEnded:
+            state = .leaving(linger: !peerHasEnded)
+            return List(.breakStreams, .closeWhenFlushed)
+        case .peerEnded:
+            state = .closed
+            return List(.breakStreams, .close)
+        case .drainBegan:
+            return List(.announceEnd)
+        case .timedOut:
+            return List(.endSession)
+        case .flushed:
+            return List()
+        case .bytesArrived, .headAdmitted, .headRefused, .requestEnded, .dropped, .requestUnreadable, .responseEnded,
+            .responseBroken, .switched, .multiplexed, .broken:
             return surprised()
         }
     }
@@ -274,7 +323,7 @@ struct DownstreamMachine {
             // The exchange owns the tunnel's ends.
             return List()
         case .bytesArrived, .headAdmitted, .headRefused, .requestEnded, .dropped, .requestUnreadable, .responseEnded,
-            .switched, .broken:
+            .switched, .multiplexed, .sessionEnded, .broken:
             return surprised()
         }
     }
@@ -293,7 +342,7 @@ struct DownstreamMachine {
             return List(.abort)
         case .peerEnded, .drainBegan, .dropped, .requestEnded, .requestUnreadable, .responseEnded, .responseBroken:
             return List()
-        case .bytesArrived, .headAdmitted, .headRefused, .switched, .broken:
+        case .bytesArrived, .headAdmitted, .headRefused, .switched, .multiplexed, .sessionEnded, .broken:
             return surprised()
         }
     }
@@ -306,7 +355,7 @@ struct DownstreamMachine {
         case .dropped, .flushed:
             return List()
         case .bytesArrived, .headAdmitted, .headRefused, .requestEnded, .requestUnreadable, .responseEnded,
-            .responseBroken, .switched, .broken:
+            .responseBroken, .switched, .multiplexed, .sessionEnded, .broken:
             return surprised()
         }
     }

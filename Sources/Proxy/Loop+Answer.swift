@@ -58,7 +58,7 @@ extension Loop {
     /// Tells the client to come by TLS from now on (RFC 6797 §7.1): only over TLS (§7.2), and in the place of what the
     /// upstream says. Scripts of the response have the last word.
     func addTransportSecurity(_ f: Flight) {
-        guard f.downstream?.tls != nil, !configuration.transportSecurity.isEmpty else { return }
+        guard f.downstream?.secureLayer != nil, !configuration.transportSecurity.isEmpty else { return }
         let name = transportSecurityName
         let value = configuration.transportSecurity
         f.exchange.response.set(name.span, to: value.span)

@@ -10,7 +10,7 @@ extension Loop {
 
     /// A connection was accepted. The loop owns it from here on.
     func accepted(_ socket: Socket, peer: Model.SocketAddress, localPort: UInt16, isSecure: Bool = false) {
-        if configuration.maxConnections > 0, downstreams.count >= configuration.maxConnections {
+        if configuration.maxConnections > 0, telemetry.connections >= configuration.maxConnections {
             transport.abort(socket)
             telemetry.connectionRefused()
             return
@@ -22,6 +22,7 @@ extension Loop {
             return
         }
         let d = Downstream(socket: socket, peer: peer, localPort: localPort, isTrusted: isTrusted)
+        d.flags = .fresh
         if isSecure {
             guard let session = certificates?.accept() else {
                 transport.abort(socket)
@@ -81,17 +82,35 @@ extension Loop {
                 telemetry.began()
                 fail(d.flight ?? beginFlight(d), .headTimeout)
             case .closeWhenFlushed:
+                if let stream = d.stream {
+                    // Flushed when the session says so.
+                    setDeadline(d, after: configuration.timeouts.streamIdle)
+                    endBody(stream, trailers: nil)
+                    continue
+                }
                 setDeadline(
                     d, after: d.isFlushed ? configuration.timeouts.linger : configuration.timeouts.streamIdle)
                 if d.isFlushed { perform(d, .flushed) }
             case .linger:
+                if let stream = d.stream {
+                    stopRequest(stream)
+                    perform(d, .peerEnded)
+                    continue
+                }
                 endWrites(d)
                 setDeadline(d, after: configuration.timeouts.linger)
                 enqueue(d)
             case .close:
-                close(d, abort: false)
+                if let stream = d.stream { close(d, stream, .complete) } else { close(d, abort: false) }
             case .abort:
-                close(d, abort: true)
+                if let stream = d.stream {
+                    close(d, stream, event == .timedOut ? .stalled : .broken)
+                } else {
+                    close(d, abort: true)
+                }
+            case .breakStreams: breakStreams(d)
+            case .announceEnd: announceEnd(d)
+            case .endSession: connectionTimedOut(d)
             case .breakExchange:
                 if let f = d.flight {
                     if f.exchange.reason == .none { f.exchange.reason = .clientClosed }
@@ -104,7 +123,7 @@ extension Loop {
     // MARK: Reading
 
     private func wantsBytes(_ d: Downstream) -> Bool {
-        if d.machine.readsHead { return !d.flags.contains(.blocked) }
+        if d.machine.readsHead || d.machine.isMultiplexing { return !d.flags.contains(.blocked) }
         if d.machine.isDropping || d.machine.isLingering { return true }
         guard let f = d.flight else { return false }
         if f.machine.passesRequest || f.machine.isTunnelling {
@@ -116,6 +135,10 @@ extension Loop {
 
     /// Reads and acts until there is nothing to read, or nothing may be read.
     func advance(_ d: Downstream) {
+        if let stream = d.stream {
+            advanceStream(d, stream)
+            return
+        }
         let scratch = self.scratch
         var rounds = 0
         while !d.machine.isClosed {
@@ -190,10 +213,26 @@ extension Loop {
     }
 
     /// Takes what it can from the front of `input`; false if it can take no more for now.
-    private func consume(_ d: Downstream, _ input: Buffer) -> Bool {
+    func consume(_ d: Downstream, _ input: Buffer) -> Bool {
         if d.machine.readsHead {
             if d.flags.contains(.blocked) { return false }
+            if d.flags.contains(.fresh) {
+                switch opening(input) {
+                case .http1: d.flags.remove(.fresh)
+                case .http2:
+                    d.flags.remove(.fresh)
+                    beginHTTP2(d)
+                    return !d.machine.isClosed
+                case .unclear:
+                    perform(d, .bytesArrived)
+                    return false
+                }
+            }
             return readHead(d, input)
+        }
+        if let c = d.http2, d.machine.isMultiplexing {
+            readFrames(d, c, input)
+            return true
         }
         if let f = d.flight {
             if f.machine.passesRequest {
@@ -257,7 +296,7 @@ extension Loop {
         }
     }
 
-    private func droppedAll(_ d: Downstream) {
+    func droppedAll(_ d: Downstream) {
         d.droppedTrailers = nil
         perform(d, .requestEnded)
         if let f = d.flight { perform(f, .requestEnded) }
@@ -332,6 +371,12 @@ extension Loop {
 
     @inline(__always)
     func flush(_ d: Downstream) {
+        if let c = d.http2 {
+            flushFrames(d, c)
+            return
+        }
+        // A stream's output is asked for by the session of the connection that carries it.
+        if d.stream != nil { return }
         guard d.output != nil, !d.flags.contains(.blocked) else { return }
         if !write(d, RawSpan()) {
             perform(d, .broken)

@@ -28,7 +28,7 @@ extension Loop {
         f.exchange.client.peer = d.peer
         f.exchange.client.address = d.peer
         f.exchange.client.isTrustedProxy = d.isTrusted
-        if let tls = d.tls {
+        if let tls = d.secureLayer {
             f.exchange.client.isSecure = true
             f.exchange.client.channel = tls.channel
         }
@@ -104,7 +104,8 @@ extension Loop {
                         perform(d, .responseEnded(persistent: false))
                         flush(d)
                     // Only a reset tells a body that ends with its connection from one that was cut off.
-                    case .close, .none: perform(d, .responseBroken)
+                    // So it does of a stream.
+                    case .close, .frames, .none: perform(d, .responseBroken)
                     }
                 case .none: break
                 }
@@ -124,18 +125,21 @@ extension Loop {
 
     /// The head is complete: is it a request that may be served, and how is its body framed?
     func admit(_ d: Downstream, _ f: Flight) {
-        switch RequestAdmission.judge(&f.exchange.request, admissionRules, isTrusted: d.isTrusted) {
+        let goesOn = d.stream.map { !$0.inputEnded } ?? false
+        switch RequestAdmission.judge(
+            &f.exchange.request, admissionRules, isTrusted: d.isTrusted, hasBody: goesOn)
+        {
         case .refuse(let refusal):
-            perform(d, .headRefused)
-            refuse(f, refusal)
+            refuseHead(d, f, refusal)
         case .admit(let facts):
             f.facts = facts
-            d.body = BodyDecoder(facts.body)
+            // A stream's frames are off already: what comes is data, up to its end.
+            d.body = BodyDecoder(d.stream != nil && facts.body == .chunked ? .untilClose : facts.body)
             let hasBody = !facts.body.isEmpty
             f.exchange.bytesIn = UInt64(f.exchange.request.bytes.count)
-            perform(d, .headAdmitted(body: hasBody, persistent: facts.keepsAlive))
+            perform(d, .headAdmitted(body: hasBody, persistent: facts.keepsAlive && d.stream == nil))
             telemetry.began()
-            if let tls = d.tls {
+            if let tls = d.secureLayer {
                 let bytes = f.exchange.request.bytes
                 if !agrees(tls, bytes.span.extracting(f.exchange.request.hostRange.range)) {
                     fail(f, .misdirected)
@@ -144,6 +148,13 @@ extension Loop {
             }
             perform(f, .headReceived(body: hasBody))
         }
+    }
+
+    /// The connection cannot be read any further; a stream may have ended with its head.
+    func refuseHead(_ d: Downstream, _ f: Flight, _ refusal: Refusal) {
+        perform(d, .headRefused)
+        if let stream = d.stream, stream.inputEnded { perform(d, .requestEnded) }
+        refuse(f, refusal)
     }
 
     /// Answers a head that is no request.
@@ -399,17 +410,18 @@ extension Loop {
         if f.exchange.response.status == 100 { f.continueWasSent = true }
         let options = HeadWriter.ResponseOptions(body: .none)
         // One that cannot be written is left out: the client does without it.
-        if writeHead(&f.exchange.response, options, date: [], &d.output) { flush(d) }
+        if writeHead(d, &f.exchange.response, options, date: []) { flush(d) }
     }
 
     /// False if the head may not be written as it is. The head is lent, not copied: nothing in it is changed.
     private func writeHead(
-        _ head: inout MessageHead, _ options: HeadWriter.ResponseOptions, date: [UInt8], _ output: inout Buffer?
+        _ d: Downstream, _ head: inout MessageHead, _ options: HeadWriter.ResponseOptions, date: [UInt8]
     ) -> Bool {
+        if let stream = d.stream { return submit(stream, head, options, date: date) }
         var room = head.bytes.count + 4 * head.fields.count + 256 + date.count
         while true {
             var outcome = HeadWriter.Outcome.invalid
-            reserve(&output, room).write { outcome = HeadWriter.write(response: head, options, date: date, to: &$0) }
+            reserve(&d.output, room).write { outcome = HeadWriter.write(response: head, options, date: date, to: &$0) }
             switch outcome {
             case .written: return true
             case .needsRoom(let more) where more > room: room = more
@@ -452,9 +464,14 @@ extension Loop {
             f.responseFraming = .none
             framing = .none
         case .length(let length):
-            f.responseFraming = .length
+            f.responseFraming = d.stream == nil ? .length : .frames
             framing = .length(length)
         case .chunked, .untilClose:
+            if d.stream != nil {
+                f.responseFraming = .frames
+                framing = .untilClose
+                break
+            }
             f.responseFraming = isOld ? .close : .chunked
             framing = isOld ? .untilClose : .chunked
         }
@@ -465,7 +482,7 @@ extension Loop {
             body: framing, declaredLength: f.responseFacts.declaredLength, closes: !f.isPersistent,
             clientVersion: exchange.request.version)
         if f.responseFacts.isUpgrade { options.upgradeRange = f.responseFacts.upgradeRange }
-        if !writeHead(&exchange.response, options, date: date, &d.output) {
+        if !writeHead(d, &exchange.response, options, date: date) {
             // Admission has passed it: what may not be written is a script's, if one had its hands on it.
             exchange.reason = f.responsePhasesRan ? .internalError : .malformedResponse
             replaceResponse(f)
@@ -489,9 +506,14 @@ extension Loop {
             body: hasBody ? .length(count) : .none,
             declaredLength: exchange.request.method == .head && count > 0 ? count : nil, closes: !f.isPersistent,
             clientVersion: exchange.request.version)
-        guard writeHead(&exchange.response, options, date: date, &d.output) else { return false }
+        guard writeHead(d, &exchange.response, options, date: date) else { return false }
         if hasBody, count > 0 {
             exchange.bytesOut &+= count
+            if let stream = d.stream {
+                reserve(&d.output, exchange.ownBody.count).append(exchange.ownBody)
+                queued(d, stream, exchange.ownBody.count)
+                return true
+            }
             reserve(&d.output, exchange.ownBody.count).append(exchange.ownBody)
         }
         flush(d)
@@ -506,6 +528,9 @@ extension Loop {
             return
         case .length, .close:
             put(d, bytes)
+        case .frames:
+            if let stream = d.stream { put(d, stream, bytes) }
+            return
         case .chunked:
             beginChunk(bytes.byteCount, in: reserve(&d.output, 24))
             put(d, bytes)
@@ -527,6 +552,7 @@ extension Loop {
     private func endResponse(_ f: Flight) {
         f.ending = .complete
         guard let d = f.downstream else { return }
+        if let stream = d.stream { endBody(stream, trailers: f.responseTrailers) }
         if f.responseFraming == .chunked { endChunks(f.responseTrailers, &d.output) }
         flush(d)
     }
@@ -582,7 +608,8 @@ extension Loop {
         let forwarding = forwarding(f)
         let options = HeadWriter.RequestOptions(
             body: f.facts.body, upgrade: f.facts.upgrade, upgradeRange: f.facts.upgradeRange,
-            expectsContinue: f.facts.expectsContinue)
+            expectsContinue: f.facts.expectsContinue,
+            acceptsTrailers: f.facts.acceptsTrailers && exchange.request.version != .http10)
         switch f.facts.body {
         case .none, .length(0), .untilClose: f.requestFraming = .none
         case .length: f.requestFraming = .length

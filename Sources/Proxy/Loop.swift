@@ -56,6 +56,12 @@ final class Loop<T: Transport> {
     let forwardingRules: ForwardingRules
     /// What upstreams are told of a client, by peer: a connection keeps none of it.
     var forwardings: [ForwardingEntry?] = Array(repeating: nil, count: 1024)
+    /// What an HTTP/2 client that knows us sends first (RFC 9113 §3.4).
+    let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
+    /// The fields of the HTTP/2 response that is being made.
+    var fieldList = MessageHead()
+    /// What the next HTTP/2 head is read into.
+    var spareHead = MessageHead()
     /// `Date` (RFC 9110 §6.6.1) of the current second.
     var date: [UInt8] = []
     var dateSecond: Int64 = -1

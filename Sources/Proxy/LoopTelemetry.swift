@@ -30,6 +30,8 @@ final class LoopTelemetry {
 
     func handshakeFinished(wasResumed: Bool) { metrics.count(wasResumed ? .handshakeResumed : .handshakeFull) }
     func handshakeFailed(_ failure: TLSFailure) { metrics.handshakeFailed(failure) }
+    func http2Opened() { metrics.count(.http2Opened) }
+    func http2Ended(_ fault: HTTP2Fault) { if fault != .none { metrics.count(fault) } }
 
     func upstreamOpened() { metrics.adjust(.upstreamConnections, by: 1) }
     func upstreamClosed() { metrics.adjust(.upstreamConnections, by: -1) }

@@ -40,6 +40,8 @@ package struct ProxyConfiguration: Sendable {
         /// 0 is no limit.
         package var bodyBytes: UInt64 = 0
         package var responseHeadBytes = 64 * 1024
+        /// Requests that one HTTP/2 connection may have under way.
+        package var streams = 128
         /// A request's body must come at this rate on the average, in bytes a second, after a grace of
         /// `Timeouts.streamIdle`: a byte a minute keeps no exchange alive. 0 is no limit.
         package var bodyRate: UInt64 = 128

@@ -8,13 +8,14 @@ internal import TLSEngine
 /// What was agreed to be spoken inside of TLS (RFC 7301).
 enum ApplicationProtocol: UInt8, Sendable {
     case http11
+    case http2
 
-    /// The names that are offered to clients, by preference.
-    static let names = ["http/1.1"]
+    /// The names that are offered to clients, by preference (RFC 9113 §3.2).
+    static let names = ["h2", "http/1.1"]
 
     /// Without a name HTTP/1.1 is spoken, as by clients that know nothing of RFC 7301.
     init(_ name: [UInt8]) {
-        self = .http11
+        self = name.elementsEqual("h2".utf8) ? .http2 : .http11
     }
 }
 
@@ -145,6 +146,9 @@ extension Loop {
         tls.applicationProtocol = ApplicationProtocol(channel.applicationProtocol)
         telemetry.handshakeFinished(wasResumed: channel.wasResumed)
         setDeadline(d, after: configuration.timeouts.requestHead)
+        // What is spoken has been agreed: it is not for the first bytes to say.
+        d.flags.remove(.fresh)
+        if tls.applicationProtocol == .http2 { beginHTTP2(d) }
     }
 
     private func handshakeFailed(_ d: Downstream, _ tls: SecureLayer, _ cipher: Buffer) {

@@ -283,7 +283,7 @@ struct AccessLogLine {
         switch version {
         case .http10: "HTTP/1.0"
         case .http11: "HTTP/1.1"
-        case .http2: "HTTP/2"
+        case .http2: "HTTP/2.0"
         }
     }
 

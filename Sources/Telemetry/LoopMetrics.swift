@@ -58,6 +58,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
     case tunnelOpened
     case handshakeFull
     case handshakeResumed
+    case http2Opened
     /// Impossible states that were met; each is a bug.
     case bug
 
@@ -68,6 +69,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .tunnelOpened: "tunnels_opened"
         case .handshakeFull: "tls_handshakes_full"
         case .handshakeResumed: "tls_handshakes_resumed"
+        case .http2Opened: "http2_connections"
         case .bug: "bugs"
         }
     }
@@ -79,6 +81,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .tunnelOpened: "Connections turned into tunnels by an upgrade."
         case .handshakeFull: "TLS handshakes with clients that came for the first time."
         case .handshakeResumed: "TLS handshakes that a session ticket made short."
+        case .http2Opened: "Connections of clients that speak HTTP/2."
         case .bug: "Impossible states met; please report them."
         }
     }
@@ -184,6 +187,7 @@ struct LoopReport: Sendable {
     var gauges = [Int64](repeating: 0, count: LoopGauge.allCases.count)
     var failures = [UInt64](repeating: 0, count: FailureReason.allCases.count)
     var handshakeFailures = [UInt64](repeating: 0, count: TLSFailure.allCases.count)
+    var http2Faults = [UInt64](repeating: 0, count: HTTP2Fault.allCases.count)
 }
 
 /// The counters of one loop. Not to be shared between threads.
@@ -258,6 +262,11 @@ package final class LoopMetrics {
     @inline(__always)
     package func count(_ event: LoopEvent, _ n: UInt64 = 1) {
         report.events[Int(event.rawValue)] &+= n
+    }
+
+    /// An HTTP/2 connection is ended for its client's doing.
+    package func count(_ fault: HTTP2Fault) {
+        report.http2Faults[Int(fault.rawValue)] &+= 1
     }
 
     @inline(__always)

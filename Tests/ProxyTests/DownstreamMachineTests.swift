@@ -107,6 +107,17 @@ import Testing
                 (.headAdmitted(body: false, persistent: false), []),
                 (.responseEnded(persistent: true), [.closeWhenFlushed]), (.timedOut, [.abort]),
             ]),
+        Conversation(
+            "a connection that carries streams, to its end",
+            [
+                (.bytesArrived, [.awaitHead]), (.multiplexed, []), (.flushed, []), (.drainBegan, [.announceEnd]),
+                (.timedOut, [.endSession]), (.sessionEnded, [.breakStreams, .closeWhenFlushed]), (.flushed, [.linger]),
+                (.peerEnded, [.close]),
+            ]),
+        Conversation(
+            "a client of many streams that goes", [(.multiplexed, []), (.peerEnded, [.breakStreams, .close])]),
+        Conversation(
+            "a client of many streams that breaks", [(.multiplexed, []), (.broken, [.breakStreams, .abort])]),
     ]
 
     @Test(arguments: conversations)
@@ -133,7 +144,7 @@ import Testing
         .bytesArrived, .headAdmitted(body: true, persistent: true), .headAdmitted(body: false, persistent: true),
         .headAdmitted(body: false, persistent: false), .headRefused, .requestEnded, .dropped(200_000),
         .requestUnreadable, .responseEnded(persistent: true), .responseEnded(persistent: false), .responseBroken,
-        .switched, .flushed, .peerEnded, .broken, .timedOut, .drainBegan,
+        .switched, .multiplexed, .sessionEnded, .flushed, .peerEnded, .broken, .timedOut, .drainBegan,
     ]
 
     @Test func anyOrderOfEventsClosesOnceAndForGood() {
@@ -149,7 +160,7 @@ import Testing
                     switch action {
                     case .close, .abort: closed += 1
                     case .awaitRequest, .awaitHead, .dropRequest, .answerTimeout, .closeWhenFlushed, .linger,
-                        .breakExchange:
+                        .breakExchange, .breakStreams, .announceEnd, .endSession:
                         break
                     }
                 }

@@ -18,6 +18,7 @@ let package = Package(
         .systemLibrary(name: "CLua54", pkgConfig: "lua5.4"),
         .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8"),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl"),
+        .systemLibrary(name: "CNGHTTP2", pkgConfig: "libnghttp2"),
         .systemLibrary(name: "CLinux"),
         // Undefined behaviour in C is a trap: no runtime to link, and nothing that a test could overlook.
         .target(
@@ -33,6 +34,8 @@ let package = Package(
         .target(name: "Model", swiftSettings: rules),
         .target(name: "HTTPWire", dependencies: ["Model"], swiftSettings: rules),
         .target(name: "Reactor", dependencies: ["CLinux"], swiftSettings: rules),
+        .target(name: "HTTP2Engine", dependencies: ["CNGHTTP2", "Model"], swiftSettings: rules),
+        .target(name: "HTTP2Testing", dependencies: ["CNGHTTP2"], swiftSettings: rules),
         .target(name: "Scripting", dependencies: ["CLua", "CPCRE2", "COpenSSL", "Model"], swiftSettings: rules),
         .target(name: "Routing", dependencies: ["Model"], swiftSettings: rules),
         .target(name: "Upstreams", dependencies: ["Model"], swiftSettings: rules),
@@ -42,12 +45,15 @@ let package = Package(
         .target(
             name: "Proxy",
             dependencies: [
-                "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine", "Telemetry", "Upstreams",
+                "HTTP2Engine", "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine", "Telemetry",
+                "Upstreams",
             ],
             swiftSettings: rules),
         .testTarget(name: "HTTPWireTests", dependencies: ["HTTPWire", "Model"], swiftSettings: rules),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor"], swiftSettings: rules),
         .testTarget(name: "TLSEngineTests", dependencies: ["Model", "TLSEngine"], swiftSettings: rules),
+        .testTarget(
+            name: "HTTP2EngineTests", dependencies: ["HTTP2Engine", "HTTP2Testing", "Model"], swiftSettings: rules),
         .testTarget(name: "ScriptingTests", dependencies: ["Model", "Scripting"], swiftSettings: rules),
         .testTarget(name: "UpstreamsTests", dependencies: ["Model", "Upstreams"], swiftSettings: rules),
         .testTarget(
@@ -56,7 +62,8 @@ let package = Package(
         .testTarget(
             name: "ProxyTests",
             dependencies: [
-                "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "TLSEngine", "Telemetry",
+                "HTTP2Testing", "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "TLSEngine",
+                "Telemetry",
                 "Upstreams",
             ],
             swiftSettings: rules),

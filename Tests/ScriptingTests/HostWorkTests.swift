@@ -168,7 +168,7 @@ import Testing
         #expect(failure.kind == .cpu, "\(script.name): \(failure)")
         #expect(used >= limit * 1_000_000 / 2, "\(script.name)")
         #expect(
-            used <= limit * 1_000_000 + SandboxTests.slack / 2 * SandboxTests.patience,
+            used <= limit * 1_000_000 + SandboxTests.slack * SandboxTests.patience,
             "\(script.name): \(used / 1000) µs")
         #expect(Sample.run(.access, of: vm).isNext, "\(script.name): the next request failed")
     }

@@ -62,10 +62,12 @@ spec:
         - run
         {{- if include "moongate.isHost" . }}
         - --http=[::]:80
+        - --https=[::]:443
         - --admin=127.0.0.1:9901
         - --publish-node-addresses
         {{- else }}
         - --http=[::]:8080
+        - --https=[::]:8443
         - --admin=[::]:9901
         - --publish-service={{ .Release.Namespace }}/{{ include "moongate.name" . }}
         {{- end }}
@@ -100,9 +102,14 @@ spec:
         - name: http
           containerPort: 80
           hostPort: 80
+        - name: https
+          containerPort: 443
+          hostPort: 443
         {{- else }}
         - name: http
           containerPort: 8080
+        - name: https
+          containerPort: 8443
         - name: admin
           containerPort: 9901
         {{- end }}

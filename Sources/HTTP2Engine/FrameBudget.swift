@@ -1,0 +1,78 @@
+// What a client may ask of a connection that brings no request forward. Each of the floods that HTTP/2 servers have
+// fallen to is made of frames that are cheap to send and not to take: PING and SETTINGS (CVE-2019-9512, -9515),
+// PRIORITY, empty DATA (CVE-2019-9518), WINDOW_UPDATE by single bytes (CVE-2019-9511), resets (CVE-2019-9514,
+// CVE-2023-44487, CVE-2025-8671), CONTINUATION (CVE-2024-27983). They pay from an account that grows with time, and with
+// the bytes that really pass.
+
+/// An account that fills with time up to a bound.
+struct TokenBucket: Sendable {
+    private let capacity: Int64
+    private let perSecond: Int64
+    /// In thousandths.
+    private var level: Int64
+    private var filledAt: UInt64?
+
+    init(capacity: Int, perSecond: Int) {
+        self.capacity = Int64(capacity) * 1_000
+        self.perSecond = Int64(perSecond)
+        level = self.capacity
+    }
+
+    /// Takes one token; false if there is none. `now` in milliseconds.
+    mutating func take(now: UInt64) -> Bool {
+        if let last = filledAt, now > last {
+            let passed = Int64(clamping: min(now - last, 3_600_000))
+            level = min(capacity, level + passed * perSecond)
+        }
+        filledAt = now
+        guard level >= 1_000 else { return false }
+        level -= 1_000
+        return true
+    }
+
+    mutating func add(_ tokens: Int) {
+        level = min(capacity, level + Int64(clamping: tokens) * 1_000)
+    }
+}
+
+/// The accounts of one connection.
+struct FrameBudget: Sendable {
+    /// Frames that bring nothing forward.
+    private var noise = TokenBucket(capacity: 1_000, perSecond: 100)
+    /// Streams that end before their response: by the client, or by us for the client's mistakes.
+    private var resets = TokenBucket(capacity: 500, perSecond: 50)
+    private var continuations = 0
+
+    /// CONTINUATION frames of one header block. A block of 64 KiB needs four of the usual size.
+    static let mostContinuations = 8
+    /// Bytes of bodies, either way, that pay for one frame.
+    static let bytesPerFrame = 128
+    /// What a request pays for: its priority, and a window opened for its response.
+    static let framesPerRequest = 4
+
+    /// Counts a frame that has come; false if it is one too many.
+    mutating func admit(_ frame: FrameHead, now: UInt64) -> Bool {
+        switch frame.type {
+        case FrameHead.headers:
+            continuations = 0
+            noise.add(Self.framesPerRequest)
+            return true
+        case FrameHead.continuation:
+            continuations += 1
+            return continuations <= Self.mostContinuations
+        case FrameHead.data:
+            // The end of a body is worth a frame of its own; other data pays when it has been seen not to be empty.
+            return frame.flags & FrameHead.endStream != 0 || noise.take(now: now)
+        default:
+            return noise.take(now: now)
+        }
+    }
+
+    /// So many bytes of a body came, or went.
+    mutating func passed(_ bytes: Int, received: Bool) {
+        if bytes > 0 { noise.add(bytes / Self.bytesPerFrame + (received ? 1 : 0)) }
+    }
+
+    /// A stream was reset; false if it is one too many.
+    mutating func reset(now: UInt64) -> Bool { resets.take(now: now) }
+}

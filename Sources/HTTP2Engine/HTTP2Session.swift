@@ -1,0 +1,572 @@
+// One HTTP/2 connection without its socket: bytes in and events out, bytes out for what is submitted. The protocol is
+// nghttp2's; its callbacks only record into the session's memory, and whoever drives it acts when the call has come
+// back. Bodies are never kept here: data that came is a range of the input, data to be sent is asked for by count.
+internal import CNGHTTP2
+package import Model
+
+/// The server's side of a connection.
+///
+/// ```
+///  receive ──▶ nextEvent … ──▶ adopt, submit, offer, end, consume, reset ──▶ nextOutput … ──▶ nextEvent …
+/// ```
+///
+/// Belongs to one thread. Every stream that is adopted answers `.closed` once, unless `forget` was called before.
+@safe package final class HTTP2Session {
+    // SAFETY (of every use below): `session` is made in `init` and freed in `deinit` only; it holds a pointer to this
+    // object, which is read in the callbacks of calls that are made on this object while it is alive. Streams carry a
+    // number in their user data, never a pointer.
+    private var session: OpaquePointer?
+    package let limits: HTTP2Limits
+    /// The head of the last `.headReceived` or `.trailersReceived`: fields in the order in which they came, pseudo-fields
+    /// first, each laid out in the arena as a line of HTTP/1.1. Whoever takes it may leave another one in its place.
+    package var incoming = MessageHead()
+    /// Why the session ends; `.none` while nothing is wrong.
+    package private(set) var fault = HTTP2Fault.none
+    /// Streams that have been adopted and are not closed.
+    package private(set) var streamCount = 0
+    /// The first nine bytes of the frame of the last `.data`.
+    package private(set) var frameHead = InlineArray<9, UInt8>(repeating: 0)
+
+    private var splitter = FrameSplitter(expectsPreface: true)
+    private var budget = FrameBudget()
+    private var now: UInt64 = 0
+    private var events: [HTTP2Event] = []
+    private var eventIndex = 0
+    /// Where the input that is being read begins; nil outside of `receive`.
+    private var input: UnsafeRawPointer?
+    private var inputCount = 0
+    private var blockSize = 0
+    private var blockIsCut = false
+    private var slots: [Slot] = []
+    private var freeSlots: [Int32] = []
+    private var names: [nghttp2_nv] = unsafe []
+    private var controlBytes: UnsafePointer<UInt8>?
+    private var controlCount = 0
+    private var pendingData: (owner: UInt64, count: Int)?
+    /// Slots whose body has gone and whose trailers have not.
+    private var trailersDue: [Int] = []
+    private var saysFarewell = false
+
+    private struct Slot {
+        var stream: Int32
+        var owner: UInt64
+        /// Bytes of the body that were offered and are in no frame yet.
+        var available = 0
+        var isEnded = false
+        var trailers: MessageHead?
+    }
+
+    /// Nil when there is no memory.
+    package init?(_ limits: HTTP2Limits) {
+        self.limits = limits
+        var callbacks: OpaquePointer?
+        var option: OpaquePointer?
+        guard unsafe nghttp2_session_callbacks_new(&callbacks) == 0, let callbacks = unsafe callbacks else {
+            return nil
+        }
+        defer { unsafe nghttp2_session_callbacks_del(callbacks) }
+        guard unsafe nghttp2_option_new(&option) == 0, let option = unsafe option else { return nil }
+        defer { unsafe nghttp2_option_del(option) }
+        unsafe Self.register(callbacks)
+        unsafe nghttp2_option_set_no_auto_window_update(option, 1)
+        // Behind our own budget, should that ever be wrong.
+        unsafe nghttp2_option_set_max_outbound_ack(option, 256)
+        unsafe nghttp2_option_set_max_settings(option, 32)
+        unsafe nghttp2_option_set_max_continuations(option, FrameBudget.mostContinuations)
+        unsafe nghttp2_option_set_stream_reset_rate_limit(option, 1_000, 100)
+        unsafe nghttp2_option_set_no_closed_streams(option, 1)
+        let context = unsafe Unmanaged.passUnretained(self).toOpaque()
+        guard unsafe nghttp2_session_server_new2(&session, callbacks, context, option) == 0 else { return nil }
+        let settings = [
+            Self.setting(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.streams),
+            Self.setting(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, limits.streamWindow),
+            Self.setting(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.headBytes),
+            // The tree of priorities is a client's hold on our memory and time, and nobody uses it any more.
+            Self.setting(NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1),
+        ]
+        // SAFETY: the library copies the settings during the call.
+        let code = unsafe settings.withUnsafeBufferPointer {
+            unsafe nghttp2_submit_settings(session, 0, $0.baseAddress, $0.count)
+        }
+        guard code == 0,
+            unsafe nghttp2_session_set_local_window_size(session, 0, 0, Int32(clamping: limits.connectionWindow)) == 0
+        else { return nil }
+    }
+
+    deinit {
+        unsafe nghttp2_session_del(session)
+    }
+
+    private static func setting(_ id: nghttp2_settings_id, _ value: Int) -> nghttp2_settings_entry {
+        nghttp2_settings_entry(settings_id: Int32(id.rawValue), value: UInt32(clamping: value))
+    }
+
+    // MARK: In
+
+    /// A header block has begun, and its end has not come.
+    package var isReadingHead: Bool { splitter.isReadingHead }
+
+    /// Takes the bytes from `offset` on up to the end of one frame, and moves `offset` behind them; what they meant is
+    /// then told by `nextEvent`. `now` in milliseconds. After a fault, and after the session is over, all bytes are
+    /// passed over.
+    package func receive(_ bytes: RawSpan, at offset: inout Int, now: UInt64) {
+        self.now = now
+        guard fault == .none else {
+            offset = bytes.byteCount
+            return
+        }
+        let start = offset
+        let (end, head) = splitter.next(Span<UInt8>(_bytes: bytes), from: start)
+        offset = end
+        if let head, !budget.admit(head, now: now) {
+            fail(head.type == FrameHead.continuation ? .headers : .flood)
+            return
+        }
+        // SAFETY: the library reads `start..<end` of the span during the call, and the callbacks compare addresses with
+        // `input`, which is forgotten before the span is.
+        let code = unsafe bytes.withUnsafeBytes { buffer -> Int in
+            guard let base = buffer.baseAddress, end > start else { return 0 }
+            unsafe input = base
+            inputCount = buffer.count
+            defer { unsafe input = nil }
+            return unsafe nghttp2_session_mem_recv(
+                session, (base + start).assumingMemoryBound(to: UInt8.self), end - start)
+        }
+        if code < 0 { fail(fault == .none ? Self.fault(of: code) : fault) }
+    }
+
+    private static func fault(of code: Int) -> HTTP2Fault {
+        switch nghttp2_error(Int32(clamping: code)) {
+        case NGHTTP2_ERR_FLOODED: .flood
+        case NGHTTP2_ERR_TOO_MANY_SETTINGS, NGHTTP2_ERR_BAD_CLIENT_MAGIC: .malformed
+        case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS: .headers
+        default: .internalError
+        }
+    }
+
+    /// Says why in GOAWAY; nothing that still comes is read.
+    private func fail(_ fault: HTTP2Fault) {
+        self.fault = fault
+        unsafe nghttp2_session_terminate_session(session, fault.code.rawValue)
+    }
+
+    /// The next thing that happened; nil when all has been told.
+    package func nextEvent() -> HTTP2Event? {
+        guard eventIndex < events.count else {
+            if eventIndex > 0 {
+                events.removeAll(keepingCapacity: events.capacity <= 64)
+                eventIndex = 0
+            }
+            return nil
+        }
+        eventIndex += 1
+        return events[eventIndex - 1]
+    }
+
+    // MARK: Streams
+
+    /// Takes a stream of `.headReceived` up: its events carry `owner` from here on. Streams are given the connection in
+    /// turns, whatever priority their client asks for.
+    package func adopt(stream: Int32, owner: UInt64) -> HTTP2Handle {
+        streamCount += 1
+        let slot = Slot(stream: stream, owner: owner)
+        let row: Int32
+        if let free = freeSlots.popLast() {
+            row = free
+            slots[Int(row)] = slot
+        } else {
+            row = Int32(truncatingIfNeeded: slots.count)
+            slots.append(slot)
+        }
+        var priority = nghttp2_extpri(urgency: UInt32(NGHTTP2_EXTPRI_DEFAULT_URGENCY), inc: 1)
+        unsafe nghttp2_session_set_stream_user_data(session, stream, Self.tag(row))
+        unsafe nghttp2_session_change_extpri_stream_priority(session, stream, &priority, 1)
+        return HTTP2Handle(stream: stream, row: row)
+    }
+
+    /// The owners of all adopted streams.
+    package var owners: [UInt64] { slots.filter { $0.stream != 0 }.map(\.owner) }
+
+    /// Nothing of this stream is to be told any more.
+    package func forget(_ handle: HTTP2Handle) {
+        guard let row = row(handle) else { return }
+        release(row)
+        unsafe nghttp2_session_set_stream_user_data(session, handle.stream, nil)
+    }
+
+    private func release(_ row: Int) {
+        slots[row] = Slot(stream: 0, owner: 0)
+        freeSlots.append(Int32(truncatingIfNeeded: row))
+        streamCount -= 1
+    }
+
+    /// The row of a stream that is alive and not forgotten.
+    private func row(_ handle: HTTP2Handle) -> Int? {
+        let row = Int(handle.row)
+        return row < slots.count && slots[row].stream == handle.stream ? row : nil
+    }
+
+    private static func tag(_ row: Int32) -> UnsafeMutableRawPointer? {
+        unsafe UnsafeMutableRawPointer(bitPattern: Int(row) + 1)
+    }
+
+    private static func row(_ tag: UnsafeMutableRawPointer?) -> Int? {
+        let bits = Int(bitPattern: tag)
+        return bits > 0 ? bits - 1 : nil
+    }
+
+    /// Submits the head of a response, or an informational one; the first field of `head` is `:status`. `hasBody`: data
+    /// or trailers follow.
+    package func submit(_ handle: HTTP2Handle, head: borrowing MessageHead, isFinal: Bool, hasBody: Bool) {
+        guard let row = row(handle) else { return }
+        let stream = handle.stream
+        // SAFETY: the library copies names and values during the call; the data source is a number.
+        unsafe withNames(of: head) { names in
+            if !isFinal {
+                unsafe nghttp2_submit_headers(
+                    session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream, nil, names.baseAddress, names.count, nil)
+            } else if hasBody {
+                var source = unsafe nghttp2_data_provider(
+                    source: nghttp2_data_source(ptr: Self.tag(Int32(truncatingIfNeeded: row))), read_callback: readData)
+                unsafe nghttp2_submit_response(session, stream, names.baseAddress, names.count, &source)
+            } else {
+                unsafe nghttp2_submit_response(session, stream, names.baseAddress, names.count, nil)
+            }
+        }
+    }
+
+    private func withNames(
+        of head: borrowing MessageHead, _ body: (UnsafeMutableBufferPointer<nghttp2_nv>) -> Void
+    ) {
+        unsafe names.removeAll(keepingCapacity: true)
+        let fields = head.fields
+        // SAFETY: the ranges are within the bytes (checked), which stay lent to the end of the closure; the library
+        // only reads them.
+        unsafe head.bytes.withUnsafeBufferPointer { bytes in
+            for field in fields
+            where field.nameRange.upperBound <= bytes.count && field.valueRange.upperBound <= bytes.count {
+                guard let base = bytes.baseAddress else { break }
+                unsafe names.append(
+                    nghttp2_nv(
+                        name: UnsafeMutablePointer(mutating: base + field.nameRange.lowerBound),
+                        value: UnsafeMutablePointer(mutating: base + field.valueRange.lowerBound),
+                        namelen: field.nameRange.count, valuelen: field.valueRange.count,
+                        flags: UInt8(NGHTTP2_NV_FLAG_NONE.rawValue)))
+            }
+            unsafe names.withUnsafeMutableBufferPointer { unsafe body($0) }
+        }
+    }
+
+    /// So many more bytes of the body are there to be sent.
+    package func offer(_ handle: HTTP2Handle, _ count: Int) {
+        guard let row = row(handle) else { return }
+        slots[row].available += count
+        unsafe nghttp2_session_resume_data(session, handle.stream)
+    }
+
+    /// The body ends with what has been offered, or with the trailers behind it.
+    package func end(_ handle: HTTP2Handle, trailers: consuming MessageHead?) {
+        guard let row = row(handle) else { return }
+        slots[row].isEnded = true
+        slots[row].trailers = trailers
+        unsafe nghttp2_session_resume_data(session, handle.stream)
+    }
+
+    /// So many bytes of a body have been taken: its sender may send as many more.
+    package func consume(_ handle: HTTP2Handle, _ count: Int) {
+        guard count > 0 else { return }
+        if row(handle) != nil {
+            unsafe nghttp2_session_consume(session, handle.stream, count)
+        } else {
+            unsafe nghttp2_session_consume_connection(session, count)
+        }
+    }
+
+    /// The same for bytes of a stream that nobody has taken up.
+    package func consumeConnection(_ count: Int) {
+        guard count > 0 else { return }
+        unsafe nghttp2_session_consume_connection(session, count)
+    }
+
+    /// Ends a stream at once, adopted or not.
+    package func reset(stream: Int32, _ code: HTTP2ErrorCode) {
+        unsafe nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream, code.rawValue)
+    }
+
+    // MARK: The end
+
+    /// Says that the connection will end, without refusing what is on its way (RFC 9113 §6.8); `.pingAnswered` tells
+    /// when the client knows. Then `finish`.
+    package func announceEnd() {
+        guard !saysFarewell, fault == .none else { return }
+        saysFarewell = true
+        unsafe nghttp2_submit_shutdown_notice(session)
+        unsafe nghttp2_submit_ping(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil)
+    }
+
+    /// Takes no new streams; those that are open go on.
+    package func finish() {
+        guard fault == .none else { return }
+        let last = unsafe nghttp2_session_get_last_proc_stream_id(session)
+        unsafe nghttp2_submit_goaway(
+            session, UInt8(NGHTTP2_FLAG_NONE.rawValue), last, HTTP2ErrorCode.noError.rawValue, nil, 0)
+    }
+
+    /// Ends the session: GOAWAY is the last thing that is sent.
+    package func terminate(_ code: HTTP2ErrorCode) {
+        guard fault == .none else { return }
+        unsafe nghttp2_session_terminate_session(session, code.rawValue)
+    }
+
+    /// Nothing more will be read or written.
+    package var isOver: Bool {
+        unsafe nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0
+    }
+
+    // MARK: Out
+
+    /// What is to be written next. What it names (`control`, `frameHead`) holds until the next call on the session.
+    package func nextOutput() -> HTTP2Output {
+        while true {
+            var bytes: UnsafePointer<UInt8>?
+            pendingData = nil
+            let count = unsafe nghttp2_session_mem_send(session, &bytes)
+            for row in trailersDue { submitTrailers(row) }
+            let wereDue = !trailersDue.isEmpty
+            trailersDue.removeAll(keepingCapacity: true)
+            if let (owner, count) = pendingData {
+                budget.passed(count, received: false)
+                return .data(owner: owner, count: count)
+            }
+            if count > 0 {
+                unsafe controlBytes = bytes
+                controlCount = count
+                return .control
+            }
+            if count < 0, fault == .none { fail(.internalError) }
+            if wereDue { continue }
+            return .nothing
+        }
+    }
+
+    /// The bytes of the last `.control`.
+    package var control: RawSpan {
+        @_lifetime(borrow self)
+        get {
+            guard let start = unsafe controlBytes else { return RawSpan() }
+            // SAFETY: the library keeps them until the next call of `nextOutput`, which needs the session that this
+            // span borrows.
+            let span = unsafe RawSpan(_unsafeStart: UnsafeRawPointer(start), byteCount: controlCount)
+            return unsafe _overrideLifetime(span, borrowing: self)
+        }
+    }
+
+    private func submitTrailers(_ row: Int) {
+        let stream = slots[row].stream
+        guard stream != 0, let trailers = slots[row].trailers else { return }
+        slots[row].trailers = nil
+        // SAFETY: as in `submit`.
+        unsafe withNames(of: trailers) { names in
+            _ = unsafe nghttp2_submit_trailer(session, stream, names.baseAddress, names.count)
+        }
+    }
+}
+
+// MARK: - What the library calls
+
+extension HTTP2Session {
+    /// Each callback finds the session that the call was made on, records, and returns.
+    fileprivate static func register(_ callbacks: OpaquePointer) {
+        unsafe nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks) { _, _, context in
+            unsafe HTTP2Session.at(context) { $0.headBegan() }
+        }
+        unsafe nghttp2_session_callbacks_set_on_header_callback(callbacks) {
+            _, _, name, nameCount, value, valueCount, _, context in
+            // SAFETY: the library lends both for the call.
+            let name = unsafe UnsafeBufferPointer(start: name, count: nameCount)
+            let value = unsafe UnsafeBufferPointer(start: value, count: valueCount)
+            return unsafe HTTP2Session.at(context) { unsafe $0.fieldCame(name, value) }
+        }
+        // A field that may not be sent makes its message malformed (RFC 9113 §8.2.1); left to itself, the library drops
+        // it in silence.
+        unsafe nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks) { _, _, _, _, _, _, _, _ in
+            NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
+        }
+        unsafe nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks) { session, frame, context in
+            guard let frame = unsafe frame?.pointee else { return 0 }
+            let id = unsafe frame.hd.stream_id
+            let tag = unsafe nghttp2_session_get_stream_user_data(session, id)
+            return unsafe HTTP2Session.at(context) { unsafe $0.frameCame(frame, tag) }
+        }
+        unsafe nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) {
+            session, _, stream, data, count, context in
+            let tag = unsafe nghttp2_session_get_stream_user_data(session, stream)
+            return unsafe HTTP2Session.at(context) { unsafe $0.dataCame(tag, data, count) }
+        }
+        unsafe nghttp2_session_callbacks_set_on_stream_close_callback(callbacks) { session, stream, code, context in
+            let tag = unsafe nghttp2_session_get_stream_user_data(session, stream)
+            return unsafe HTTP2Session.at(context) { unsafe $0.streamClosed(tag, code) }
+        }
+        unsafe nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { session, frame, context in
+            guard let frame = unsafe frame?.pointee else { return 0 }
+            let id = unsafe frame.hd.stream_id
+            let tag = unsafe nghttp2_session_get_stream_user_data(session, id)
+            return unsafe HTTP2Session.at(context) { unsafe $0.frameWent(frame, tag) }
+        }
+        unsafe nghttp2_session_callbacks_set_send_data_callback(callbacks) { _, _, head, count, source, context in
+            guard let head = unsafe head, let tag = unsafe source?.pointee.ptr else { return 0 }
+            return unsafe HTTP2Session.at(context) { unsafe $0.dataFramed(tag, head, count) }
+        }
+    }
+
+    /// SAFETY: `context` is what `init` gave the library, which calls only while a call on the session is under way.
+    private static func at(_ context: UnsafeMutableRawPointer?, _ body: (HTTP2Session) -> Int32) -> Int32 {
+        guard let context = unsafe context else { return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
+        return unsafe Unmanaged<HTTP2Session>.fromOpaque(context)._withUnsafeGuaranteedRef { body($0) }
+    }
+
+    private func headBegan() -> Int32 {
+        incoming.removeAll()
+        blockSize = 0
+        blockIsCut = false
+        return 0
+    }
+
+    private func fieldCame(_ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>) -> Int32 {
+        blockSize += name.count + value.count + 32
+        guard blockSize <= limits.headBytes, incoming.fields.count < limits.fields, name.count <= 65_535 else {
+            // Nothing of it is kept from here on. The rest has to be decoded all the same, for the sake of the table
+            // that the next block refers to; how much of it is bounded too.
+            blockIsCut = true
+            if blockSize > 4 * limits.headBytes {
+                fault = .headers
+                return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue
+            }
+            return 0
+        }
+        let nameStart = incoming.bytes.count
+        unsafe incoming.bytes.append(contentsOf: name)
+        incoming.bytes.append(0x3a)
+        incoming.bytes.append(0x20)
+        let valueStart = incoming.bytes.count
+        unsafe incoming.bytes.append(contentsOf: value)
+        incoming.bytes.append(0x0d)
+        incoming.bytes.append(0x0a)
+        incoming.fields.append(
+            FieldRecord(
+                name: FieldName(incoming.bytes.span.extracting(nameStart..<nameStart + name.count)),
+                nameRange: ByteRange(offset: nameStart, count: name.count),
+                valueRange: ByteRange(offset: valueStart, count: value.count)))
+        return 0
+    }
+
+    private func frameCame(_ frame: nghttp2_frame, _ tag: UnsafeMutableRawPointer?) -> Int32 {
+        let head = unsafe frame.hd
+        let ends = head.flags & FrameHead.endStream != 0
+        switch head.type {
+        case FrameHead.headers:
+            if unsafe frame.headers.cat == NGHTTP2_HCAT_REQUEST {
+                events.append(.headReceived(stream: head.stream_id, ends: ends, isCut: blockIsCut))
+            } else if let owner = unsafe owner(tag) {
+                events.append(.trailersReceived(owner: owner, isCut: blockIsCut))
+            }
+        case FrameHead.data:
+            if ends, let owner = unsafe owner(tag) { events.append(.ended(owner: owner)) }
+        case FrameHead.rstStream:
+            if !budget.reset(now: now), fault == .none { fail(.resets) }
+        case 6:
+            if ends { events.append(.pingAnswered) }
+        default: break
+        }
+        return 0
+    }
+
+    private func dataCame(_ tag: UnsafeMutableRawPointer?, _ data: UnsafePointer<UInt8>?, _ count: Int) -> Int32 {
+        budget.passed(count, received: true)
+        guard let data = unsafe data, let base = unsafe input else { return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
+        let offset = unsafe UnsafeRawPointer(data) - base
+        guard offset >= 0, offset + count <= inputCount else { return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
+        if let owner = unsafe owner(tag) {
+            events.append(.dataReceived(owner: owner, offset..<offset + count))
+        } else {
+            unsafe nghttp2_session_consume_connection(session, count)
+        }
+        return 0
+    }
+
+    private func streamClosed(_ tag: UnsafeMutableRawPointer?, _ code: UInt32) -> Int32 {
+        guard let row = unsafe Self.row(tag), let owner = unsafe owner(tag) else { return 0 }
+        release(row)
+        events.append(.closed(owner: owner, code: code))
+        return 0
+    }
+
+    private func frameWent(_ frame: nghttp2_frame, _ tag: UnsafeMutableRawPointer?) -> Int32 {
+        let head = unsafe frame.hd
+        switch head.type {
+        case FrameHead.headers, FrameHead.data:
+            if head.flags & FrameHead.endStream != 0, let owner = unsafe owner(tag) {
+                events.append(.finished(owner: owner))
+            }
+        case FrameHead.rstStream:
+            // Those that the client has provoked count like its own (MadeYouReset).
+            switch HTTP2ErrorCode(rawValue: unsafe frame.rst_stream.error_code) {
+            case .noError, .internalError, .cancel: break
+            default: if !budget.reset(now: now), fault == .none { fail(.resets) }
+            }
+        case 7:
+            let code = unsafe frame.goaway.error_code
+            if code != 0, fault == .none {
+                fault = code == HTTP2ErrorCode.enhanceYourCalm.rawValue ? .flood : .malformed
+            }
+        default: break
+        }
+        return 0
+    }
+
+    private func dataFramed(
+        _ tag: UnsafeMutableRawPointer, _ head: UnsafePointer<UInt8>, _ count: Int
+    ) -> Int32 {
+        guard let owner = unsafe owner(tag) else { return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue }
+        // SAFETY: a frame's head has nine bytes.
+        for i in 0..<9 { unsafe frameHead[i] = head[i] }
+        pendingData = (owner, count)
+        return NGHTTP2_ERR_PAUSE.rawValue
+    }
+
+    private func owner(_ tag: UnsafeMutableRawPointer?) -> UInt64? {
+        guard let row = unsafe Self.row(tag), row < slots.count, slots[row].stream != 0 else { return nil }
+        return slots[row].owner
+    }
+
+    /// How much of a body goes into the next frame.
+    fileprivate func frameBody(
+        _ tag: UnsafeMutableRawPointer?, of stream: Int32, _ most: Int, _ flags: inout UInt32
+    ) -> Int {
+        guard let row = unsafe Self.row(tag), row < slots.count, slots[row].stream == stream else {
+            return Int(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
+        }
+        let count = min(most, slots[row].available)
+        if count == 0, !slots[row].isEnded { return Int(NGHTTP2_ERR_DEFERRED.rawValue) }
+        slots[row].available -= count
+        flags |= UInt32(NGHTTP2_DATA_FLAG_NO_COPY.rawValue)
+        if slots[row].isEnded, slots[row].available == 0 {
+            flags |= UInt32(NGHTTP2_DATA_FLAG_EOF.rawValue)
+            if slots[row].trailers != nil {
+                flags |= UInt32(NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue)
+                trailersDue.append(row)
+            }
+        }
+        return count
+    }
+}
+
+private let readData: nghttp2_data_source_read_callback = { _, stream, _, most, flags, source, context in
+    guard let flags = unsafe flags, let source = unsafe source, let context = unsafe context else {
+        return Int(NGHTTP2_ERR_CALLBACK_FAILURE.rawValue)
+    }
+    // SAFETY: as in `HTTP2Session.at`.
+    return unsafe Unmanaged<HTTP2Session>.fromOpaque(context)._withUnsafeGuaranteedRef { session in
+        unsafe session.frameBody(source.pointee.ptr, of: stream, most, &flags.pointee)
+    }
+}

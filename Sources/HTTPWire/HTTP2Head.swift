@@ -1,0 +1,245 @@
+// Where HTTP/2 and HTTP/1.1 meet: the fields of a header block become the head that every later step reads, and the
+// head of a response becomes a list of fields again (RFC 9113 §8). Nothing behind this knows the version.
+
+package import Model
+
+package enum HTTP2Head {
+    /// Makes a request's head of a header block: `head` holds its fields as lines, pseudo-fields first and each at most
+    /// once, as an HTTP/2 session leaves it. The pseudo-fields become method, target and authority, a Host line stands
+    /// in for `:authority`, the crumbs of a cookie are joined (§8.2.3).
+    ///
+    /// Refuses what a request to an HTTP/1.1 upstream may not hold, whatever the session has let through: CR, LF, NUL and
+    /// other control bytes, upper-case names, fields of the connection (§8.2.2), a target that is neither a path nor `*`.
+    package static func complete(_ head: inout MessageHead, limits: HeadLimits) -> Refusal? {
+        do throws(Refusal) {
+            try readRequest(&head, limits)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    private static func readRequest(_ head: inout MessageHead, _ limits: HeadLimits) throws(Refusal) {
+        head.version = .http2
+        var pseudo = 0
+        while pseudo < head.fields.count {
+            let field = head.fields[pseudo]
+            guard let kind = PseudoField(head.bytes.span.extracting(field.nameRange)) else { break }
+            let value = ByteRange(offset: Int(field.valueOffset), count: Int(field.valueCount))
+            switch kind {
+            case .method:
+                guard value.count <= 32, FieldGrammar.isToken(head.bytes.span.extracting(value.range)) else {
+                    throw .malformed
+                }
+                let method = Method(head.bytes.span.extracting(value.range))
+                head.methodRange = value
+                head.method = method
+            case .path:
+                guard Int(value.count) <= limits.targetBytes else { throw Refusal(414, .targetTooLong) }
+                try checkTarget(head, value.range)
+                head.targetRange = value
+            case .authority: head.authorityRange = value
+            // What the connection is, it is: a scheme changes nothing.
+            case .scheme: break
+            case .other: throw .malformed
+            }
+            pseudo += 1
+        }
+        head.fields.removeFirst(pseudo)
+        guard head.fields.count <= limits.fieldCount else { throw Refusal(431, .tooManyFields) }
+        var cookie = -1
+        var crumbs = 0
+        var host = false
+        for i in head.fields.indices {
+            let field = head.fields[i]
+            guard Int(field.nameCount) + Int(field.valueCount) <= limits.lineBytes else {
+                throw Refusal(431, .headTooLarge)
+            }
+            guard isLowercaseToken(head.bytes.span.extracting(field.nameRange)),
+                FieldGrammar.isValue(head.bytes.span.extracting(field.valueRange))
+            else {
+                throw .malformed
+            }
+            if hasUnderscore(head, field) { head.fields[i].flags.insert(.hasUnderscore) }
+            switch field.name {
+            case .connection, .keepAlive, .proxyConnection, .transferEncoding, .upgrade, .http2Settings:
+                throw .malformed
+            case .te:
+                guard head.bytes.span.extracting(field.valueRange).equalsIgnoringCase("trailers") else {
+                    throw .malformed
+                }
+            case .cookie:
+                if cookie < 0 { cookie = i }
+                crumbs += 1
+            case .host: host = true
+            default: break
+            }
+        }
+        if crumbs > 1 { joinCookies(&head, from: cookie) }
+        if !host, !head.authorityRange.isEmpty {
+            head.fields.append(
+                FieldRecord(name: .host, nameRange: head.store("host".utf8), valueRange: head.authorityRange))
+        }
+    }
+
+    private enum PseudoField {
+        case method
+        case path
+        case authority
+        case scheme
+        case other
+
+        init?(_ name: Span<UInt8>) {
+            guard !name.isEmpty, name[0] == 0x3a else { return nil }
+            if name.equals(":method") {
+                self = .method
+            } else if name.equals(":path") {
+                self = .path
+            } else if name.equals(":authority") {
+                self = .authority
+            } else if name.equals(":scheme") {
+                self = .scheme
+            } else {
+                self = .other
+            }
+        }
+    }
+
+    private static func isLowercaseToken(_ name: Span<UInt8>) -> Bool {
+        for i in 0..<name.count where !ByteSet.token.contains(name[i]) || name[i] &- 65 < 26 { return false }
+        return !name.isEmpty
+    }
+
+    private static func hasUnderscore(_ head: borrowing MessageHead, _ field: FieldRecord) -> Bool {
+        for i in field.nameRange where head.bytes[i] == 0x5f { return true }
+        return false
+    }
+
+    private static func checkTarget(_ head: borrowing MessageHead, _ range: Range<Int>) throws(Refusal) {
+        let bytes = head.bytes.span
+        guard !range.isEmpty, bytes[range.lowerBound] == 0x2f || range.count == 1 && bytes[range.lowerBound] == 0x2a,
+            bytes.firstNotVisible(from: range.lowerBound, to: range.upperBound) == range.upperBound
+        else { throw .malformed }
+    }
+
+    private static func joinCookies(_ head: inout MessageHead, from first: Int) {
+        let start = head.bytes.count
+        var index: Int? = first
+        while let i = index {
+            if i != first {
+                head.bytes.append(0x3b)
+                head.bytes.append(0x20)
+                head.remove(at: i)
+            }
+            // Its own arena is what is read here: taken byte by byte, for it may move as it grows.
+            for j in head.fields[i].valueRange { head.bytes.append(head.bytes[j]) }
+            index = head.firstIndex(of: .cookie, from: i + 1)
+        }
+        head.fields[first].valueOffset = UInt32(truncatingIfNeeded: start)
+        head.fields[first].valueCount = UInt32(truncatingIfNeeded: head.bytes.count - start)
+    }
+
+    /// Makes the trailers of a request of a header block; false if they may not stand there.
+    package static func complete(trailers head: inout MessageHead, limits: HeadLimits) -> Bool {
+        head.version = .http2
+        for i in head.fields.indices {
+            let field = head.fields[i]
+            guard Int(field.nameCount) + Int(field.valueCount) <= limits.lineBytes,
+                isLowercaseToken(head.bytes.span.extracting(field.nameRange)),
+                FieldGrammar.isValue(head.bytes.span.extracting(field.valueRange))
+            else { return false }
+            if hasUnderscore(head, field) { head.fields[i].flags.insert(.hasUnderscore) }
+        }
+        return Trailers.check(&head)
+    }
+
+    // MARK: Out
+
+    /// Fills `list` with the fields of a response, `:status` first: names in lower case, without those of the connection.
+    ///
+    /// - Parameter date: the value of `date`, said where the head has none (RFC 9110 §6.6.1); empty says nothing.
+    /// - Returns: false if the head holds what may not stand in one.
+    package static func list(
+        response head: borrowing MessageHead, _ options: HeadWriter.ResponseOptions, date: borrowing [UInt8],
+        into list: inout MessageHead
+    ) -> Bool {
+        list.removeAll()
+        let status = Int(head.status)
+        // 101 does not exist here (RFC 9113 §8.6).
+        guard status >= 100, status <= 999, status != 101 else { return false }
+        var digits = InlineArray<3, UInt8>(repeating: 48)
+        digits[0] &+= UInt8(truncatingIfNeeded: status / 100)
+        digits[1] &+= UInt8(truncatingIfNeeded: status / 10 % 10)
+        digits[2] &+= UInt8(truncatingIfNeeded: status % 10)
+        append(":status", digits.span, to: &list)
+        guard let hasDate = appendFields(of: head, to: &list) else { return false }
+        if status >= 200, !date.isEmpty, !hasDate {
+            guard FieldGrammar.isValue(date.span) else { return false }
+            append("date", date.span, to: &list)
+        }
+        if status >= 200, status != 204 {
+            if let length = options.declaredLength, options.body == .none {
+                appendLength(length, to: &list)
+            } else if status != 304, case .length(let length) = options.body {
+                appendLength(length, to: &list)
+            }
+        }
+        return true
+    }
+
+    /// Fills `list` with the fields of a trailer section; false if it holds what may not stand in one.
+    package static func list(trailers head: borrowing MessageHead, into list: inout MessageHead) -> Bool {
+        list.removeAll()
+        return appendFields(of: head, to: &list) != nil
+    }
+
+    /// Whether one of them was a date; nil if one may not be sent.
+    private static func appendFields(of head: borrowing MessageHead, to list: inout MessageHead) -> Bool? {
+        let bytes = head.bytes.span
+        let fields = head.fields.span
+        var hasDate = false
+        for i in 0..<fields.count {
+            let field = fields[i]
+            guard field.flags.isDisjoint(with: [.removed, .hopByHop]), !field.name.isHopByHop,
+                field.name != .contentLength
+            else { continue }
+            guard field.nameRange.upperBound <= bytes.count, field.valueRange.upperBound <= bytes.count,
+                FieldGrammar.isToken(bytes.extracting(field.nameRange)),
+                FieldGrammar.isValue(bytes.extracting(field.valueRange))
+            else { return nil }
+            if field.name == .date { hasDate = true }
+            let name = list.bytes.count
+            for j in field.nameRange { list.bytes.append(MessageHead.lower(bytes[j])) }
+            let value = list.store(MessageHead.trimmed(bytes.extracting(field.valueRange)))
+            list.fields.append(
+                FieldRecord(
+                    name: field.name, nameRange: ByteRange(offset: name, count: field.nameRange.count),
+                    valueRange: value))
+        }
+        return hasDate
+    }
+
+    private static func append(_ name: StaticString, _ value: Span<UInt8>, to list: inout MessageHead) {
+        let start = list.bytes.count
+        list.bytes.append(name)
+        let nameRange = ByteRange(offset: start, count: list.bytes.count - start)
+        list.fields.append(FieldRecord(name: .other, nameRange: nameRange, valueRange: list.store(value)))
+    }
+
+    private static func appendLength(_ length: UInt64, to list: inout MessageHead) {
+        let start = list.bytes.count
+        list.bytes.append("content-length")
+        let nameRange = ByteRange(offset: start, count: list.bytes.count - start)
+        let valueStart = list.bytes.count
+        var scale: UInt64 = 1
+        while length / scale >= 10 { scale *= 10 }
+        while scale > 0 {
+            list.bytes.append(48 + UInt8(truncatingIfNeeded: length / scale % 10))
+            scale /= 10
+        }
+        list.fields.append(
+            FieldRecord(
+                name: .contentLength, nameRange: nameRange,
+                valueRange: ByteRange(offset: valueStart, count: list.bytes.count - valueStart)))
+    }
+}

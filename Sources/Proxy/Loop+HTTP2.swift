@@ -1,0 +1,392 @@
+// The first and the last step of a request's walk over HTTP/2. A connection of it reads and is flushed like any other;
+// in between stands the session. What the session says is acted on when it has come back from reading a frame or making
+// one, never from within; what exchanges have for their clients waits in their streams until the session asks for it.
+internal import HTTP2Engine
+internal import HTTPWire
+internal import Model
+internal import Reactor
+
+extension Loop {
+    // MARK: The connection
+
+    enum Opening {
+        case http1
+        case http2
+        /// Too few bytes to tell.
+        case unclear
+    }
+
+    /// What the first bytes of a connection begin. There is no upgrade from HTTP/1.1: it was dropped from the standard,
+    /// and smuggled requests past proxies.
+    func opening(_ input: Buffer) -> Opening {
+        let bytes = input.span
+        let n = min(bytes.count, preface.count)
+        for i in 0..<n where bytes[i] != preface[i] { return .http1 }
+        return n == preface.count ? .http2 : .unclear
+    }
+
+    /// From here on the connection carries streams.
+    func beginHTTP2(_ d: Downstream) {
+        let limits = configuration.limits
+        let bounds = HTTP2Limits(
+            streams: limits.streams, headBytes: limits.headBytes,
+            // The pseudo-fields are no fields, and one more has to be seen to be refused.
+            fields: limits.fields + 5)
+        guard let session = HTTP2Session(bounds) else {
+            perform(d, .broken)
+            return
+        }
+        d.http2 = HTTP2Connection(session: session)
+        perform(d, .multiplexed)
+        telemetry.http2Opened()
+    }
+
+    /// Takes everything that is there: how much may come is the windows' business.
+    func readFrames(_ d: Downstream, _ c: HTTP2Connection, _ input: Buffer) {
+        // The memory of heads belongs to the loop: an idle connection holds none.
+        if !c.session.isReadingHead { swap(&c.session.incoming, &spareHead) }
+        defer { if !c.session.isReadingHead { swap(&c.session.incoming, &spareHead) } }
+        var offset = 0
+        while offset < input.count, d.machine.isMultiplexing {
+            c.session.receive(input.bytes, at: &offset, now: now)
+            act(d, c, on: input)
+        }
+        input.removeAll()
+    }
+
+    private func stream(_ owner: UInt64) -> (Downstream, HTTP2Stream)? {
+        guard let s = downstreams[token: Token(rawValue: owner)], let stream = s.stream else { return nil }
+        return (s, stream)
+    }
+
+    /// Acts on what the session has recorded. `input` is what it was reading, if it was.
+    private func act(_ d: Downstream, _ c: HTTP2Connection, on input: Buffer?) {
+        while let event = c.session.nextEvent() {
+            switch event {
+            case .headReceived(let id, let ends, let isCut):
+                beginStream(d, c, id, ends: ends, isCut: isCut)
+            case .trailersReceived(let owner, let isCut):
+                guard let (s, stream) = stream(owner) else { continue }
+                endInput(s, stream, trailers: &c.session.incoming, isCut: isCut)
+            case .dataReceived(let owner, let range):
+                guard let (s, _) = stream(owner), let input else {
+                    c.session.consumeConnection(range.count)
+                    continue
+                }
+                queue(&s.input, input.bytes.extracting(range))
+                enqueue(s)
+            case .ended(let owner):
+                guard let (s, stream) = stream(owner) else { continue }
+                stream.inputEnded = true
+                enqueue(s)
+            case .finished(let owner):
+                if let (s, _) = stream(owner) { perform(s, .flushed) }
+            case .closed(let owner, let code):
+                guard let (s, stream) = stream(owner) else { continue }
+                stream.isGone = true
+                if let f = s.flight, f.exchange.reason == .none { f.exchange.reason = Self.reason(of: code) }
+                perform(s, .broken)
+            case .pingAnswered:
+                if c.farewell == .announced { sayFarewell(c) }
+            }
+        }
+    }
+
+    /// Why a stream ended before its response did.
+    private static func reason(of code: UInt32) -> FailureReason {
+        switch HTTP2ErrorCode(rawValue: code) {
+        case .protocolError, .flowControlError, .streamClosed, .frameSizeError: .malformedRequest
+        default: .clientClosed
+        }
+    }
+
+    /// Writes what the session has to say, and what the streams have for their clients.
+    func flushFrames(_ d: Downstream, _ c: HTTP2Connection) {
+        while d.machine.isMultiplexing, !d.flags.contains(.blocked) {
+            makeFrames(d, c)
+            act(d, c, on: nil)
+            guard d.machine.isMultiplexing, d.output != nil else { break }
+            if !write(d, RawSpan()) {
+                perform(d, .broken)
+                return
+            }
+        }
+        guard d.machine.isMultiplexing else { return }
+        if c.session.isOver {
+            perform(d, .sessionEnded)
+        } else {
+            settleDeadline(d, c)
+        }
+    }
+
+    /// Fills the connection's output with frames, to a bound.
+    private func makeFrames(_ d: Downstream, _ c: HTTP2Connection) {
+        let session = c.session
+        while (d.output?.count ?? 0) < Self.mostFramed {
+            switch session.nextOutput() {
+            case .nothing: return
+            case .control: queue(&d.output, session.control)
+            case .data(let owner, let count):
+                let output = reserve(&d.output, 9 + count)
+                for i in 0..<9 { output.append(session.frameHead[i]) }
+                guard count > 0 else { continue }
+                guard let (s, _) = stream(owner), let body = s.output, body.count >= count else {
+                    // The session and the streams agree by construction; a frame without its bytes ends the connection.
+                    telemetry.bug()
+                    perform(d, .broken)
+                    return
+                }
+                output.append(body.bytes.extracting(first: count))
+                body.consume(count)
+                if body.isEmpty { giveBack(&s.output) }
+                wentOut(s)
+            }
+        }
+    }
+
+    /// Bytes that are framed before they are written.
+    private static var mostFramed: Int { 64 * 1024 }
+
+    /// Some of the stream's output has gone: its reader is alive.
+    private func wentOut(_ s: Downstream) {
+        if let f = s.flight {
+            guard s.flags.contains(.blocked), (s.output?.count ?? 0) <= Self.mostHeld / 2 else { return }
+            s.flags.remove(.blocked)
+            if let u = f.upstream {
+                setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
+                enqueue(u)
+            }
+        } else {
+            setDeadline(s, after: configuration.timeouts.streamIdle)
+        }
+    }
+
+    /// The connection's own deadline, where no exchange has one.
+    private func settleDeadline(_ d: Downstream, _ c: HTTP2Connection) {
+        let turn: HTTP2Connection.Turn =
+            c.session.isReadingHead ? .head : c.session.streamCount == 0 ? .idle : .exchanges
+        guard turn != c.turn, c.farewell != .announced else { return }
+        c.turn = turn
+        switch turn {
+        case .beginning: break
+        case .head: setDeadline(d, after: configuration.timeouts.requestHead)
+        case .idle: setDeadline(d, after: configuration.timeouts.idle)
+        case .exchanges: d.deadline = never
+        }
+    }
+
+    /// The connection's deadline is over.
+    func connectionTimedOut(_ d: Downstream) {
+        guard let c = d.http2 else { return }
+        if c.farewell == .announced {
+            sayFarewell(c)
+            flushFrames(d, c)
+            return
+        }
+        c.session.terminate(c.session.isReadingHead ? .enhanceYourCalm : .noError)
+        // What can be said is said, even if the client does not read.
+        makeFrames(d, c)
+        act(d, c, on: nil)
+        guard d.machine.isMultiplexing else { return }
+        perform(d, .sessionEnded)
+        flush(d)
+    }
+
+    /// The process is going: the client is told, and has a second to have heard it (RFC 9113 §6.8).
+    func announceEnd(_ d: Downstream) {
+        guard let c = d.http2, c.farewell == .none else { return }
+        c.farewell = .announced
+        c.session.announceEnd()
+        setDeadline(d, after: 1_000)
+        enqueue(d)
+    }
+
+    private func sayFarewell(_ c: HTTP2Connection) {
+        c.farewell = .said
+        c.turn = .beginning
+        c.session.finish()
+    }
+
+    /// The connection ends: so do its streams.
+    func breakStreams(_ d: Downstream) {
+        guard let c = d.http2 else { return }
+        telemetry.http2Ended(c.session.fault)
+        let owners = c.session.owners
+        for owner in owners {
+            guard let (s, stream) = stream(owner) else { continue }
+            stream.isGone = true
+            if let f = s.flight, f.exchange.reason == .none, c.session.fault == .malformed {
+                f.exchange.reason = .malformedRequest
+            }
+            perform(s, .broken)
+        }
+        d.http2 = nil
+    }
+
+    // MARK: Streams
+
+    private func beginStream(_ d: Downstream, _ c: HTTP2Connection, _ id: Int32, ends: Bool, isCut: Bool) {
+        let s = Downstream(socket: .none, peer: d.peer, localPort: d.localPort, isTrusted: d.isTrusted)
+        let row = downstreams.insert(s)
+        s.token = Token(kind: TokenKind.downstream, index: row.index, generation: row.generation)
+        let handle = c.session.adopt(stream: id, owner: s.token.rawValue)
+        s.stream = HTTP2Stream(carrier: d, handle: handle, inputEnded: ends)
+        let f = beginFlight(s)
+        swap(&c.session.incoming, &f.exchange.request)
+        let refusal = HTTP2Head.complete(&f.exchange.request, limits: headLimits)
+        if let refusal = isCut ? Refusal(431, .headTooLarge) : refusal {
+            refuseHead(s, f, refusal)
+        } else {
+            admit(s, f)
+        }
+    }
+
+    private func endInput(_ s: Downstream, _ stream: HTTP2Stream, trailers: inout MessageHead, isCut: Bool) {
+        stream.inputEnded = true
+        if isCut || !HTTP2Head.complete(trailers: &trailers, limits: headLimits) {
+            perform(s, .requestUnreadable)
+            if let f = s.flight { fail(f, .malformedRequest) }
+            return
+        }
+        if let f = s.flight { swap(&trailers, &f.requestTrailers) }
+        enqueue(s)
+    }
+
+    /// Passes on what has come on a stream, and opens its window by as much.
+    func advanceStream(_ s: Downstream, _ stream: HTTP2Stream) {
+        while !s.machine.isClosed {
+            guard let input = s.input else {
+                if stream.inputEnded { endInput(s) }
+                break
+            }
+            if input.isEmpty {
+                giveBack(&s.input)
+                continue
+            }
+            let before = input.count
+            let goesOn = consume(s, input)
+            // Closed meanwhile: what was left has been accounted for.
+            guard s.input === input else { break }
+            took(stream, before - input.count)
+            if !goesOn { break }
+        }
+        if let u = s.flight?.upstream { flush(u) }
+    }
+
+    private func took(_ stream: HTTP2Stream, _ count: Int) {
+        guard count > 0, let c = stream.carrier.http2 else { return }
+        c.session.consume(stream.handle, count)
+        enqueue(stream.carrier)
+    }
+
+    /// Everything that came has been passed on, and nothing more will.
+    private func endInput(_ s: Downstream) {
+        guard !s.body.isComplete else { return }
+        guard let f = s.flight else {
+            perform(s, .requestEnded)
+            return
+        }
+        let drops = f.machine.dropsRequest
+        guard drops || f.machine.passesRequest && f.upstream != nil else { return }
+        guard s.body.inputClosed() else {
+            perform(s, .requestUnreadable)
+            fail(f, .malformedRequest)
+            return
+        }
+        if drops {
+            droppedAll(s)
+        } else if let u = f.upstream {
+            endRequest(s, f, u)
+        }
+    }
+
+    // MARK: Responses
+
+    /// What a stream holds for its client before its upstream is not read any more.
+    static var mostHeld: Int { 64 * 1024 }
+
+    /// False if the head may not be written as it is.
+    func submit(
+        _ stream: HTTP2Stream, _ head: borrowing MessageHead, _ options: HeadWriter.ResponseOptions, date: [UInt8]
+    ) -> Bool {
+        guard HTTP2Head.list(response: head, options, date: date, into: &fieldList) else { return false }
+        guard let c = stream.carrier.http2 else { return true }
+        let isFinal = head.status >= 200
+        switch options.body {
+        case .none, .length(0): stream.hasBody = false
+        case .length, .chunked, .untilClose: stream.hasBody = isFinal
+        }
+        c.session.submit(stream.handle, head: fieldList, isFinal: isFinal, hasBody: stream.hasBody)
+        if announcesClose { announceEnd(stream.carrier) }
+        enqueue(stream.carrier)
+        return true
+    }
+
+    /// A part of the body: it waits until the client's windows let it through.
+    func put(_ s: Downstream, _ stream: HTTP2Stream, _ bytes: RawSpan) {
+        guard stream.hasBody else { return }
+        queue(&s.output, bytes)
+        queued(s, stream, bytes.byteCount)
+    }
+
+    /// So many bytes have been put into the stream's output.
+    func queued(_ s: Downstream, _ stream: HTTP2Stream, _ count: Int) {
+        guard let c = stream.carrier.http2 else { return }
+        c.session.offer(stream.handle, count)
+        if let output = s.output, output.count >= Self.mostHeld { s.flags.insert(.blocked) }
+        enqueue(stream.carrier)
+    }
+
+    /// The body ends here.
+    func endBody(_ stream: HTTP2Stream, trailers: MessageHead?) {
+        guard stream.hasBody, let c = stream.carrier.http2 else { return }
+        stream.hasBody = false
+        var list: MessageHead?
+        // Trailers that cannot be written are left out, as over HTTP/1.1.
+        if let trailers, !trailers.fields.isEmpty, HTTP2Head.list(trailers: trailers, into: &fieldList),
+            !fieldList.fields.isEmpty
+        {
+            list = fieldList
+        }
+        c.session.end(stream.handle, trailers: list)
+        enqueue(stream.carrier)
+    }
+
+    /// The response has gone out before the request had come in: the rest of it is not wanted (RFC 9113 §8.1).
+    func stopRequest(_ stream: HTTP2Stream) {
+        guard !stream.inputEnded, let c = stream.carrier.http2 else { return }
+        c.session.reset(stream: stream.handle.stream, .noError)
+        enqueue(stream.carrier)
+    }
+
+    /// How a stream is closed.
+    enum StreamEnd {
+        /// Its last frame has gone out.
+        case complete
+        /// Its response cannot be completed.
+        case broken
+        /// Its client does not read.
+        case stalled
+    }
+
+    /// Gives back what a stream holds, and tells the client if it was cut off.
+    func close(_ s: Downstream, _ stream: HTTP2Stream, _ end: StreamEnd) {
+        if let c = stream.carrier.http2 {
+            if let input = s.input { c.session.consumeConnection(input.count) }
+            if !stream.isGone {
+                c.session.forget(stream.handle)
+                switch end {
+                case .complete: break
+                case .broken: c.session.reset(stream: stream.handle.stream, .internalError)
+                case .stalled: c.session.reset(stream: stream.handle.stream, .cancel)
+                }
+            }
+            enqueue(stream.carrier)
+        }
+        giveBack(&s.input)
+        giveBack(&s.output)
+        if let f = s.flight, !f.machine.hasBegun { release(f) }
+        downstreams.remove(index: s.token.index, generation: s.token.generation)
+        s.deadline = never
+    }
+}

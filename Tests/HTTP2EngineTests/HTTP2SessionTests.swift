@@ -1,0 +1,435 @@
+import HTTP2Engine
+import HTTP2Testing
+import Model
+import Testing
+
+/// A session and a client, and what a driver would keep of their conversation.
+private final class Talk {
+    let client: HTTP2Client
+    let session: HTTP2Session
+    var now: UInt64 = 1_000
+    /// Heads by stream, as text.
+    var heads: [Int32: String] = [:]
+    var handles: [Int32: HTTP2Handle] = [:]
+    var bodies: [UInt64: [UInt8]] = [:]
+    var trailers: [UInt64: String] = [:]
+    var ended: Set<UInt64> = []
+    var finished: Set<UInt64> = []
+    var closed: [UInt64: UInt32] = [:]
+    var cut: Set<Int32> = []
+    var pings = 0
+    /// Bodies on their way out.
+    var outgoing: [UInt64: [UInt8]] = [:]
+    var opensWindows = true
+    /// The size of the pieces in which bytes come.
+    var piece = Int.max
+
+    init(_ limits: HTTP2Limits = HTTP2Limits(), settings: [(UInt16, UInt32)] = []) throws {
+        client = HTTP2Client(settings: settings)
+        session = try #require(HTTP2Session(limits))
+    }
+
+    /// Everything that either side has to say is said.
+    func settle() {
+        for _ in 0..<10_000 {
+            let sent = client.takeOutput()
+            var rest = sent[...]
+            while !rest.isEmpty {
+                let part = Array(rest.prefix(piece))
+                rest = rest.dropFirst(part.count)
+                var offset = 0
+                while offset < part.count {
+                    unsafe session.receive(part.span.bytes, at: &offset, now: now)
+                    act(part)
+                }
+            }
+            let made = output()
+            act([])
+            client.receive(made)
+            if sent.isEmpty, made.isEmpty, client.output.isEmpty { return }
+        }
+        Issue.record("the conversation never came to rest")
+    }
+
+    private func output() -> [UInt8] {
+        let session = session
+        var bytes: [UInt8] = []
+        while true {
+            switch session.nextOutput() {
+            case .nothing: return bytes
+            case .control:
+                let span = session.control
+                for i in 0..<span.byteCount { bytes.append(Span<UInt8>(_bytes: span)[i]) }
+            case .data(let owner, let count):
+                for i in 0..<9 { bytes.append(session.frameHead[i]) }
+                bytes += outgoing[owner, default: []].prefix(count)
+                outgoing[owner, default: []].removeFirst(count)
+            }
+        }
+    }
+
+    private func act(_ input: [UInt8]) {
+        while let event = session.nextEvent() {
+            switch event {
+            case .headReceived(let stream, let ends, let isCut):
+                let owner = UInt64(stream) + 1_000
+                heads[stream] = text(session.incoming)
+                handles[stream] = session.adopt(stream: stream, owner: owner)
+                if ends { ended.insert(owner) }
+                if isCut { cut.insert(stream) }
+            case .trailersReceived(let owner, _):
+                trailers[owner] = text(session.incoming)
+                ended.insert(owner)
+            case .dataReceived(let owner, let range):
+                bodies[owner, default: []] += input[range]
+                if opensWindows, let handle = handles[Int32(owner - 1_000)] { session.consume(handle, range.count) }
+            case .ended(let owner): ended.insert(owner)
+            case .finished(let owner): finished.insert(owner)
+            case .closed(let owner, let code): closed[owner] = code
+            case .pingAnswered: pings += 1
+            }
+        }
+    }
+
+    private func text(_ head: MessageHead) -> String {
+        head.fields.map { head.text($0.nameRange) + "=" + head.text($0.valueRange) }.joined(separator: " ")
+    }
+
+    func respond(_ stream: Int32, _ status: String, body: [UInt8]? = nil, trailers: [(String, String)]? = nil) throws {
+        let handle = try #require(handles[stream])
+        session.submit(
+            handle, head: Self.head([(":status", status)]), isFinal: status.first != "1", hasBody: body != nil)
+        guard let body else { return }
+        outgoing[UInt64(stream) + 1_000] = body
+        session.offer(handle, body.count)
+        session.end(handle, trailers: trailers.map(Self.head))
+    }
+
+    static func head(_ fields: [(String, String)]) -> MessageHead {
+        var head = MessageHead()
+        for (name, value) in fields { head.append(.other, name: Array(name.utf8).span, value: Array(value.utf8).span) }
+        return head
+    }
+}
+
+struct HTTP2SessionTests {
+    @Test(arguments: [1, 2, 7, 9, 10, Int.max])
+    func aConversation(piece: Int) throws {
+        let talk = try Talk()
+        talk.piece = piece
+        talk.client.get(1, "/a?b", [("x-id", "7")])
+        talk.client.post(3, "/form", [("content-length", "5")])
+        talk.client.data(3, Array("hello".utf8), ends: true)
+        talk.settle()
+        #expect(talk.heads[1] == ":method=GET :scheme=http :path=/a?b :authority=shop.test x-id=7")
+        #expect(talk.heads[3]?.hasSuffix("content-length=5") == true)
+        #expect(talk.ended == [1_001, 1_003])
+        #expect(talk.bodies[1_003] == Array("hello".utf8))
+        #expect(talk.session.streamCount == 2)
+        try talk.respond(1, "204")
+        try talk.respond(3, "200", body: Array("world".utf8), trailers: [("grpc-status", "0")])
+        talk.settle()
+        #expect(talk.client[1].status == "204" && talk.client[1].isEnded)
+        #expect(talk.client[3].text == "world" && talk.client[3].isEnded)
+        #expect(talk.client[3].value("grpc-status", in: 1) == "0")
+        #expect(talk.finished == [1_001, 1_003])
+        #expect(talk.closed == [1_001: 0, 1_003: 0])
+        #expect(talk.session.streamCount == 0 && talk.session.fault == .none)
+    }
+
+    @Test func settingsSayTheLimits() throws {
+        let talk = try Talk(HTTP2Limits(streams: 17, headBytes: 9_000))
+        talk.settle()
+        #expect(talk.client.settings == [3: 17, 4: 65_535, 6: 9_000, 9: 1])
+    }
+
+    @Test func informationalResponsesAndRequestTrailers() throws {
+        let talk = try Talk()
+        talk.client.post(1, "/")
+        talk.client.data(1, [1])
+        talk.client.headers(1, [("checksum", "9")], ends: true)
+        talk.settle()
+        #expect(talk.trailers[1_001] == "checksum=9" && talk.ended == [1_001])
+        try talk.respond(1, "103")
+        try talk.respond(1, "200", body: [])
+        talk.settle()
+        #expect(talk.client[1].blocks.map { $0[0].value } == ["103", "200"])
+        #expect(talk.client[1].isEnded && talk.client[1].body.isEmpty)
+    }
+
+    @Test func largeBodiesPassThroughSmallWindows() throws {
+        let body = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+        let talk = try Talk(settings: [(4, 1_000)])
+        talk.client.get(1, "/")
+        talk.settle()
+        try talk.respond(1, "200", body: body)
+        talk.settle()
+        #expect(talk.client[1].body == body && talk.client[1].isEnded)
+        // The way in: no more than the window until something has been taken.
+        talk.opensWindows = false
+        talk.client.post(3, "/")
+        talk.client.data(3, Array(body.prefix(65_535)))
+        talk.settle()
+        #expect(talk.bodies[1_003]?.count == 65_535)
+        #expect(!talk.client.frames.contains { $0.type == TestFrame.windowUpdate && $0.stream == 3 })
+        talk.session.consume(try #require(talk.handles[3]), 65_535)
+        talk.settle()
+        #expect(talk.client.frames.contains { $0.type == TestFrame.windowUpdate && $0.stream == 3 })
+        talk.client.data(3, [1], ends: true)
+        talk.settle()
+        #expect(talk.bodies[1_003]?.count == 65_536 && talk.session.fault == .none)
+    }
+
+    @Test func aWindowThatStaysShutHoldsOneStreamOnly() throws {
+        let talk = try Talk(settings: [(4, 10)])
+        talk.client.opensWindows = false
+        talk.client.get(1, "/")
+        talk.client.get(3, "/")
+        talk.settle()
+        try talk.respond(1, "200", body: [UInt8](repeating: 1, count: 1_000))
+        try talk.respond(3, "200", body: [UInt8](repeating: 3, count: 1_000))
+        talk.settle()
+        #expect(talk.client[1].body.count == 10 && talk.client[3].body.count == 10)
+        talk.client.openWindow(3, 2_000)
+        talk.settle()
+        #expect(talk.client[3].body.count == 1_000 && talk.client[3].isEnded)
+        #expect(talk.client[1].body.count == 10)
+    }
+
+    @Test func streamsShareTheConnectionInTurns() throws {
+        let talk = try Talk(settings: [(4, 1 << 20)])
+        talk.client.opensWindows = false
+        talk.client.get(1, "/", [("priority", "u=0")])
+        talk.client.get(3, "/", [("priority", "u=7")])
+        talk.settle()
+        try talk.respond(1, "200", body: [UInt8](repeating: 1, count: 200_000))
+        try talk.respond(3, "200", body: [UInt8](repeating: 3, count: 200_000))
+        talk.settle()
+        // The connection's window of 64 KiB was divided.
+        let (a, b) = (talk.client[1].body.count, talk.client[3].body.count)
+        #expect(a + b == 65_535 && min(a, b) >= 16_384)
+    }
+
+    @Test func streamsBeyondTheLimitAreRefused() throws {
+        let talk = try Talk(HTTP2Limits(streams: 2))
+        // Before it can know the limit, a client is told.
+        for stream: UInt32 in [1, 3, 5] { talk.client.post(stream, "/") }
+        talk.settle()
+        #expect(talk.heads.count == 2 && talk.client[5].reset == HTTP2ErrorCode.refusedStream.rawValue)
+        talk.client.reset(1)
+        talk.settle()
+        #expect(talk.closed[1_001] == 8)
+        talk.client.get(7, "/")
+        talk.settle()
+        #expect(talk.heads[7] != nil && talk.session.fault == .none)
+        // When it has said that it knows, it has broken the protocol (RFC 9113 §5.1.2).
+        talk.client.get(9, "/")
+        talk.settle()
+        #expect(talk.heads[9] == nil && talk.session.fault == .malformed)
+    }
+
+    @Test func aForgottenStreamIsSilent() throws {
+        let talk = try Talk()
+        talk.client.post(1, "/")
+        talk.settle()
+        let handle = try #require(talk.handles[1])
+        talk.session.forget(handle)
+        talk.session.reset(stream: 1, .noError)
+        talk.session.offer(handle, 5)
+        talk.client.data(1, [1, 2, 3], ends: true)
+        talk.settle()
+        #expect(talk.client[1].reset == 0 && talk.closed.isEmpty && talk.bodies.isEmpty)
+        #expect(talk.session.streamCount == 0)
+    }
+
+    @Test func theEndIsAnnouncedBeforeItComes() throws {
+        let talk = try Talk()
+        talk.client.get(1, "/")
+        talk.settle()
+        talk.session.announceEnd()
+        talk.settle()
+        #expect(talk.client.goAways.map(\.last) == [0x7fff_ffff] && talk.pings == 1)
+        // What the client had sent meanwhile is served.
+        talk.client.get(3, "/")
+        talk.settle()
+        #expect(talk.heads[3] != nil)
+        talk.session.finish()
+        talk.settle()
+        #expect(talk.client.goAways.map(\.last) == [0x7fff_ffff, 3])
+        #expect(!talk.session.isOver)
+        try talk.respond(1, "200", body: [1])
+        try talk.respond(3, "204")
+        talk.settle()
+        #expect(talk.client[1].isEnded && talk.client[3].isEnded && talk.session.isOver)
+    }
+
+    // MARK: What may not be sent
+
+    static let malformed: [(String, [(String, String)])] = [
+        ("NUL in a value", [("x", "a\0b")]), ("CR in a value", [("x", "a\rb")]), ("LF in a value", [("x", "a\nb")]),
+        ("space around a value", [("x", " a")]), ("upper case", [("X-A", "b")]), ("a name of CR LF", [("x\r\n", "b")]),
+        ("connection", [("connection", "x")]), ("transfer-encoding", [("transfer-encoding", "chunked")]),
+        ("keep-alive", [("keep-alive", "1")]), ("upgrade", [("upgrade", "h2c")]), ("te", [("te", "gzip")]),
+        ("pseudo-field behind others", [("x", "y"), (":path", "/b")]), ("unknown pseudo-field", [(":x", "y")]),
+        ("two lengths", [("content-length", "1"), ("content-length", "1")]),
+        ("a length that is none", [("content-length", "+1")]), ("a length without a body", [("content-length", "3")]),
+    ]
+
+    @Test(arguments: malformed)
+    func aMalformedFieldResetsItsStream(what: String, fields: [(String, String)]) throws {
+        let talk = try Talk()
+        talk.client.get(1, "/", fields)
+        talk.client.get(3, "/")
+        talk.settle()
+        #expect(talk.client[1].reset == HTTP2ErrorCode.protocolError.rawValue, "\(what)")
+        #expect(talk.heads[3] != nil, "the connection goes on: \(what)")
+    }
+
+    @Test func everyControlByteInEveryPseudoFieldIsRefused() throws {
+        for byte in (0...32).map(UInt8.init) + [127] {
+            for name in [":method", ":path", ":authority", ":scheme"] {
+                let talk = try Talk()
+                let fields = HTTP2Client.fields("GET", "/").map { field in
+                    field.0 == name ? (name, field.1 + String(decoding: [byte], as: UTF8.self) + "x") : field
+                }
+                talk.client.headers(1, fields, ends: true)
+                talk.settle()
+                #expect(talk.heads[1] == nil, "byte \(byte) in \(name)")
+                #expect(talk.client[1].reset == 1 || talk.client.goAways.last?.code == 1)
+            }
+        }
+    }
+
+    @Test func aBodyThatIsNotAsLongAsSaidResetsItsStream() throws {
+        for (length, body) in [("3", 4), ("5", 4)] {
+            let talk = try Talk()
+            talk.client.post(1, "/", [("content-length", length)])
+            talk.client.data(1, [UInt8](repeating: 0, count: body), ends: true)
+            talk.settle()
+            #expect(talk.closed[1_001] == HTTP2ErrorCode.protocolError.rawValue)
+        }
+    }
+
+    @Test func aHeadBeyondTheLimitIsCutAndAHugeOneEndsTheConnection() throws {
+        let talk = try Talk(HTTP2Limits(headBytes: 4_096))
+        talk.client.get(1, "/", [("x", String(repeating: "a", count: 5_000))])
+        talk.client.get(3, "/", (0..<120).map { ("x\($0)", "") })
+        talk.client.get(5, "/")
+        talk.settle()
+        #expect(talk.cut == [1, 3] && talk.heads.count == 3 && talk.session.fault == .none)
+        #expect(talk.session.incoming.bytes.count < 8_192)
+        talk.client.get(7, "/", [("x", String(repeating: "a", count: 16_200)), ("y", "z")])
+        talk.settle()
+        #expect(talk.session.fault == .headers)
+        #expect(talk.client.goAways.last?.code == HTTP2ErrorCode.enhanceYourCalm.rawValue)
+    }
+
+    @Test func aCompressedBombIsNotKept() throws {
+        let talk = try Talk()
+        // One field of 3 KiB into the table, then two bytes for each time that it is meant.
+        var block = HTTP2Client.block(HTTP2Client.fields("GET", "/"))
+        block +=
+            [0x40] + HTTP2Client.string(Array("bomb".utf8)) + HTTP2Client.string([UInt8](repeating: 65, count: 3_000))
+        block += [UInt8](repeating: 0xbe, count: 10_000)
+        talk.client.send(TestFrame(TestFrame.headers, flags: 5, stream: 1, block))
+        talk.settle()
+        #expect(talk.session.fault == .headers && talk.session.incoming.bytes.count <= 65_536)
+        #expect(talk.client.goAways.last?.code == HTTP2ErrorCode.enhanceYourCalm.rawValue)
+    }
+
+    // MARK: Floods
+
+    enum Flood: String, CaseIterable {
+        case ping, settings, priority, unknown, emptyData, padding, tinyWindows, continuation, rapidReset, madeYouReset
+    }
+
+    @Test(arguments: Flood.allCases)
+    func aFloodEndsTheConnection(flood: Flood) throws {
+        let talk = try Talk(HTTP2Limits(streams: 100))
+        talk.client.post(1, "/")
+        talk.settle()
+        try talk.respond(1, "200", body: nil)
+        var sent = 0
+        var stream: UInt32 = 3
+        while talk.session.fault == .none, sent < 20_000 {
+            let client = talk.client
+            switch flood {
+            case .ping: client.send(TestFrame(TestFrame.ping, [UInt8](repeating: 0, count: 8)))
+            case .settings: client.send(TestFrame(TestFrame.settings))
+            case .priority: client.send(TestFrame(TestFrame.priority, stream: 1, [0, 0, 0, 0, 1]))
+            case .unknown: client.send(TestFrame(0xee, stream: 1, [1]))
+            case .emptyData: client.data(1, [])
+            case .padding: client.send(TestFrame(TestFrame.data, flags: 8, stream: 1, [3, 0, 0, 0]))
+            case .tinyWindows: client.openWindow(0, 1)
+            case .continuation:
+                client.send(
+                    sent == 0
+                        ? TestFrame(
+                            TestFrame.headers, flags: 1, stream: 3, HTTP2Client.block(HTTP2Client.fields("GET", "/")))
+                        : TestFrame(TestFrame.continuation, stream: 3))
+            case .rapidReset:
+                client.get(stream, "/")
+                client.reset(stream)
+            case .madeYouReset:
+                client.post(stream, "/")
+                client.openWindow(stream, 0x7fff_ffff)
+            }
+            stream += 2
+            sent += 1
+            talk.settle()
+        }
+        let expected: HTTP2Fault =
+            switch flood {
+            case .continuation: .headers
+            case .rapidReset, .madeYouReset: .resets
+            case .ping, .settings, .priority, .unknown, .emptyData, .padding, .tinyWindows: .flood
+            }
+        #expect(talk.session.fault == expected, "after \(sent)")
+        #expect(talk.client.goAways.last?.code == HTTP2ErrorCode.enhanceYourCalm.rawValue)
+        #expect(talk.session.isOver)
+    }
+
+    @Test func timePaysForResets() throws {
+        let talk = try Talk()
+        var stream: UInt32 = 1
+        for _ in 0..<20 {
+            for _ in 0..<40 {
+                talk.client.get(stream, "/")
+                talk.client.reset(stream)
+                stream += 2
+            }
+            talk.settle()
+            talk.now += 1_000
+        }
+        #expect(talk.session.fault == .none)
+    }
+
+    @Test func brokenFramesEndTheConnectionWithTheirCode() throws {
+        let cases: [(HTTP2ErrorCode, TestFrame)] = [
+            (.frameSizeError, TestFrame(TestFrame.data, stream: 1, [UInt8](repeating: 0, count: 16_385))),
+            (.frameSizeError, TestFrame(TestFrame.ping, [1])),
+            (.protocolError, TestFrame(TestFrame.data, stream: 0, [1])),
+            (
+                .protocolError,
+                TestFrame(TestFrame.headers, flags: 5, stream: 2, HTTP2Client.block(HTTP2Client.fields("GET", "/")))
+            ),
+            (.compressionError, TestFrame(TestFrame.headers, flags: 5, stream: 1, [0xff, 0xff, 0xff, 0xff, 0xff])),
+            (.flowControlError, TestFrame(TestFrame.windowUpdate, stream: 0, TestFrame.word(0x7fff_ffff))),
+            (.protocolError, TestFrame(TestFrame.continuation, flags: 4, stream: 1, [])),
+        ]
+        for (code, frame) in cases {
+            let talk = try Talk()
+            talk.client.send(frame)
+            talk.settle()
+            #expect(talk.client.goAways.last?.code == code.rawValue, "\(code)")
+            #expect(talk.session.isOver && talk.session.fault == .malformed)
+        }
+    }
+
+    @Test func whatIsNoPrefaceIsRefused() throws {
+        let talk = try Talk()
+        talk.client.output = Array("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n".utf8)
+        talk.settle()
+        #expect(talk.session.fault == .malformed && talk.heads.isEmpty)
+    }
+}

@@ -1,0 +1,378 @@
+import HTTP2Testing
+import Model
+import Reactor
+import Testing
+
+@testable import Proxy
+
+/// A client of HTTP/2 on the simulated network.
+private final class Peer {
+    let scene: Scene
+    let client: HTTP2Client
+    let descriptor: Int32
+    /// The size of the pieces in which its bytes arrive.
+    var piece = Int.max
+
+    init(_ scene: Scene, settings: [(UInt16, UInt32)] = []) {
+        self.scene = scene
+        client = HTTP2Client(settings: settings)
+        descriptor = scene.client()
+    }
+
+    func settle() throws {
+        for _ in 0..<10_000 {
+            var rest = client.takeOutput()[...]
+            let sent = !rest.isEmpty
+            while !rest.isEmpty {
+                let part = rest.prefix(piece)
+                rest = rest.dropFirst(part.count)
+                scene.network.send(descriptor, part)
+                try scene.settle()
+            }
+            try scene.settle()
+            let came = scene.network.take(descriptor, .max)
+            client.receive(came)
+            if !sent, came.isEmpty, client.output.isEmpty { return }
+        }
+        Issue.record("the conversation never came to rest")
+    }
+
+    subscript(_ stream: UInt32) -> TestStream { client[stream] }
+}
+
+struct LoopHTTP2Tests {
+    @Test(arguments: [1, 5, 9, 30, Int.max])
+    func aRequestAndItsResponse(piece: Int) throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        peer.piece = piece
+        peer.client.get(1, "/len/10/1", [("cookie", "a=1"), ("x-b", "c"), ("cookie", "b=2")])
+        try peer.settle()
+        #expect(peer[1].status == "200" && peer[1].isEnded && peer[1].reset == nil)
+        #expect(peer[1].body == pattern(10, 1))
+        #expect(peer[1].value("content-length") == "10" && peer[1].value("date") != nil)
+        #expect(peer[1].value("connection") == nil)
+        let request = try #require(scene.requests.first)
+        #expect(request.startLine == "GET /len/10/1 HTTP/1.1")
+        #expect(request.values("cookie") == ["a=1; b=2"] && request.values("host") == ["shop.test"])
+        #expect(request.values("x-b") == ["c"] && request.values("x-forwarded-proto") == ["http"])
+        scene.checkQuiet()
+    }
+
+    @Test func manyStreamsAtOnce() throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        for i in 0..<100 { peer.client.get(UInt32(2 * i + 1), "/len/\(i * 37)/\(i)") }
+        try peer.settle()
+        for i in 0..<100 {
+            #expect(peer[UInt32(2 * i + 1)].body == pattern(i * 37, i))
+            #expect(peer[UInt32(2 * i + 1)].isEnded)
+        }
+        #expect(scene.requests.count == 100)
+        scene.checkQuiet()
+    }
+
+    @Test(arguments: [true, false])
+    func bodiesBothWays(hasLength: Bool) throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        let body = pattern(300_000, 3)
+        peer.client.post(1, "/len/200000/2", hasLength ? [("content-length", "300000")] : [])
+        // What the window allows, then the rest as it opens.
+        var sent = 0
+        while sent < body.count {
+            let part = Array(body[sent..<min(body.count, sent + 30_000)])
+            sent += part.count
+            peer.client.data(1, part, ends: sent == body.count)
+            try peer.settle()
+        }
+        #expect(peer[1].body == pattern(200_000, 2) && peer[1].isEnded)
+        let request = try #require(scene.requests.first)
+        #expect(request.body == body)
+        #expect(request.values("content-length") == (hasLength ? ["300000"] : []))
+        #expect(request.values("transfer-encoding") == (hasLength ? [] : ["chunked"]))
+        scene.checkQuiet()
+    }
+
+    @Test func trailersGoBothWays() throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        let peer = Peer(scene)
+        peer.client.post(1, "/", [("te", "trailers")])
+        peer.client.data(1, Array("hi".utf8))
+        peer.client.headers(1, [("checksum", "7")], ends: true)
+        try peer.settle()
+        let upstream = try #require(scene.openedUpstreams.first)
+        let sent = String(decoding: scene.network.take(upstream, .max), as: UTF8.self)
+        #expect(sent.contains("TE: trailers\r\nConnection: TE\r\n"))
+        #expect(sent.hasSuffix("2\r\nhi\r\n0\r\nchecksum: 7\r\n\r\n"))
+        scene.network.send(
+            upstream,
+            Array("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nGrpc-Status: 0\r\n\r\n".utf8))
+        try peer.settle()
+        #expect(peer[1].text == "abc" && peer[1].isEnded)
+        #expect(peer[1].value("grpc-status", in: 1) == "0")
+        scene.checkQuiet()
+    }
+
+    @Test func aReaderThatStopsHoldsItsOwnStreamOnly() throws {
+        let scene = Scene { $0.timeouts.streamIdle = 5_000 }
+        let peer = Peer(scene, settings: [(4, 100)])
+        peer.client.opensWindows = false
+        peer.client.openWindow(0, 10_000_000)
+        peer.client.get(1, "/len/3000000/1")
+        peer.client.get(3, "/len/50000/2")
+        try peer.settle()
+        #expect(peer[1].body.count == 100 && peer[3].body.count == 100)
+        peer.client.openWindow(3, 100_000)
+        try peer.settle()
+        #expect(peer[3].body == pattern(50_000, 2) && peer[3].isEnded)
+        // Of the other no more was taken from its upstream than a stream may hold.
+        #expect(scene.loop.buffers.lent <= 4)
+        scene.advance(milliseconds: 6_000)
+        try peer.settle()
+        #expect(peer[1].reset == 2, "cut off, and not taken for whole")
+        peer.client.get(5, "/len/3/5")
+        try peer.settle()
+        #expect(peer[5].body == pattern(3, 5), "the connection goes on")
+        scene.checkQuiet()
+    }
+
+    @Test func aSmallResponseThatNobodyReadsIsLetGo() throws {
+        let scene = Scene { $0.timeouts.streamIdle = 5_000 }
+        let peer = Peer(scene, settings: [(4, 0)])
+        peer.client.get(1, "/len/3000/1")
+        try peer.settle()
+        #expect(peer[1].status == "200" && peer[1].body.isEmpty)
+        scene.advance(milliseconds: 6_000)
+        try peer.settle()
+        #expect(peer[1].reset == 8)
+        scene.checkQuiet()
+    }
+
+    @Test func anUpstreamThatTakesNothingHoldsTheClientBack() throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        scene.network.outboundCapacity = 4_096
+        let peer = Peer(scene)
+        peer.client.post(1, "/")
+        let body = pattern(131_070, 1)
+        peer.client.data(1, Array(body.prefix(65_535)))
+        try peer.settle()
+        peer.client.data(1, Array(body.suffix(65_535)))
+        try peer.settle()
+        // What waits for the upstream is a buffer's worth; what waits behind that is the client's window.
+        let opened = peer.client.frames.filter { $0.type == TestFrame.windowUpdate && $0.stream == 1 }
+        #expect(opened.map(\.payload) == [TestFrame.word(65_535)])
+        scene.network.widen()
+        scene.answersRequests = true
+        peer.client.data(1, [], ends: true)
+        try peer.settle()
+        #expect(peer[1].status == "200" && scene.requests.first?.body == body)
+        scene.checkQuiet()
+    }
+
+    // MARK: Ends
+
+    @Test func aResetEndsTheUpstreamsRequestToo() throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        let peer = Peer(scene)
+        peer.client.get(1, "/")
+        peer.client.post(3, "/")
+        try peer.settle()
+        peer.client.reset(1)
+        peer.client.reset(3)
+        try peer.settle()
+        #expect(scene.openedUpstreams.allSatisfy(scene.network.isClosed))
+        #expect(!scene.network.isClosed(peer.descriptor))
+        scene.checkQuiet()
+    }
+
+    @Test func anEarlyAnswerStopsTheRequest() throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        peer.client.headers(1, HTTP2Client.fields("POST", "/", host: "nobody.test"), ends: false)
+        try peer.settle()
+        #expect(peer[1].status == "404" && peer[1].isEnded)
+        #expect(peer[1].reset == 0, "NO_ERROR: the response counts (RFC 9113 §8.1)")
+        peer.client.get(3, "/len/1/1")
+        try peer.settle()
+        #expect(peer[3].status == "200")
+        scene.checkQuiet()
+    }
+
+    @Test(arguments: [("/cut", 2), ("/die", nil), ("/garbage", nil)] as [(String, UInt32?)])
+    func brokenUpstreams(path: String, reset: UInt32?) throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        if path == "/cut" {
+            scene.answersRequests = false
+            peer.client.get(1, path)
+            try peer.settle()
+            let upstream = try #require(scene.openedUpstreams.first)
+            _ = scene.network.take(upstream, .max)
+            scene.network.send(upstream, Array("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".utf8))
+            try peer.settle()
+            scene.network.end(upstream)
+        } else {
+            peer.client.get(1, path)
+        }
+        try peer.settle()
+        #expect(peer[1].status == (reset == nil ? "502" : "200"))
+        #expect(peer[1].reset == reset && peer[1].isEnded == (reset == nil))
+        scene.checkQuiet()
+    }
+
+    @Test func limitsAnswerAsOverHTTP1() throws {
+        let scene = Scene {
+            $0.limits.bodyBytes = 10
+            $0.limits.fields = 5
+        }
+        let peer = Peer(scene)
+        peer.client.post(1, "/", [("content-length", "11")])
+        peer.client.post(3, "/")
+        peer.client.data(3, pattern(11, 1))
+        peer.client.get(5, "/", (0..<6).map { ("x\($0)", "y") })
+        peer.client.get(7, "/" + String(repeating: "a", count: 9_000))
+        peer.client.get(9, "/", [("x", String(repeating: "a", count: 9_000))])
+        peer.client.headers(11, [(":method", "CONNECT"), (":authority", "shop.test:80")], ends: false)
+        peer.client.get(13, "/", [("host", "other.test")])
+        peer.client.get(15, "/a/%2e%2e/%2f")
+        try peer.settle()
+        let statuses = [1, 3, 5, 7, 9, 11, 13, 15].map { peer[$0].status ?? "none" }
+        #expect(statuses == ["413", "413", "431", "414", "431", "405", "400", "400"])
+        #expect(scene.requests.isEmpty)
+        scene.checkQuiet()
+    }
+
+    @Test func aClientThatGoesTakesItsStreamsWithIt() throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        for end in [true, false] {
+            let peer = Peer(scene)
+            for stream: UInt32 in [1, 3, 5] { peer.client.post(stream, "/") }
+            try peer.settle()
+            if end { scene.network.end(peer.descriptor) } else { scene.network.reset(peer.descriptor) }
+            try peer.settle()
+            #expect(scene.network.isClosed(peer.descriptor))
+        }
+        #expect(scene.loop.downstreams.count == 0)
+        scene.checkQuiet()
+    }
+
+    @Test func aConnectionWithNothingToDoIsClosedKindly() throws {
+        let scene = Scene { $0.timeouts.idle = 2_000 }
+        let peer = Peer(scene)
+        peer.client.get(1, "/len/1/1")
+        try peer.settle()
+        scene.advance(milliseconds: 2_100)
+        try peer.settle()
+        #expect(peer.client.goAways.map(\.code) == [0] && peer.client.goAways.first?.last == 1)
+        scene.network.end(peer.descriptor)
+        try peer.settle()
+        #expect(scene.network.isClosed(peer.descriptor) && !scene.network.wasAborted(peer.descriptor))
+        scene.checkQuiet()
+    }
+
+    @Test func aHeadThatDoesNotEndRunsOutOfTime() throws {
+        let scene = Scene { $0.timeouts.requestHead = 3_000 }
+        let peer = Peer(scene)
+        try peer.settle()
+        let block = HTTP2Client.block(HTTP2Client.fields("GET", "/"))
+        peer.client.send(TestFrame(TestFrame.headers, flags: 1, stream: 1, block))
+        try peer.settle()
+        scene.advance(milliseconds: 3_100)
+        try peer.settle()
+        #expect(peer.client.goAways.map(\.code) == [11])
+        scene.network.end(peer.descriptor)
+        try peer.settle()
+        scene.checkQuiet()
+    }
+
+    @Test func aDrainServesWhatHasBegun() throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        let peer = Peer(scene)
+        let idle = Peer(scene)
+        peer.client.get(1, "/len/5/1")
+        try peer.settle()
+        try idle.settle()
+        scene.loop.drain()
+        peer.client.get(3, "/len/6/1")
+        scene.answersRequests = true
+        try peer.settle()
+        try idle.settle()
+        #expect(peer[1].body.count == 5 && peer[3].body.count == 6, "also what was on its way")
+        #expect(peer.client.goAways.map(\.last) == [0x7fff_ffff, 3])
+        #expect(idle.client.goAways.map(\.last) == [0x7fff_ffff, 0])
+        for each in [peer, idle] { scene.network.end(each.descriptor) }
+        try peer.settle()
+        #expect(scene.loop.downstreams.count == 0)
+        scene.checkQuiet()
+    }
+
+    @Test func aDrainDoesNotWaitForOneThatDoesNotAnswer() throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        peer.client.isPolite = false
+        try peer.settle()
+        scene.loop.drain()
+        scene.advance(milliseconds: 1_100)
+        try peer.settle()
+        #expect(peer.client.goAways.count == 2)
+        scene.advance(milliseconds: 6_000)
+        #expect(scene.network.isClosed(peer.descriptor))
+        scene.checkQuiet()
+    }
+
+    @Test func aFloodEndsItsConnectionAlone() throws {
+        let scene = Scene()
+        let other = Peer(scene)
+        let peer = Peer(scene)
+        try other.settle()
+        for i in 0..<2_000 {
+            peer.client.get(UInt32(2 * i + 1), "/len/1/1")
+            peer.client.reset(UInt32(2 * i + 1))
+        }
+        try peer.settle()
+        #expect(peer.client.goAways.last?.code == 11)
+        other.client.get(1, "/len/2/1")
+        try other.settle()
+        #expect(other[1].status == "200")
+        scene.advance(milliseconds: 6_000)
+        #expect(scene.network.isClosed(peer.descriptor))
+        scene.checkQuiet()
+    }
+
+    @Test(arguments: 0..<20)
+    func anyPiecesAnyOrder(seed: Int) throws {
+        var random = Seeded(UInt64(seed))
+        let scene = Scene()
+        scene.network.outboundCapacity = Int.random(in: 1_000...20_000, using: &random)
+        let peer = Peer(scene, settings: [(4, UInt32.random(in: 1_000...100_000, using: &random))])
+        peer.piece = Int.random(in: 1...2_000, using: &random)
+        var expected: [UInt32: [UInt8]] = [:]
+        for i in 0..<30 {
+            let stream = UInt32(2 * i + 1)
+            let count = Int.random(in: 0...60_000, using: &random)
+            if Bool.random(using: &random) {
+                peer.client.get(stream, "/len/\(count)/\(i)")
+            } else {
+                peer.client.post(stream, "/len/\(count)/\(i)")
+                peer.client.data(stream, pattern(Int.random(in: 0...3_000, using: &random), 1), ends: true)
+            }
+            switch Int.random(in: 0..<5, using: &random) {
+            case 0:
+                if Bool.random(using: &random) { try peer.settle() }
+                if !peer[stream].isEnded { peer.client.reset(stream) }
+            default: expected[stream] = pattern(count, i)
+            }
+        }
+        try peer.settle()
+        for (stream, body) in expected {
+            #expect(peer[stream].body == body && peer[stream].isEnded, "stream \(stream)")
+        }
+        scene.checkQuiet()
+    }
+}
