@@ -58,6 +58,12 @@ struct mg_tls_session {
     size_t kept_size;
     mg_tls_choose choose;
     void *user;
+    // What the client asked for, lower case; NULL if nothing.
+    char *name;
+    // After the handshake: messages of its kind that still came (KeyUpdate, renegotiation), and plain bytes.
+    bool is_open;
+    uint64_t messages;
+    uint64_t plain;
     mg_tls_error_class error;
 };
 
@@ -66,6 +72,10 @@ struct mg_tls_session {
 static int net_read(BIO *bio, char *into, size_t count, size_t *got) {
     mg_tls_session *session = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
+    if (session->error != MG_TLS_ERROR_NONE) {
+        *got = 0;
+        return 0;
+    }
     if (session->input_count == 0) {
         BIO_set_retry_read(bio);
         *got = 0;
@@ -96,6 +106,10 @@ static bool keep(mg_tls_session *session, const uint8_t *from, size_t count) {
 static int net_write(BIO *bio, const char *from, size_t count, size_t *done) {
     mg_tls_session *session = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
+    if (session->error != MG_TLS_ERROR_NONE) {
+        *done = 0;
+        return 0;
+    }
     size_t n = 0;
     // Order: nothing may overtake what is kept.
     if (session->kept_count == 0) {
@@ -185,7 +199,28 @@ static mg_tls_status status_of(mg_tls_session *session, int result) {
     }
 }
 
+// MARK: Floods
+
+// Each of these costs us keys and an answer, and is no byte of a request: a few, and one for each MiB (RFC 8446 §4.6.3).
+#define FREE_MESSAGES 32
+
+static void watch(int is_write, int version, int type, const void *bytes, size_t count, SSL *ssl, void *argument) {
+    (void)version, (void)bytes, (void)count, (void)argument;
+    if (is_write || type != SSL3_RT_HANDSHAKE) return;
+    mg_tls_session *session = SSL_get_ex_data(ssl, session_index);
+    if (!session || !session->is_open) return;
+    if (++session->messages > FREE_MESSAGES + (session->plain >> 20) && session->error == MG_TLS_ERROR_NONE)
+        session->error = MG_TLS_ERROR_PROTOCOL;
+}
+
 // MARK: Contexts
+
+// Without it OpenSSL asks whoever sits at the terminal.
+static int no_password(char *into, int size, int is_write, void *user) {
+    (void)into, (void)size, (void)is_write, (void)user;
+    return -1;
+}
+
 
 static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_count, const unsigned char *offered,
                        unsigned offered_count, void *argument) {
@@ -202,7 +237,7 @@ static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_c
 static int choose_context(SSL *ssl, int *alert, void *argument) {
     (void)argument;
     mg_tls_session *session = SSL_get_ex_data(ssl, session_index);
-    if (!session || !session->choose) return SSL_CLIENT_HELLO_SUCCESS;
+    if (!session) return SSL_CLIENT_HELLO_SUCCESS;
     char name[256];
     size_t count = 0;
     const unsigned char *extension = NULL;
@@ -226,6 +261,10 @@ static int choose_context(SSL *ssl, int *alert, void *argument) {
             return SSL_CLIENT_HELLO_ERROR;
         }
     }
+    // By the hello itself: of a resumed session OpenSSL knows the name of the first handshake at best.
+    free(session->name);
+    session->name = count ? strndup(name, count) : NULL;
+    if (!session->choose) return SSL_CLIENT_HELLO_SUCCESS;
     mg_tls_context *chosen = session->choose(session->user, name, count);
     if (!chosen) {
         *alert = SSL_AD_UNRECOGNIZED_NAME;
@@ -302,7 +341,7 @@ static bool add_authorities(X509_STORE *store, SSL_CTX *ssl, const uint8_t *pem,
     if (!bio) return false;
     int added = 0;
     X509 *certificate;
-    while ((certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+    while ((certificate = PEM_read_bio_X509(bio, NULL, no_password, NULL))) {
         if (X509_STORE_add_cert(store, certificate)) added++;
         if (ssl) SSL_CTX_add_client_CA(ssl, certificate);
         X509_free(certificate);
@@ -317,7 +356,7 @@ static bool add_revocations(X509_STORE *store, const uint8_t *pem, size_t count)
     if (!bio) return false;
     int added = 0;
     X509_CRL *list;
-    while ((list = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL))) {
+    while ((list = PEM_read_bio_X509_CRL(bio, NULL, no_password, NULL))) {
         if (X509_STORE_add_crl(store, list)) added++;
         X509_CRL_free(list);
     }
@@ -349,6 +388,7 @@ mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, 
     SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                               SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_read_ahead(ssl, 1);
+    SSL_CTX_set_msg_callback(ssl, watch);
     const char *problem = NULL;
     if (!SSL_CTX_set_min_proto_version(ssl, options->minimum_version)) problem = "the minimum version can't be used";
     else if (!SSL_CTX_set_max_proto_version(ssl, options->maximum_version)) problem = "the maximum version can't be used";
@@ -445,11 +485,19 @@ static void read_facts(X509 *leaf, mg_tls_facts *facts) {
     GENERAL_NAMES_free(list);
 }
 
+// A key is used on the loop, where everybody waits for it, and a chain is held for each handshake.
+#define MOST_RSA_BITS 4096
+#define MOST_PEM (64 * 1024)
+
 bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chain, size_t chain_count,
                                     const uint8_t *key, size_t key_count, mg_tls_facts *facts, char *error,
                                     size_t error_size) {
+    if (chain_count > MOST_PEM || key_count > MOST_PEM) {
+        say(error, error_size, "the chain or the key is too long (64 KiB each at most)");
+        return false;
+    }
     BIO *bio = BIO_new_mem_buf(chain, (int)chain_count);
-    X509 *leaf = bio ? PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL) : NULL;
+    X509 *leaf = bio ? PEM_read_bio_X509_AUX(bio, NULL, no_password, NULL) : NULL;
     STACK_OF(X509) *rest = sk_X509_new_null();
     EVP_PKEY *private_key = NULL;
     const char *problem = NULL;
@@ -457,7 +505,7 @@ bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chai
         problem = "the certificate can't be read";
     } else {
         X509 *next;
-        while ((next = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+        while ((next = PEM_read_bio_X509(bio, NULL, no_password, NULL))) {
             if (!sk_X509_push(rest, next)) {
                 X509_free(next);
                 problem = "no memory";
@@ -466,9 +514,12 @@ bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chai
         }
         ERR_clear_error();
         BIO *key_bio = BIO_new_mem_buf(key, (int)key_count);
-        private_key = key_bio ? PEM_read_bio_PrivateKey(key_bio, NULL, NULL, NULL) : NULL;
+        private_key = key_bio ? PEM_read_bio_PrivateKey(key_bio, NULL, no_password, NULL) : NULL;
         BIO_free(key_bio);
         if (!problem && !private_key) problem = "the key can't be read";
+        if (!problem && EVP_PKEY_get_base_id(private_key) != EVP_PKEY_EC &&
+            EVP_PKEY_get_bits(private_key) > MOST_RSA_BITS)
+            problem = "the key is too long to be used for every client (4096 bits at most)";
         if (!problem && X509_check_private_key(leaf, private_key) != 1) {
             problem = "the key does not belong to the certificate";
             ERR_clear_error();
@@ -577,6 +628,7 @@ void mg_tls_session_free(mg_tls_session *session) {
     ERR_clear_error();
     mg_tls_context_release(session->context);
     free(session->kept);
+    free(session->name);
     free(session);
 }
 
@@ -627,7 +679,9 @@ static void forget_errors(void) {
 
 mg_tls_status mg_tls_handshake(mg_tls_session *session) {
     forget_errors();
-    return status_of(session, SSL_do_handshake(session->ssl));
+    mg_tls_status status = status_of(session, SSL_do_handshake(session->ssl));
+    if (status == MG_TLS_OK) session->is_open = true;
+    return status;
 }
 
 mg_tls_status mg_tls_read(mg_tls_session *session, uint8_t *into, size_t count, size_t *got) {
@@ -639,6 +693,8 @@ mg_tls_status mg_tls_read(mg_tls_session *session, uint8_t *into, size_t count, 
         size_t n = 0;
         mg_tls_status status = status_of(session, SSL_read_ex(session->ssl, into + *got, count - *got, &n));
         *got += n;
+        session->plain += n;
+        if (session->error != MG_TLS_ERROR_NONE) return MG_TLS_FAILED;
         if (status != MG_TLS_OK) return status;
     }
     return MG_TLS_OK;
@@ -664,6 +720,12 @@ mg_tls_status mg_tls_close(mg_tls_session *session) {
     return result >= 0 ? MG_TLS_OK : status_of(session, result);
 }
 
+mg_tls_status mg_tls_update_keys(mg_tls_session *session) {
+    forget_errors();
+    if (SSL_key_update(session->ssl, SSL_KEY_UPDATE_REQUESTED) != 1) return status_of(session, 0);
+    return status_of(session, SSL_do_handshake(session->ssl));
+}
+
 mg_tls_error_class mg_tls_error(const mg_tls_session *session) { return session->error; }
 uint16_t mg_tls_version(const mg_tls_session *session) { return (uint16_t)SSL_version(session->ssl); }
 
@@ -683,8 +745,7 @@ const uint8_t *mg_tls_alpn(const mg_tls_session *session, size_t *count) {
 }
 
 const char *mg_tls_server_name(const mg_tls_session *session) {
-    const char *name = SSL_get_servername(session->ssl, TLSEXT_NAMETYPE_host_name);
-    return name ? name : "";
+    return session->name ? session->name : "";
 }
 
 bool mg_tls_peer_certificate(const mg_tls_session *session, char *subject, size_t subject_size, char fingerprint[65],

@@ -30,8 +30,12 @@ struct FrameSplitter {
 
     init(expectsPreface: Bool) { left = expectsPreface ? Self.prefaceCount : 0 }
 
-    /// A header block has begun and is not complete.
-    var isReadingHead: Bool { isInHeaderBlock || left > 0 && (type == FrameHead.headers) }
+    /// A header block has begun and is not complete. The flag that ends it comes before the payload of its last frame,
+    /// which may be a CONTINUATION.
+    var isReadingHead: Bool {
+        isInHeaderBlock
+            || (left > 0 || seen > 4) && (type == FrameHead.headers || type == FrameHead.continuation)
+    }
 
     /// The end of the run of bytes from `start` on that belongs to one frame, and the frame's head if its last byte is
     /// among them.

@@ -74,6 +74,8 @@ package import Model
         unsafe nghttp2_option_set_max_settings(option, 32)
         unsafe nghttp2_option_set_max_continuations(option, FrameBudget.mostContinuations)
         unsafe nghttp2_option_set_stream_reset_rate_limit(option, 1_000, 100)
+        // Ours are bounded by what is taken from upstreams and scripts; one that the library dropped would hang its stream.
+        unsafe nghttp2_option_set_max_send_header_block_length(option, 1 << 20)
         unsafe nghttp2_option_set_no_closed_streams(option, 1)
         let context = unsafe Unmanaged.passUnretained(self).toOpaque()
         guard unsafe nghttp2_session_server_new2(&session, callbacks, context, option) == 0 else { return nil }

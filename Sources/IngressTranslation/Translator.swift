@@ -765,8 +765,12 @@ private struct Work {
             let policy = routes[index].policy
             var hasCertificate = secured.contains(routes[index].host)
             if case .exact(let host) = routes[index].host, let dot = host.firstIndex(of: ".") {
-                hasCertificate =
-                    hasCertificate || secured.contains(.wildcard(String(host[host.index(after: dot)...])))
+                let above = HostPattern.wildcard(String(host[host.index(after: dot)...]))
+                // Where hosts are exclusive, so is what a wildcard says of the hosts below.
+                let isOwn =
+                    !options.hostsAreExclusive
+                    || hosts[above]?.owner.namespace == hosts[routes[index].host]?.owner.namespace
+                hasCertificate = hasCertificate || isOwn && secured.contains(above)
             }
             routes[index].policy.redirectsToHTTPS =
                 policy.forceSSLRedirect == true

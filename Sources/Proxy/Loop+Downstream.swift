@@ -340,7 +340,7 @@ extension Loop {
         case .data(let range):
             f.requestBodyBytes &+= UInt64(range.count)
             if f.policy.maxBodyBytes != 0, f.requestBodyBytes > f.policy.maxBodyBytes {
-                input.removeAll()
+                // What is left is dropped with the rest, or accounted for when a stream is closed.
                 perform(d, .requestUnreadable)
                 fail(f, .bodyTooLarge)
                 return true

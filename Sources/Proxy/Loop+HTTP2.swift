@@ -45,7 +45,13 @@ extension Loop {
     func readFrames(_ d: Downstream, _ c: HTTP2Connection, _ input: Buffer) {
         // The memory of heads belongs to the loop: an idle connection holds none.
         if !c.session.isReadingHead { swap(&c.session.incoming, &spareHead) }
-        defer { if !c.session.isReadingHead { swap(&c.session.incoming, &spareHead) } }
+        defer {
+            if !c.session.isReadingHead {
+                // Shared by all connections: nothing of one client stays in it.
+                c.session.incoming.removeAll()
+                swap(&c.session.incoming, &spareHead)
+            }
+        }
         var offset = 0
         while offset < input.count, d.machine.isMultiplexing {
             c.session.receive(input.bytes, at: &offset, now: now)
@@ -145,7 +151,7 @@ extension Loop {
     }
 
     /// Bytes that are framed before they are written.
-    private static var mostFramed: Int { 64 * 1024 }
+    private static var mostFramed: Int { 60 * 1024 }
 
     /// Some of the stream's output has gone: its reader is alive.
     private func wentOut(_ s: Downstream) {
@@ -165,6 +171,8 @@ extension Loop {
     private func settleDeadline(_ d: Downstream, _ c: HTTP2Connection) {
         let turn: HTTP2Connection.Turn =
             c.session.isReadingHead ? .head : c.session.streamCount == 0 ? .idle : .exchanges
+        // Just begun, and nothing asked: the deadline of the first head still runs.
+        if c.turn == .beginning, turn == .idle, c.farewell == .none { return }
         guard turn != c.turn, c.farewell != .announced else { return }
         c.turn = turn
         switch turn {
@@ -231,6 +239,11 @@ extension Loop {
         s.token = Token(kind: TokenKind.downstream, index: row.index, generation: row.generation)
         let handle = c.session.adopt(stream: id, owner: s.token.rawValue)
         s.stream = HTTP2Stream(carrier: d, handle: handle, inputEnded: ends)
+        // Also for the one that is answered before the next flush: what follows it is a new wait.
+        if c.farewell != .announced {
+            c.turn = .exchanges
+            d.deadline = never
+        }
         let f = beginFlight(s)
         swap(&c.session.incoming, &f.exchange.request)
         let refusal = HTTP2Head.complete(&f.exchange.request, limits: headLimits)

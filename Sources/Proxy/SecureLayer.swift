@@ -148,7 +148,9 @@ extension Loop {
         setDeadline(d, after: configuration.timeouts.requestHead)
         // What is spoken has been agreed: it is not for the first bytes to say.
         d.flags.remove(.fresh)
-        if tls.applicationProtocol == .http2 { beginHTTP2(d) }
+        guard tls.applicationProtocol == .http2 else { return }
+        beginHTTP2(d)
+        if announcesClose { announceEnd(d) }
     }
 
     private func handshakeFailed(_ d: Downstream, _ tls: SecureLayer, _ cipher: Buffer) {
@@ -199,11 +201,15 @@ extension Loop {
     /// Writes what is queued and then `more`. See `write` of a socket: what can't go is kept, and the connection counts
     /// as blocked. False: broken.
     func writeSecure(_ d: Downstream, _ tls: SecureLayer, _ more: RawSpan) -> Bool {
-        if d.flags.contains(.blocked) || tls.isHandshaking {
+        if d.flags.contains(.blocked) {
             queue(&d.output, more)
             return true
         }
         if tls.pending != nil, !writePending(d, tls) { return false }
+        if tls.isHandshaking {
+            queue(&d.output, more)
+            return true
+        }
         var offset = 0
         while !d.flags.contains(.blocked) {
             var budget = Self.plainAtOnce
@@ -315,6 +321,10 @@ extension Loop {
         var progress = TLSProgress.done
         cipherOut.write { progress = tls.session.close(output: &$0) }
         guard progress == .done else { return }
-        if tls.pending == nil { _ = writeCipher(d, tls) }
+        if tls.pending == nil {
+            _ = writeCipher(d, tls)
+            // What the kernel did not take is left out: written after the end it would break what is on its way.
+            giveBack(&tls.pending)
+        }
     }
 }

@@ -165,28 +165,32 @@ package final class CertificateStore: Sendable {
         /// clients that prefer its kind of key.
         private func claims() -> [(host: String, references: [CertificateReference])] {
             var rules: [ObjectReference: Set<String>] = [:]
+            /// The namespaces with a rule for a host, and for a host below a wildcard.
+            var owners: [String: Set<String>] = [:]
+            var below: [String: Set<String>] = [:]
             for route in snapshot.routes where route.host != .any {
-                rules[route.ingress, default: []].insert(route.host.description)
+                let host = route.host.description
+                guard rules[route.ingress, default: []].insert(host).inserted else { continue }
+                owners[host, default: []].insert(route.ingress.namespace)
+                if let parent = Self.parent(host) { below[parent, default: []].insert(route.ingress.namespace) }
             }
             var ruled: [String: [CertificateReference]] = [:]
             var listed: [String: [CertificateReference]] = [:]
             for reference in snapshot.certificates {
                 let own = rules[reference.ingress] ?? []
                 for host in reference.hosts.isEmpty ? own.sorted() : reference.hosts {
-                    let hasRule =
-                        own.contains(host) || own.contains { Self.covers($0, host) || Self.covers(host, $0) }
-                    if hasRule {
-                        ruled[host, default: []].append(reference)
+                    let namespace = reference.ingress.namespace
+                    if let deciders = owners[host] ?? Self.parent(host).flatMap({ owners[$0] }) {
+                        if deciders.contains(namespace) { ruled[host, default: []].append(reference) }
+                    } else if let beneath = below[host] {
+                        // A wildcard that is no rule would serve every host below that has no certificate of its own.
+                        if beneath == [namespace] { ruled[host, default: []].append(reference) }
                     } else {
                         listed[host, default: []].append(reference)
                     }
                 }
             }
-            for (host, references) in listed where ruled[host] == nil {
-                let above = Self.parent(host).flatMap { ruled[$0]?.first }
-                if let above, above.secret.namespace != references.first?.secret.namespace { continue }
-                ruled[host] = references
-            }
+            for (host, references) in listed { ruled[host] = references }
             return ruled.map { host, references in
                 let owner = references.first?.secret.namespace
                 return (host, references.filter { $0.secret.namespace == owner })
@@ -199,8 +203,6 @@ package final class CertificateStore: Sendable {
             guard !host.hasPrefix("*."), let dot = host.firstIndex(of: ".") else { return nil }
             return "*" + host[dot...]
         }
-
-        private static func covers(_ pattern: String, _ host: String) -> Bool { parent(host) == pattern }
 
         // MARK: Judging
 

@@ -119,6 +119,11 @@ package protocol CertificateChooser: AnyObject {
         unsafe lend(&output) { unsafe mg_tls_close($0) }
     }
 
+    /// Takes new keys and asks the peer for its own (RFC 8446 §4.6.3): what a flood of costs us, tests show.
+    package func updateKeys(output: inout OutputRawSpan) -> TLSProgress {
+        unsafe lend(&output) { unsafe mg_tls_update_keys($0) }
+    }
+
     /// Moves what was kept inside into `output`. True when nothing is left.
     package func flush(output: inout OutputRawSpan) -> Bool {
         _ = unsafe lend(&output) { raw in

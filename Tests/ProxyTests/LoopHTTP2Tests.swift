@@ -115,6 +115,54 @@ struct LoopHTTP2Tests {
         scene.checkQuiet()
     }
 
+    /// A head that has come in part belongs to its connection, wherever it was cut: not to whoever speaks meanwhile.
+    @Test(arguments: [false, true])
+    func headsOfTwoClientsNeverMix(isRefused: Bool) throws {
+        let fields = HTTP2Client.fields("GET", "/len/10/1")
+        let first = HTTP2Client.block(fields + [("x-a", "1")])
+        let second = HTTP2Client.block([("cookie", "mine=1"), ("x-b", "2")])
+        let begin = TestFrame(1, flags: 1, stream: 1, first).bytes
+        let end = TestFrame(9, flags: 4, stream: 1, second).bytes
+        for cut in 0...end.count {
+            let scene = Scene()
+            let a = Peer(scene)
+            let b = Peer(scene)
+            try a.settle()
+            try b.settle()
+            scene.network.send(a.descriptor, begin[...])
+            scene.network.send(a.descriptor, end[..<cut])
+            try scene.settle()
+            let bad = isRefused ? [("X-Bad", "3")] : [("x-good", "3")]
+            b.client.headers(1, HTTP2Client.fields("GET", "/len/20/2") + bad, ends: true)
+            try b.settle()
+            scene.network.send(a.descriptor, end[cut...])
+            try a.settle()
+            #expect(a[1].body == pattern(10, 1) && a[1].isEnded, "cut at \(cut)")
+            #expect(isRefused || b[1].body == pattern(20, 2), "cut at \(cut)")
+            let request = try #require(scene.requests.first { $0.startLine == "GET /len/10/1 HTTP/1.1" })
+            #expect(request.values("cookie") == ["mine=1"] && request.values("x-b") == ["2"], "cut at \(cut)")
+            #expect(request.values("x-a") == ["1"] && request.values("x-good").isEmpty)
+        }
+    }
+
+    /// The window of the connection is for all of its streams: what a refused body had of it comes back.
+    @Test func refusedBodiesGiveBackWhatTheyHadOfTheWindow() throws {
+        let scene = Scene { $0.limits.bodyBytes = 1_000 }
+        let peer = Peer(scene)
+        for i in 0..<40 {
+            let stream = UInt32(2 * i + 1)
+            peer.client.post(stream, "/len/1/1")
+            try peer.settle()
+            peer.client.data(stream, pattern(60_000, 1), ends: true)
+            try peer.settle()
+        }
+        peer.client.post(101, "/len/5/5")
+        peer.client.data(101, pattern(900, 1), ends: true)
+        try peer.settle()
+        #expect(peer[101].body == pattern(5, 5) && peer[101].isEnded)
+        scene.checkQuiet()
+    }
+
     @Test func aReaderThatStopsHoldsItsOwnStreamOnly() throws {
         let scene = Scene { $0.timeouts.streamIdle = 5_000 }
         let peer = Peer(scene, settings: [(4, 100)])

@@ -58,6 +58,27 @@ struct CertificateStoreTests {
         #expect(table.certificate(for: "free.test").name == "evil/s1")
     }
 
+    @Test func `nobody serves a host whose rules belong to another namespace`() throws {
+        let store = try CertificateStore(TLSOptions())
+        let table = store.prepare(
+            snapshot([
+                // Without a Secret of its own: the default is what it wants.
+                ("shop", [.exact("a.shop.test")], ["else.test"], nil),
+                ("evil", [.exact("x.shop.test")], ["a.shop.test"], try pair("a.shop.test")),
+                // A wildcard that only its own rule below stands for.
+                ("evil", [.exact("x.shop.test")], ["*.shop.test"], try pair("*.shop.test")),
+                // An older wildcard, and the exact host of another with a certificate of its own.
+                ("evil", [.wildcard("corp.test")], ["www.corp.test"], try pair("www.corp.test")),
+                ("shop", [.exact("www.corp.test")], ["www.corp.test"], try pair("www.corp.test")),
+                ("shop", [.exact("one.own.test")], ["*.own.test"], try pair("*.own.test")),
+            ]), now: Self.now
+        ).table
+        #expect(table.certificate(for: "a.shop.test").name == "self-signed")
+        #expect(table.certificate(for: "b.shop.test").name == "self-signed")
+        #expect(table.certificate(for: "www.corp.test").name == "shop/s4")
+        #expect(table.certificate(for: "two.own.test").name == "shop/s5")
+    }
+
     @Test func `an unusable certificate leaves the last good one, and without one the default`() throws {
         let store = try CertificateStore(TLSOptions())
         func prepare(_ pair: TLSKeyPair?) -> (served: ServedCertificate, codes: [String]) {
@@ -69,11 +90,26 @@ struct CertificateStoreTests {
         let garbage = TLSKeyPair(chain: Array("garbage".utf8), key: Array("garbage".utf8))
         let mixed = try TLSKeyPair(chain: good.chain, key: pair("shop.test").key)
         let short = try TLSKeyPair.selfSigned(name: "shop.test", days: 1)
+        let long = TLSKeyPair(chain: Array(repeatElement(good.chain, count: 200).joined()), key: good.key)
+        // Nobody is asked for its pass phrase.
+        let locked = TLSKeyPair(
+            chain: good.chain,
+            key: Array(
+                """
+                -----BEGIN EC PRIVATE KEY-----
+                Proc-Type: 4,ENCRYPTED
+                DEK-Info: AES-128-CBC,00112233445566778899AABBCCDDEEFF
+
+                AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=
+                -----END EC PRIVATE KEY-----
+
+                """.utf8))
         #expect(prepare(garbage).served.name == "self-signed")
         let first = prepare(good).served
         #expect(first.name == "shop/s0")
         for (bad, code) in [
-            (garbage, "MG163"), (mixed, "MG163"), (short, "MG164"), (try pair("other.test"), "MG165"),
+            (garbage, "MG163"), (mixed, "MG163"), (long, "MG163"), (locked, "MG163"),
+            (short, "MG164"), (try pair("other.test"), "MG165"),
         ] {
             let now = prepare(bad)
             #expect(now.served === first)

@@ -104,6 +104,9 @@ private final class Pair {
         }
     }
 
+    /// The client takes new keys and asks for the server's.
+    func updateKeys() -> TLSProgress { emit(client, &toServer) { client.updateKeys(output: &$0) } }
+
     func end(byClient: Bool) {
         _ =
             byClient
@@ -146,6 +149,18 @@ struct TLSSessionTests {
         #expect(pair.receive(atClient: true).bytes == message)
         pair.end(byClient: true)
         #expect(pair.receive(atClient: false).progress == .ended)
+    }
+
+    @Test(arguments: [(5, TLSProgress.needsInput), (100, .failed)])
+    func `a few new keys are fine, a flood of them ends the session`(count: Int, progress: TLSProgress) throws {
+        let pair = try Pair(TLSSession(connecting: client(), to: "shop.test"), TLSSession(accepting: server()))
+        #expect(pair.shake() == (.done, .done))
+        for _ in 0..<count { #expect(pair.updateKeys() == .done) }
+        #expect(pair.send([1, 2, 3], fromClient: true) == .done)
+        let received = pair.receive(atClient: false)
+        #expect(received.progress == progress)
+        #expect(received.bytes == (progress == .failed ? [] : [1, 2, 3]))
+        #expect(pair.server.failure == (progress == .failed ? .protocolError : .none))
     }
 
     @Test(arguments: [(["h2", "http/1.1"], "h2"), (["http/1.1"], "http/1.1"), ([], "")])

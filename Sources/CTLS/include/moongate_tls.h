@@ -134,6 +134,8 @@ mg_tls_status mg_tls_read(mg_tls_session *, uint8_t *into, size_t count, size_t 
 mg_tls_status mg_tls_write(mg_tls_session *, const uint8_t *from, size_t count);
 /// Says that we send no more.
 mg_tls_status mg_tls_close(mg_tls_session *);
+// Takes new keys, and asks the peer for its own (RFC 8446 §4.6.3).
+mg_tls_status mg_tls_update_keys(mg_tls_session *);
 
 mg_tls_error_class mg_tls_error(const mg_tls_session *);
 
