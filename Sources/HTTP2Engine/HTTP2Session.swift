@@ -454,11 +454,9 @@ extension HTTP2Session {
         unsafe incoming.bytes.append(contentsOf: value)
         incoming.bytes.append(0x0d)
         incoming.bytes.append(0x0a)
-        incoming.fields.append(
-            FieldRecord(
-                name: FieldName(incoming.bytes.span.extracting(nameStart..<nameStart + name.count)),
-                nameRange: ByteRange(offset: nameStart, count: name.count),
-                valueRange: ByteRange(offset: valueStart, count: value.count)))
+        incoming.record(
+            name: ByteRange(offset: nameStart, count: name.count),
+            value: ByteRange(offset: valueStart, count: value.count))
         return 0
     }
 

@@ -25,6 +25,12 @@ extension MessageHead {
         append(name, store(Self.trimmed(value)))
     }
 
+    /// Appends the field whose name and value already lie in `bytes`, at these places.
+    package mutating func record(name: ByteRange, value: ByteRange, flags: FieldRecord.Flags = []) {
+        let known = FieldName(bytes.span.extracting(name.range))
+        fields.append(FieldRecord(name: known, nameRange: name, valueRange: value, flags: flags))
+    }
+
     package mutating func append(_ name: Span<UInt8>, _ value: ByteRange) {
         let nameRange = store(name)
         fields.append(FieldRecord(name: FieldName(name), nameRange: nameRange, valueRange: value, flags: .ours))

@@ -96,10 +96,8 @@ extension MessageHead {
         bytes.append(name)
         let valueStart = bytes.count
         bytes.append(value)
-        fields.append(
-            FieldRecord(
-                name: FieldName(bytes.span.extracting(nameStart..<valueStart)),
-                nameRange: ByteRange(offset: nameStart, count: valueStart - nameStart),
-                valueRange: ByteRange(offset: valueStart, count: bytes.count - valueStart), flags: .ours))
+        record(
+            name: ByteRange(offset: nameStart, count: valueStart - nameStart),
+            value: ByteRange(offset: valueStart, count: bytes.count - valueStart), flags: .ours)
     }
 }
