@@ -25,7 +25,7 @@ package struct ProxyConfiguration: Sendable {
     package var sendsForwarded = false
     package var sendsVia = false
     /// How many spare connections a loop keeps to each endpoint.
-    package var idleUpstreamConnections = 64
+    package var idleUpstreamConnections = 256
     /// Connections of clients that are served at once; beyond, new ones are refused by closing. 0 takes as many as
     /// there are descriptors for, two a connection.
     package var maxConnections = 0

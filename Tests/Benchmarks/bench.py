@@ -7,10 +7,14 @@ and medians are told, because absolute figures move with what else the machine d
 Every proxy has one worker on one core, the load and the upstream have the others. All keep connections on both sides,
 set the same forwarding fields, write no access log and have their metrics on.
 
+TLS is with one RSA key of 2,048 bits, HTTP/2 with h2load (8 connections, 16 streams each), gRPC with a unary call of
+100 bytes to nghttpd by HTTP/2 without TLS.
+
     bench.py [--rounds N] [--seconds S] [--only CASE,…] [--soak REQUESTS] [--binary PATH]
 """
 
 import argparse
+import base64
 import json
 import os
 import re
@@ -18,6 +22,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -138,9 +143,67 @@ class Upstream:
         self.process.stop()
 
 
+class GRPCUpstream:
+    """nghttpd: one message of 100 bytes, and a status in trailers."""
+
+    def __init__(self, folder):
+        self.port = free_port()
+        message = b"\0" + (100).to_bytes(4, "big") + b"x" * 100
+        for place in ("html", "."):
+            os.makedirs(f"{folder}/grpc/{place}/bench.Echo", exist_ok=True)
+        for path in ("grpc/html/bench.Echo/Say", "grpc/request"):
+            with open(f"{folder}/{path}", "wb") as f:
+                f.write(message)
+        self.process = Process(
+            ["nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", f"{folder}/grpc/html", "--trailer", "grpc-status: 0",
+             "--max-concurrent-streams=1000", str(self.port)], OTHER_CORES, f"{folder}/grpc/log")
+        wait_for(self.port)
+
+    def stop(self):
+        self.process.stop()
+
+
+class Certificate:
+    """Self-signed, RSA with 2,048 bits: what cert-manager asks for when nobody says otherwise."""
+
+    def __init__(self, folder):
+        self.certificate, self.key, self.pem = (f"{folder}/tls.{end}" for end in ("crt", "key", "pem"))
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=bench.test", "-addext",
+             "subjectAltName=DNS:bench.test", "-days", "2", "-keyout", self.key, "-out", self.certificate],
+            check=True, capture_output=True)
+        with open(self.certificate) as certificate, open(self.key) as key:
+            write(self.pem, certificate.read() + key.read())
+        for path in (self.certificate, self.key, self.pem):
+            os.chmod(path, 0o644)
+
+    def secret(self):
+        def encoded(path):
+            with open(path, "rb") as f:
+                return base64.b64encode(f.read()).decode()
+        return f"""
+---
+apiVersion: v1
+kind: Secret
+metadata: {{ name: bench, namespace: shop }}
+type: kubernetes.io/tls
+data: {{ tls.crt: "{encoded(self.certificate)}", tls.key: "{encoded(self.key)}" }}
+"""
+
+
+class Behind:
+    """What stands behind every proxy, and how it is to be known to clients."""
+
+    def __init__(self, folder, tools, stable, canary, grpc, certificate):
+        self.folder, self.tools, self.stable, self.canary, self.grpc = folder, tools, stable, canary, grpc
+        self.certificate = certificate
+
+
 class Proxy:
-    def __init__(self, name, process, port):
-        self.name, self.process, self.port = name, process, port
+    """`port` takes HTTP/1.1, `h2c` HTTP/2 without TLS, `tls` both by ALPN."""
+
+    def __init__(self, name, process, port, h2c, tls):
+        self.name, self.process, self.port, self.h2c, self.tls = name, process, port, h2c, tls
         wait_for(port)
 
     @property
@@ -156,7 +219,7 @@ SLICE = """
 apiVersion: v1
 kind: Service
 metadata: {{ name: {name}, namespace: shop }}
-spec: {{ ports: [{{ name: http, port: 80 }}] }}
+spec: {{ ports: [{{ name: http, port: 80{protocol} }}] }}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -184,8 +247,8 @@ return {
 """
 
 
-def moongate(folder, upstream, canary, script, binary):
-    place = f"{folder}/moongate-{'lua' if script else 'plain'}"
+def moongate(behind, script):
+    place = f"{behind.folder}/moongate-{'lua' if script else 'plain'}"
     annotations = ""
     if script:
         annotations = """
@@ -203,17 +266,24 @@ metadata:
 spec:
   ingressClassName: moongate
   rules:
-    - http: {{ paths: [{{ path: /, pathType: Prefix, backend: {{ service: {{ name: web, port: {{ number: 80 }} }} }} }}] }}
-""" + SLICE.format(name="web", port=upstream) + SLICE.format(name="canary", port=canary))
-    port, admin = free_port(), free_port()
-    arguments = [binary, "run", "--manifests", f"{place}/manifests", "--http", f"127.0.0.1:{port}", "--https", "off", "--admin",
-                 f"127.0.0.1:{admin}", "--workers", "1", "--access-log", "off"]
-    return Proxy("Moongate" + (" + Lua" if script else ""), Process(arguments, PROXY_CORE, f"{place}/log"), port)
+    - http:
+        paths:
+          - {{ path: /, pathType: Prefix, backend: {{ service: {{ name: web, port: {{ number: 80 }} }} }} }}
+          - {{ path: /bench.Echo, pathType: Prefix, backend: {{ service: {{ name: echo, port: {{ number: 80 }} }} }} }}
+""" + SLICE.format(name="web", port=behind.stable, protocol="") + SLICE.format(name="canary", port=behind.canary, protocol="")
+          + SLICE.format(name="echo", port=behind.grpc, protocol=", appProtocol: kubernetes.io/h2c")
+          + behind.certificate.secret())
+    port, tls, admin = free_port(), free_port(), free_port()
+    arguments = [behind.tools["moongate"], "run", "--manifests", f"{place}/manifests", "--http", f"127.0.0.1:{port}", "--https",
+                 f"127.0.0.1:{tls}", "--default-tls-secret", "shop/bench", "--admin", f"127.0.0.1:{admin}", "--workers", "1",
+                 "--access-log", "off"]
+    process = Process(arguments, PROXY_CORE, f"{place}/log")
+    return Proxy("Moongate" + (" + Lua" if script else ""), process, port, port, tls)
 
 
-def nginx(folder, upstream, canary, script, _):
-    place = f"{folder}/nginx-{'lua' if script else 'plain'}"
-    port = free_port()
+def nginx(behind, script):
+    place = f"{behind.folder}/nginx-{'lua' if script else 'plain'}"
+    port, h2c, tls = free_port(), free_port(), free_port()
     lua, choose, target = "", "", "stable"
     modules = ""
     if script:
@@ -233,10 +303,17 @@ def nginx(folder, upstream, canary, script, _):
         http {{
             {lua} access_log off; keepalive_requests 1000000000; keepalive_timeout 600; server_tokens off;
             client_body_buffer_size 64k; client_body_temp_path {place}/body; proxy_temp_path {place}/proxy;
-            upstream stable {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000000; }}
-            upstream canary {{ server 127.0.0.1:{canary}; keepalive 256; keepalive_requests 1000000000; }}
+            upstream stable {{ server 127.0.0.1:{behind.stable}; keepalive 256; keepalive_requests 1000000000; }}
+            upstream canary {{ server 127.0.0.1:{behind.canary}; keepalive 256; keepalive_requests 1000000000; }}
+            upstream echo {{ server 127.0.0.1:{behind.grpc}; keepalive 256; keepalive_requests 1000000000; }}
+            ssl_protocols TLSv1.2 TLSv1.3;
+            ssl_certificate {behind.certificate.certificate}; ssl_certificate_key {behind.certificate.key};
             server {{
                 listen 127.0.0.1:{port} backlog=4096;
+                listen 127.0.0.1:{h2c} http2 backlog=4096;
+                listen 127.0.0.1:{tls} ssl http2 backlog=4096;
+                http2_max_requests 1000000000;
+                location /bench.Echo {{ grpc_pass grpc://echo; }}
                 location = /stub_status {{ stub_status; }}
                 location / {{
                     {choose}
@@ -250,12 +327,12 @@ def nginx(folder, upstream, canary, script, _):
             }}
         }}""")
     process = Process(["nginx", "-c", configuration, "-p", place], PROXY_CORE, f"{place}/log")
-    return Proxy("nginx" + (" + Lua" if script else ""), process, port)
+    return Proxy("nginx" + (" + Lua" if script else ""), process, port, h2c, tls)
 
 
-def haproxy(folder, upstream, canary, script, _):
-    place = f"{folder}/haproxy-{'lua' if script else 'plain'}"
-    port, stats = free_port(), free_port()
+def haproxy(behind, script):
+    place = f"{behind.folder}/haproxy-{'lua' if script else 'plain'}"
+    port, h2c, tls, stats = free_port(), free_port(), free_port(), free_port()
     load = choose = ""
     if script:
         write(f"{place}/canary.lua", """
@@ -282,8 +359,11 @@ def haproxy(folder, upstream, canary, script, _):
                 option http-keep-alive
             frontend front
                 bind 127.0.0.1:{port} backlog 4096
+                bind 127.0.0.1:{h2c} proto h2 backlog 4096
+                bind 127.0.0.1:{tls} ssl crt {behind.certificate.pem} alpn h2,http/1.1 backlog 4096
                 http-request set-header X-Forwarded-For %[src]
                 http-request set-header X-Forwarded-Proto http
+                use_backend echo if {{ path_beg /bench.Echo/ }}
                 http-request set-header X-Forwarded-Host %[req.hdr(host)]
                 http-request set-header X-Forwarded-Port %[dst_port]
                 http-request set-header X-Real-IP %[src]
@@ -294,22 +374,33 @@ def haproxy(folder, upstream, canary, script, _):
                 bind 127.0.0.1:{stats}
                 http-request use-service prometheus-exporter if {{ path /metrics }}
             backend stable
-                server one 127.0.0.1:{upstream} pool-max-conn 256
+                server one 127.0.0.1:{behind.stable} pool-max-conn 256
             backend canary
-                server one 127.0.0.1:{canary} pool-max-conn 256
+                server one 127.0.0.1:{behind.canary} pool-max-conn 256
+            backend echo
+                server one 127.0.0.1:{behind.grpc} proto h2
         """)
     return Proxy("HAProxy" + (" + Lua" if script else ""),
-                 Process(["haproxy", "-db", "-q", "-f", configuration], PROXY_CORE, f"{place}/log"), port)
+                 Process(["haproxy", "-db", "-q", "-f", configuration], PROXY_CORE, f"{place}/log"), port, h2c, tls)
 
 
-def envoy(folder, upstream, canary, script, tools):
-    if script or "envoy" not in tools:
+def envoy(behind, script):
+    if script or "envoy" not in behind.tools:
         return None
-    place, port, admin = f"{folder}/envoy", free_port(), free_port()
-    configuration = write(f"{place}/envoy.yaml", f"""
-admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {admin} }} }} }}
-static_resources:
-  listeners:
+    place, port, tls, admin = f"{behind.folder}/envoy", free_port(), free_port(), free_port()
+
+    def listener(port, secure):
+        transport = f"""
+          transport_socket:
+            name: envoy.transport_sockets.tls
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+              common_tls_context:
+                alpn_protocols: [h2, http/1.1]
+                tls_certificates:
+                  - certificate_chain: {{ filename: {behind.certificate.certificate} }}
+                    private_key: {{ filename: {behind.certificate.key} }}""" if secure else ""
+        return f"""
     - address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}
       filter_chains:
         - filters:
@@ -323,26 +414,43 @@ static_resources:
                     typed_config: {{ "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
                 route_config:
                   virtual_hosts:
-                    - {{ name: all, domains: ["*"], routes: [{{ match: {{ prefix: "/" }}, route: {{ cluster: stable, timeout: 60s }} }}] }}
-  clusters:
-    - name: stable
+                    - name: all
+                      domains: ["*"]
+                      routes:
+                        - {{ match: {{ prefix: "/bench.Echo/" }}, route: {{ cluster: echo, timeout: 60s }} }}
+                        - {{ match: {{ prefix: "/" }}, route: {{ cluster: stable, timeout: 60s }} }}{transport}"""
+
+    def cluster(name, port, options=""):
+        return f"""
+    - name: {name}
       connect_timeout: 5s
       load_assignment:
-        cluster_name: stable
-        endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {upstream} }} }} }} }}] }}]
+        cluster_name: {name}
+        endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }} }}] }}]{options}"""
+
+    http2 = """
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          explicit_http_config: { http2_protocol_options: {} }"""
+    configuration = write(f"{place}/envoy.yaml", f"""
+admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {admin} }} }} }}
+static_resources:
+  listeners:{listener(port, False)}{listener(tls, True)}
+  clusters:{cluster("stable", behind.stable)}{cluster("echo", behind.grpc, http2)}
 """)
-    return Proxy("Envoy", Process([tools["envoy"], "-c", configuration, "--concurrency", "1", "-l", "error"], PROXY_CORE,
-                                  f"{place}/log", {"ENVOY_UID": "0"}), port)
+    return Proxy("Envoy", Process([behind.tools["envoy"], "-c", configuration, "--concurrency", "1", "-l", "error"], PROXY_CORE,
+                                  f"{place}/log", {"ENVOY_UID": "0"}), port, port, tls)
 
 
-def traefik(folder, upstream, canary, script, tools):
-    if script or "traefik" not in tools:
+def traefik(behind, script):
+    if script or "traefik" not in behind.tools:
         return None
-    place, port, admin = f"{folder}/traefik", free_port(), free_port()
+    place, port, admin = f"{behind.folder}/traefik", free_port(), free_port()
     dynamic = write(f"{place}/dynamic.yaml", f"""
 http:
   routers: {{ all: {{ rule: "PathPrefix(`/`)", service: stable, entryPoints: [web] }} }}
-  services: {{ stable: {{ loadBalancer: {{ servers: [{{ url: "http://127.0.0.1:{upstream}" }}] }} }} }}
+  services: {{ stable: {{ loadBalancer: {{ servers: [{{ url: "http://127.0.0.1:{behind.stable}" }}] }} }} }}
 """)
     configuration = write(f"{place}/traefik.yaml", f"""
 global: {{ checkNewVersion: false, sendAnonymousUsage: false }}
@@ -352,14 +460,14 @@ providers: {{ file: {{ filename: {dynamic} }} }}
 serversTransport: {{ maxIdleConnsPerHost: 256 }}
 log: {{ level: ERROR }}
 """)
-    return Proxy("Traefik", Process([tools["traefik"], f"--configFile={configuration}"], PROXY_CORE, f"{place}/log",
-                                    {"GOMAXPROCS": "1"}), port)
+    return Proxy("Traefik", Process([behind.tools["traefik"], f"--configFile={configuration}"], PROXY_CORE, f"{place}/log",
+                                    {"GOMAXPROCS": "1"}), port, None, None)
 
 
-def caddy(folder, upstream, canary, script, tools):
-    if script or "caddy" not in tools:
+def caddy(behind, script):
+    if script or "caddy" not in behind.tools:
         return None
-    place, port, admin = f"{folder}/caddy", free_port(), free_port()
+    place, port, admin = f"{behind.folder}/caddy", free_port(), free_port()
     configuration = write(f"{place}/Caddyfile", f"""
 {{
     admin 127.0.0.1:{admin}
@@ -368,15 +476,15 @@ def caddy(folder, upstream, canary, script, tools):
     persist_config off
 }}
 http://127.0.0.1:{port} {{
-    reverse_proxy 127.0.0.1:{upstream} {{
+    reverse_proxy 127.0.0.1:{behind.stable} {{
         transport http {{
             keepalive_idle_conns_per_host 256
         }}
     }}
 }}
 """)
-    return Proxy("Caddy", Process([tools["caddy"], "run", "--config", configuration, "--adapter", "caddyfile"], PROXY_CORE,
-                                  f"{place}/log", {"GOMAXPROCS": "1", "XDG_DATA_HOME": place, "XDG_CONFIG_HOME": place}), port)
+    return Proxy("Caddy", Process([behind.tools["caddy"], "run", "--config", configuration, "--adapter", "caddyfile"], PROXY_CORE,
+                                  f"{place}/log", {"GOMAXPROCS": "1", "XDG_DATA_HOME": place, "XDG_CONFIG_HOME": place}), port, None, None)
 
 
 PEERS = [moongate, nginx, haproxy, envoy, traefik, caddy]
@@ -393,13 +501,13 @@ def find_tools():
     return tools
 
 
-def wrk(port, path, seconds, connections=32, script=None, fields=()):
+def wrk(port, path, seconds, connections=32, script=None, fields=(), scheme="http"):
     arguments = ["taskset", "-c", OTHER_CORES, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
     for field in fields:
         arguments += ["-H", field]
     if script:
         arguments += ["-s", script]
-    arguments.append(f"http://127.0.0.1:{port}{path}")
+    arguments.append(f"{scheme}://127.0.0.1:{port}{path}")
     output = subprocess.run(arguments, capture_output=True, text=True, timeout=seconds + 60).stdout
     done = re.search(r"(\d+) requests in", output)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
@@ -410,22 +518,53 @@ def wrk(port, path, seconds, connections=32, script=None, fields=()):
     return int(done.group(1)), float(rate.group(1)), errors + (int(refused.group(1)) if refused else 0)
 
 
+def h2load(url, seconds, *arguments):
+    """HTTP/2 on 8 connections with 16 streams each."""
+    output = subprocess.run(
+        ["taskset", "-c", OTHER_CORES, "h2load", "-c8", "-m16", "-D", str(seconds), *arguments, url],
+        capture_output=True, text=True, timeout=seconds + 60).stdout
+    counts = re.search(r"requests: .*?(\d+) done, (\d+) succeeded", output)
+    rate = re.search(r"finished in [^,]+, ([\d.]+) req/s", output)
+    if not counts or not rate:
+        raise RuntimeError(f"h2load said: {output}")
+    done, succeeded = map(int, counts.groups())
+    return done, float(rate.group(1)), done - succeeded
+
+
+def handshakes(port, seconds, reuse):
+    """A connection, a handshake and a request each, one after the other."""
+    output = subprocess.run(
+        ["taskset", "-c", OTHER_CORES, "openssl", "s_time", "-connect", f"127.0.0.1:{port}", "-reuse" if reuse else "-new",
+         "-time", str(seconds), "-www", "/1k"], capture_output=True, text=True, timeout=seconds + 60).stdout
+    found = re.findall(r"(\d+) connections in (\d+) real seconds", output)
+    if not found:
+        raise RuntimeError(f"openssl s_time said: {output}")
+    done, taken = map(int, found[-1])
+    return done, done / max(1, taken), 0
+
+
 def compare(title, contestants, path, options, script=None, fields=()):
+    return measure(
+        title, contestants, options,
+        lambda proxy, seconds: wrk(proxy.port, path, seconds, script=script, fields=fields))
+
+
+def measure(title, contestants, options, load, what="request"):
     """CPU microseconds a request, per contestant: the median over interleaved rounds."""
     costs = {proxy.name: [] for proxy in contestants}
     rates = {proxy.name: [] for proxy in contestants}
     errors = {proxy.name: 0 for proxy in contestants}
     for proxy in contestants:
-        wrk(proxy.port, path, 1, script=script, fields=fields)
+        load(proxy, 1)
     for _ in range(options.rounds):
         for proxy in contestants:
             before = cpu_seconds(proxy.pid)
-            done, rate, failed = wrk(proxy.port, path, options.seconds, script=script, fields=fields)
+            done, rate, failed = load(proxy, options.seconds)
             costs[proxy.name].append((cpu_seconds(proxy.pid) - before) * 1e6 / max(1, done))
             rates[proxy.name].append(rate)
             errors[proxy.name] += failed
     ours = statistics.median(costs[contestants[0].name])
-    print(f"\n### {title}\n\n| proxy | CPU µs/request | Moongate's share of it | requests/s | errors |\n|---|---:|---:|---:|---:|")
+    print(f"\n### {title}\n\n| proxy | CPU µs/{what} | Moongate's share of it | {what}s/s | errors |\n|---|---:|---:|---:|---:|")
     for proxy in contestants:
         cost = statistics.median(costs[proxy.name])
         spread = f"{min(costs[proxy.name]):.1f}–{max(costs[proxy.name]):.1f}"
@@ -435,36 +574,80 @@ def compare(title, contestants, path, options, script=None, fields=()):
     return {name: statistics.median(values) for name, values in costs.items()}, rates
 
 
+def http1_client(port, secure):
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    if secure:
+        connection = secure.wrap_socket(connection)
+    # Caddy serves this name only.
+    connection.sendall(f"GET /1k HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode())
+    got = b""
+    while len(got) < 1024 or b"\r\n\r\n" not in got:
+        part = connection.recv(65536)
+        if not part:
+            raise OSError("ended early")
+        got += part
+    return connection
+
+
+def http2_client(port, secure):
+    """One request, as few bytes as it takes: preface, SETTINGS, HEADERS with END_STREAM and END_HEADERS."""
+    connection = secure.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10))
+
+    def text(value):
+        return bytes([len(value)]) + value.encode()
+
+    head = b"\x82\x87\x04" + text("/1k") + b"\x01" + text("bench.test")
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+                       + len(head).to_bytes(3, "big") + bytes([1, 5, 0, 0, 0, 1]) + head)
+    got = b""
+    while True:
+        while len(got) >= 9 and len(got) >= 9 + int.from_bytes(got[:3], "big"):
+            kind, flags = got[3], got[4]
+            got = got[9 + int.from_bytes(got[:3], "big"):]
+            if kind == 4 and not flags & 1:
+                connection.sendall(bytes([0, 0, 0, 4, 1, 0, 0, 0, 0]))
+            if kind == 0 and flags & 1:
+                return connection
+            if kind in (3, 7):
+                raise OSError("refused")
+        part = connection.recv(65536)
+        if not part:
+            raise OSError("ended early")
+        got += part
+
+
 def idle_memory(contestants):
-    print("\n### Memory of an idle process, and of an idle keep-alive connection\n")
-    print("| proxy | RSS MiB | KiB a connection |\n|---|---:|---:|")
+    print("\n### Memory of an idle process, and of an idle connection that has served one request\n")
+    print("| proxy | RSS MiB | HTTP/1.1, KiB | HTTP/1.1 over TLS, KiB | HTTP/2 over TLS, KiB |\n|---|---:|---:|---:|---:|")
+
+    def context(protocol):
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+        made.set_alpn_protocols([protocol])
+        return made
+
     for proxy in contestants:
-        # Caddy serves this name only.
-        request = f"GET /1k HTTP/1.1\r\nhost: 127.0.0.1:{proxy.port}\r\n\r\n".encode()
         idle = rss_kib(proxy.pid)
-        connections = []
-        limit = min(5000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500)
+        columns = []
+        kinds = [(http1_client, proxy.port, None, 5000)]
+        if proxy.tls:
+            kinds += [(http1_client, proxy.tls, context("http/1.1"), 1500), (http2_client, proxy.tls, context("h2"), 1500)]
         # Used once before, so that what a first request makes for good is not counted as a connection's.
         wrk(proxy.port, "/1k", 1)
-        before = rss_kib(proxy.pid)
-        try:
-            for _ in range(limit):
-                connection = socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
-                connection.sendall(request)
-                got = b""
-                while len(got) < 1024 or b"\r\n\r\n" not in got:
-                    part = connection.recv(65536)
-                    if not part:
-                        break
-                    got += part
-                connections.append(connection)
-            after = rss_kib(proxy.pid)
-            print(f"| {proxy.name} | {idle / 1024:.1f} | {(after - before) / len(connections):.2f} ({len(connections)}) |")
-        except OSError as error:
-            print(f"| {proxy.name} | {idle / 1024:.1f} | failed after {len(connections)}: {error} |")
-        finally:
-            for connection in connections:
-                connection.close()
+        # All stay open to the end: what one kind gave back would hold the next.
+        connections = []
+        for client, port, secure, limit in kinds:
+            try:
+                connections += [client(port, secure) for _ in range(20)]
+                before = rss_kib(proxy.pid)
+                for _ in range(limit):
+                    connections.append(client(port, secure))
+                columns.append(f"{(rss_kib(proxy.pid) - before) / limit:.2f}")
+            except OSError as error:
+                columns.append(f"failed after {len(connections)}: {error}")
+        for connection in connections:
+            connection.close()
+        print(f"| {proxy.name} | {idle / 1024:.1f} | " + " | ".join(columns + [""] * (3 - len(columns))) + " |")
     sys.stdout.flush()
 
 
@@ -516,9 +699,9 @@ def route_match():
     sys.stdout.flush()
 
 
-def soak(options, folder, upstream, canary):
+def soak(options, behind):
     """Millions of requests; every one must succeed."""
-    proxy = moongate(folder, upstream, canary, True, options.binary)
+    folder, proxy = behind.folder, moongate(behind, True)
     try:
         total = failed = 0
         post = write(f"{folder}/post.lua", POST)
@@ -556,15 +739,18 @@ def main():
     running = []
     try:
         stable, canary = Upstream(folder), Upstream(folder, "canary")
-        running += [stable, canary]
+        grpc = GRPCUpstream(folder)
+        running += [stable, canary, grpc]
+        behind = Behind(folder, tools, stable.port, canary.port, grpc.port, Certificate(folder))
+        count_behind = len(running)
         if options.soak:
-            return soak(options, folder, stable.port, canary.port)
+            return soak(options, behind)
 
         def start(peers, script):
             proxies = []
             for peer in peers:
                 try:
-                    proxy = peer(folder, stable.port, canary.port, script, options.binary if peer is moongate else tools)
+                    proxy = peer(behind, script)
                 except (RuntimeError, OSError) as error:
                     print(f"({peer.__name__} left out: {error})")
                     continue
@@ -591,15 +777,36 @@ def main():
             costs, _ = compare("A canary by header and cookie in Lua", [*scripted, lean[0]], "/1k", options, fields=FIELDS)
             if len(scripted) and "Moongate" in costs:
                 print(f"\nThe script adds {costs['Moongate + Lua'] - costs['Moongate']:.2f} µs to a request of Moongate.")
+        secure = [proxy for proxy in plain if proxy.tls]
+
+        def over(name, title, load, contestants=secure, what="request"):
+            if not wanted or name in wanted:
+                measure(title, contestants, options, load, what)
+
+        over("https", "HTTPS/1.1, 1 KiB response", lambda proxy, seconds: wrk(proxy.tls, "/1k", seconds, scheme="https"))
+        over("h2c", "HTTP/2 without TLS, 1 KiB response",
+             lambda proxy, seconds: h2load(f"http://127.0.0.1:{proxy.h2c}/1k", seconds))
+        over("h2", "HTTP/2 over TLS, 1 KiB response",
+             lambda proxy, seconds: h2load(f"https://127.0.0.1:{proxy.tls}/1k", seconds))
+        over("h2large", "HTTP/2 over TLS, 100 KiB response",
+             lambda proxy, seconds: h2load(f"https://127.0.0.1:{proxy.tls}/100k", seconds))
+        over("grpc", "gRPC, unary, HTTP/2 without TLS on both sides",
+             lambda proxy, seconds: h2load(
+                 f"http://127.0.0.1:{proxy.h2c}/bench.Echo/Say", seconds, "-H", "content-type: application/grpc", "-H",
+                 "te: trailers", "-d", f"{folder}/grpc/request"))
+        over("handshakes", "Full handshakes, with one request each",
+             lambda proxy, seconds: handshakes(proxy.tls, seconds, False), lean, "handshake")
+        over("handshakes", "Resumed handshakes, with one request each",
+             lambda proxy, seconds: handshakes(proxy.tls, seconds, True), lean, "handshake")
         if not wanted or "latency" in wanted:
             pair = [proxy for proxy in lean if proxy.name in ("Moongate", "nginx")]
             if rates is None:
                 rates = {proxy.name: [wrk(proxy.port, "/1k", options.seconds)[1]] for proxy in pair}
             latency(pair, rates, options, folder)
         if not wanted or "memory" in wanted:
-            for proxy in running[2:]:
+            for proxy in running[count_behind:]:
                 proxy.stop()
-            del running[2:]
+            del running[count_behind:]
             idle_memory(start(PEERS, False))
         if not wanted or "route" in wanted:
             route_match()
