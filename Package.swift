@@ -224,7 +224,7 @@ let package = Package(
             name: "IngressTranslationTests",
             dependencies: [
                 "Controller", "IngressTranslation", "KubernetesAPI", "Manifests", "Model", "MoongateTesting",
-                "TLSEngine",
+                "Proxy", "TLSEngine",
             ],
             swiftSettings: rules),
         .testTarget(name: "ModelTests", dependencies: ["Model"], swiftSettings: rules),

@@ -58,6 +58,15 @@ static inline int moongate_epoll_add(int epoll, int fd, uint32_t events, uint64_
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+// The same descriptor under another name, from here on. What is there to be read or written is told anew.
+static inline int moongate_epoll_rename(int epoll, int fd, uint32_t events, uint64_t token) {
+    struct epoll_event event;
+    memset(&event, 0, sizeof event);
+    event.events = events;
+    event.data.u64 = token;
+    return epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &event) < 0 ? -errno : 0;
+}
+
 static inline int moongate_epoll_wait(int epoll, struct epoll_event *events, int capacity, int timeout_ms) {
     int n = epoll_wait(epoll, events, capacity, timeout_ms);
     return n < 0 ? -errno : n;

@@ -14,6 +14,7 @@ enum TokenKind {
     static let downstream: UInt8 = 3
     static let upstream: UInt8 = 4
     static let flight: UInt8 = 5
+    static let arrival: UInt8 = 6
 }
 
 /// What a connection remembers between edges.
@@ -32,6 +33,8 @@ struct ConnectionFlags: OptionSet {
     static let endRead = ConnectionFlags(rawValue: 16)
     /// Nothing has been understood of it yet, not even which version it speaks.
     static let fresh = ConnectionFlags(rawValue: 32)
+    /// TLS ended at the balancer before us.
+    static let secured = ConnectionFlags(rawValue: 64)
 }
 
 /// "Never" for a deadline.

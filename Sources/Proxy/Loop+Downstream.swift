@@ -8,34 +8,38 @@ internal import TLSEngine
 extension Loop {
     // MARK: Beginning and end
 
-    /// A connection was accepted. The loop owns it from here on.
-    func accepted(_ socket: Socket, peer: Model.SocketAddress, localPort: UInt16, isSecure: Bool = false) {
-        if configuration.maxConnections > 0, telemetry.connections >= configuration.maxConnections {
-            transport.abort(socket)
-            telemetry.connectionRefused()
-            return
-        }
-        let isTrusted = configuration.trustedProxies.contains { $0.contains(peer.ip) }
-        if !isTrusted, let clients, !clients.enter(peer.ip) {
-            transport.abort(socket)
-            telemetry.connectionRefused()
-            return
-        }
-        let d = Downstream(socket: socket, peer: peer, localPort: localPort, isTrusted: isTrusted)
-        d.flags = .fresh
+    /// A connection of which all is known that can be before its first request. It is counted already.
+    /// - Parameters:
+    ///   - early: what was read of it in finding out.
+    ///   - hasEnded: the peer's end has been seen behind that.
+    ///   - isRegistered: the poller knows the socket, under another token.
+    func begin(_ newcomer: Newcomer, early: Buffer?, hasEnded: Bool, isRegistered: Bool) {
+        let d = Downstream(
+            socket: newcomer.socket, peer: newcomer.peer, localPort: newcomer.port, isTrusted: newcomer.isTrusted)
+        d.flags = newcomer.isSecured ? [.fresh, .secured] : .fresh
+        let isSecure = newcomer.kind == .https
         if isSecure {
             guard let session = certificates?.accept() else {
-                transport.abort(socket)
-                if !isTrusted { clients?.leave(peer.ip) }
+                var early = early
+                giveBack(&early)
+                transport.abort(newcomer.socket)
+                if !newcomer.isTrusted { clients?.leave(newcomer.peer.ip) }
                 telemetry.connectionRefused()
+                telemetry.connectionClosed()
                 return
             }
-            d.tls = SecureLayer(session)
+            let tls = SecureLayer(session)
+            tls.early = early
+            d.tls = tls
+        } else {
+            d.input = early
         }
         let row = downstreams.insert(d)
         d.token = Token(kind: TokenKind.downstream, index: row.index, generation: row.generation)
-        telemetry.connectionOpened()
-        if !transport.register(socket, d.token) {
+        let isWatched =
+            isRegistered
+            ? transport.rename(newcomer.socket, d.token) : transport.register(newcomer.socket, d.token)
+        if !isWatched {
             _ = d.machine.handle(.broken)
             close(d, abort: true)
             return
@@ -43,12 +47,18 @@ extension Loop {
         // The first head is waited for as long as a head may take: a connection that says nothing is no keep-alive.
         setDeadline(
             d, after: isSecure ? configuration.timeouts.handshake : configuration.timeouts.requestHead)
+        guard isRegistered else { return }
+        // What was read already comes with no edge.
+        d.flags.insert(.readable)
+        if hasEnded { d.flags.insert(.ended) }
+        enqueue(d)
     }
 
     private func close(_ d: Downstream, abort: Bool) {
         if let tls = d.tls {
             if !abort { sayGoodbye(d, tls) }
             giveBack(&tls.pending)
+            giveBack(&tls.early)
         }
         giveBack(&d.input)
         giveBack(&d.output)

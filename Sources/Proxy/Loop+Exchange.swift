@@ -31,6 +31,8 @@ extension Loop {
         if let tls = d.secureLayer {
             f.exchange.client.isSecure = true
             f.exchange.client.channel = tls.channel
+        } else if d.flags.contains(.secured) {
+            f.exchange.client.isSecure = true
         }
         return f
     }

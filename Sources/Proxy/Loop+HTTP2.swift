@@ -235,6 +235,7 @@ extension Loop {
 
     private func beginStream(_ d: Downstream, _ c: HTTP2Connection, _ id: Int32, ends: Bool, isCut: Bool) {
         let s = Downstream(socket: .none, peer: d.peer, localPort: d.localPort, isTrusted: d.isTrusted)
+        if d.flags.contains(.secured) { s.flags.insert(.secured) }
         let row = downstreams.insert(s)
         s.token = Token(kind: TokenKind.downstream, index: row.index, generation: row.generation)
         let handle = c.session.adopt(stream: id, owner: s.token.rawValue)

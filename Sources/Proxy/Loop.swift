@@ -31,6 +31,7 @@ final class Loop<T: Transport> {
     var wheel: TimerWheel
     var downstreams = Slab<Downstream>()
     var upstreamConnections = Slab<UpstreamConnection>()
+    var arrivals = Slab<Arrival>()
     var flights: [Flight] = []
     var spareFlights: [Flight] = []
     var ready: [Token] = []
@@ -169,6 +170,8 @@ final class Loop<T: Transport> {
                 d.lookedAt = never
                 if d.deadline != never { d.lookedAt = wheel.schedule(token, at: d.deadline) }
             }
+        case TokenKind.arrival:
+            if let a = arrivals[token: token] { timedOut(a) }
         case TokenKind.flight:
             guard Int(token.index) < flights.count else { return }
             let f = flights[Int(token.index)]
@@ -246,6 +249,8 @@ final class Loop<T: Transport> {
             if readiness.invitesReading { u.flags.insert(.readable) }
             if readiness.isWritable, u.flags.contains(.blocked) { writable(u) }
             if u.flags.contains(.readable) { advance(u) }
+        case TokenKind.arrival:
+            if let a = arrivals[token: event.token] { handle(a, readiness) }
         default:
             break
         }
@@ -340,7 +345,11 @@ final class Loop<T: Transport> {
         finishPass()
     }
 
+    /// Whether a client is still there.
+    var hasClients: Bool { downstreams.count > 0 || arrivals.count > 0 }
+
     func closeAll() {
+        for a in arrivals.elements { drop(a, abort: true) }
         for d in downstreams.elements { perform(d, .broken) }
         for u in upstreamConnections.elements { perform(u, .discarded) }
         ready.removeAll()

@@ -8,11 +8,13 @@ internal import Telemetry
 final class LoopTelemetry {
     let metrics: LoopMetrics
     private let log: AccessLog?
+    private let notices: ProxyNotices
     private(set) var connections: Int = 0
 
-    init(metrics: LoopMetrics, log: AccessLog?) {
+    init(metrics: LoopMetrics, log: AccessLog?, notices: ProxyNotices = ProxyNotices()) {
         self.metrics = metrics
         self.log = log
+        self.notices = notices
     }
 
     func connectionOpened() {
@@ -30,6 +32,10 @@ final class LoopTelemetry {
 
     func handshakeFinished(wasResumed: Bool) { metrics.count(wasResumed ? .handshakeResumed : .handshakeFull) }
     func handshakeFailed(_ failure: TLSFailure) { metrics.handshakeFailed(failure) }
+    func proxyHeaderFailed(_ fault: ProxyHeaderFault, from peer: Model.SocketAddress) {
+        metrics.count(fault)
+        notices.note(fault, from: peer)
+    }
     func http2Opened() { metrics.count(.http2Opened) }
     func http2Ended(_ fault: HTTP2Fault) { if fault != .none { metrics.count(fault) } }
 

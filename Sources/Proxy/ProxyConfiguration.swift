@@ -21,6 +21,8 @@ package struct ProxyConfiguration: Sendable {
     package var retry = Retry()
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
     package var trustedProxies: [AddressBlock] = []
+    /// Their connections begin with a PROXY protocol header, which says whom they speak for.
+    package var usesProxyProtocol = false
     /// Also tells upstreams by `Forwarded` (RFC 7239).
     package var sendsForwarded = false
     package var sendsVia = false
@@ -53,6 +55,8 @@ package struct ProxyConfiguration: Sendable {
     package struct Timeouts: Sendable {
         /// From the accepted connection to the end of the TLS handshake.
         package var handshake: UInt64 = 10_000
+        /// From the accepted connection to the end of its PROXY protocol header.
+        package var proxyHeader: UInt64 = 5_000
         package var requestHead: UInt64 = 10_000
         package var idle: UInt64 = 60_000
         package var connect: UInt64 = 5_000

@@ -39,6 +39,8 @@ package final class ProxyServer: Sendable {
     package let maxConnections: Int
     /// One a loop; `MiddlewareCompiler` must be made for as many.
     package let loops: Int
+    /// What the loops have to say to the operator.
+    private let notices: ProxyNotices
     private let workers: [Worker]
     private let metrics: MetricsHub
     private let state: Mutex<State>
@@ -62,23 +64,25 @@ package final class ProxyServer: Sendable {
         self.configuration = configuration
         loops = configuration.loops
         let publication = Publication(table: RouteTable(Snapshot()), sets: [], configuration: configuration)
+        let notices = ProxyNotices()
+        self.notices = notices
+        let wanted = configuration.listen + configuration.listenSecure
         var addresses: [Model.SocketAddress] = []
         var listeners: [[Listener]] = Array(repeating: [], count: configuration.loops)
-        do {
-            for wanted in configuration.listen + configuration.listenSecure {
-                var address = NetworkAddress(wanted)
-                for loop in 0..<configuration.loops {
-                    let listener = try Listener(address)
-                    // The first fills in a port 0; the others share it.
-                    address = listener.address
-                    listeners[loop].append(listener)
-                }
-                addresses.append(Model.SocketAddress(address))
+        for (index, address) in wanted.enumerated() {
+            // The kernel would let us listen twice, and give each of the two half of the connections.
+            if address.port != 0, wanted[..<index].contains(address) {
+                for listener in listeners.joined() { listener.close() }
+                throw StartError.cannotListen(address, "it is given twice")
             }
-        } catch {
-            for listener in listeners.joined() { listener.close() }
-            let failed = (configuration.listen + configuration.listenSecure)[addresses.count]
-            throw StartError.cannotListen(failed, error.description)
+            do {
+                let made = try Listeners.open(address, count: configuration.loops, beside: wanted)
+                for (loop, listener) in made.enumerated() { listeners[loop].append(listener) }
+                addresses.append(made.first.map { Model.SocketAddress($0.address) } ?? address)
+            } catch {
+                for listener in listeners.joined() { listener.close() }
+                throw StartError.cannotListen(address, error.description)
+            }
         }
         var workers: [Worker] = []
         let most = configuration.maxConnectionsPerClient
@@ -88,7 +92,7 @@ package final class ProxyServer: Sendable {
                 let mailbox = try Mailbox<WorkerMessage>()
                 let telemetry = LoopTelemetry(
                     metrics: metrics.makeLoop { mailbox.post(.report) },
-                    log: accessLog.map { AccessLog(format: $0.format, writer: $0.writer) })
+                    log: accessLog.map { AccessLog(format: $0.format, writer: $0.writer) }, notices: notices)
                 workers.append(
                     try Worker(
                         number: loop, configuration: configuration, listeners: listeners[loop], mailbox: mailbox,
@@ -152,6 +156,11 @@ package final class ProxyServer: Sendable {
     /// close, and what is in flight has `timeout` milliseconds to finish. A second call ends at once.
     package func drain(delay: UInt64, timeout: UInt64) {
         for worker in workers { worker.mailbox.post(.drain(delay: delay, timeout: timeout)) }
+    }
+
+    /// What happened on the path since the last call and is to be told to the operator: of each kind once a minute.
+    package func takeNotices() -> [Diagnostic] {
+        notices.take(now: Int64(MonotonicClock.milliseconds() / 1_000))
     }
 
     /// Milliseconds since the slowest loop last came round: more than a few thousand, and it hangs.

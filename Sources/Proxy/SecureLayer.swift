@@ -30,6 +30,8 @@ final class SecureLayer {
     var saidGoodbye = false
     /// Encrypted bytes that the kernel did not take.
     var pending: Buffer?
+    /// Encrypted bytes that were read before there was a session.
+    var early: Buffer?
 
     // MARK: Known when the handshake is done
     var applicationProtocol = ApplicationProtocol.http11
@@ -62,6 +64,13 @@ extension Loop {
         }
         let cipher = cipherIn
         cipher.removeAll()
+        if let early = tls.early {
+            // At most `ClientHello.maxCount` and one read: it fits.
+            cipher.append(early.bytes)
+            giveBack(&tls.early)
+            decrypt(d, tls, cipher)
+            return
+        }
         let room = cipher.room
         switch transport.read(d.socket, into: cipher) {
         case .bytes(let n):
@@ -160,6 +169,7 @@ extension Loop {
             // Whoever spoke plain HTTP by mistake understands no alert.
             d.tls = nil
             giveBack(&tls.pending)
+            giveBack(&tls.early)
             perform(d, .headRefused)
             refuse(beginFlight(d), Refusal(400, .plainHTTP))
             return

@@ -11,6 +11,8 @@ protocol Transport {
     func pendingError(_ socket: Socket) -> Int32
     /// False when the kernel has no memory to watch one more.
     func register(_ socket: Socket, _ token: Token) -> Bool
+    /// A registered socket has another owner from here on. Whatever is ready is told anew.
+    func rename(_ socket: Socket, _ token: Token) -> Bool
     func shutdownWrites(_ socket: Socket)
     func close(_ socket: Socket)
     func abort(_ socket: Socket)
@@ -28,6 +30,14 @@ struct KernelTransport: Transport {
     func register(_ socket: Socket, _ token: Token) -> Bool {
         do {
             try poller.register(socket, token)
+            return true
+        } catch {
+            return false
+        }
+    }
+    func rename(_ socket: Socket, _ token: Token) -> Bool {
+        do {
+            try poller.rename(socket, token)
             return true
         } catch {
             return false

@@ -66,7 +66,7 @@ final class Worker: @unchecked Sendable {
                 let event = poller[i]
                 i += 1
                 switch event.token.kind {
-                case TokenKind.downstream, TokenKind.upstream:
+                case TokenKind.downstream, TokenKind.upstream, TokenKind.arrival:
                     loop.handle(event)
                 case TokenKind.listener:
                     accept(Int(event.token.index))
@@ -84,7 +84,7 @@ final class Worker: @unchecked Sendable {
                 if !starving.isEmpty, loop.now >= starvesUntil { acceptStarved() }
                 perform(drain.handle(.ticked(now: loop.now)))
             }
-            if drain.isDraining, loop.downstreams.count == 0 { perform(drain.handle(.emptied)) }
+            if drain.isDraining, !loop.hasClients { perform(drain.handle(.emptied)) }
         }
         loop.closeAll()
         for listener in listeners { listener.close() }
@@ -121,7 +121,7 @@ final class Worker: @unchecked Sendable {
             case .accepted(let socket, let peer):
                 loop.accepted(
                     socket, peer: Model.SocketAddress(peer), localPort: listener.address.port,
-                    isSecure: index >= plainListeners)
+                    kind: index < plainListeners ? .http : .https)
             case .again:
                 continue
             case .wouldBlock, .failed:

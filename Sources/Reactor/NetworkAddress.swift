@@ -94,6 +94,9 @@ package struct NetworkAddress: Equatable, Hashable, Sendable, CustomStringConver
         }
     }
 
+    /// Every address of the machine: `0.0.0.0`, or `::`.
+    package var isUnspecified: Bool { high == 0 && low == 0 }
+
     package var description: String {
         family == .v4 ? "\(host):\(port)" : "[\(host)]:\(port)"
     }

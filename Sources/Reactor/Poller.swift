@@ -65,6 +65,13 @@ public struct Event: Sendable {
         try add(socket.descriptor, EPOLLIN.rawValue | EPOLLOUT.rawValue | EPOLLRDHUP.rawValue | EPOLLET.rawValue, token)
     }
 
+    /// Gives a socket that is registered another token, once: who owns it has changed. Whatever is ready is told anew.
+    package func rename(_ socket: Socket, _ token: Token) throws(SystemError) {
+        let interest = EPOLLIN.rawValue | EPOLLOUT.rawValue | EPOLLRDHUP.rawValue | EPOLLET.rawValue
+        let code = moongate_epoll_rename(epoll, socket.descriptor, interest, token.rawValue)
+        if code < 0 { throw SystemError(code: -code, call: "epoll_ctl") }
+    }
+
     /// Watches a listener: by edges too, so that a listener that may not accept for a while does not spin.
     package func register(_ listener: Listener, _ token: Token) throws(SystemError) {
         try add(listener.socket.descriptor, EPOLLIN.rawValue | EPOLLET.rawValue, token)

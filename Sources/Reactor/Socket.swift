@@ -165,7 +165,9 @@ package struct Listener: Sendable {
     /// The address really bound: a port 0 is filled in.
     package let address: NetworkAddress
 
-    package init(_ address: NetworkAddress, backlog: Int32 = 4096) throws(SystemError) {
+    /// - Parameter isDualStack: a listener on `[::]` takes IPv4 as well. Said to the kernel either way: what it would do
+    ///   by itself is a setting of the machine (`net.ipv6.bindv6only`).
+    package init(_ address: NetworkAddress, backlog: Int32 = 4096, isDualStack: Bool = true) throws(SystemError) {
         let family = address.family == .v4 ? AF_INET : AF_INET6
         let fd = Glibc.socket(
             family, Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue), 0)
@@ -173,6 +175,7 @@ package struct Listener: Sendable {
         let made = Socket(descriptor: fd)
         made.set(SOL_SOCKET, SO_REUSEADDR, 1)
         made.set(SOL_SOCKET, SO_REUSEPORT, 1)
+        if address.family == .v6 { made.set(Int32(IPPROTO_IPV6), IPV6_V6ONLY, isDualStack ? 0 : 1) }
         // SAFETY: the kernel reads the address during the call only.
         let code = unsafe address.withKernelForm { pointer, length in unsafe moongate_bind(fd, pointer, length) }
         if code != 0 {

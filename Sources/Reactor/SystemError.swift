@@ -24,5 +24,7 @@ package struct SystemError: Error, Equatable, Sendable, CustomStringConvertible 
         return "\(call): \(text)"
     }
 
+    /// The machine does not speak this family of addresses.
+    package var isFamilyMissing: Bool { code == EAFNOSUPPORT }
     package var isRefused: Bool { code == ECONNREFUSED }
 }

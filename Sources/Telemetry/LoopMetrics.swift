@@ -188,6 +188,7 @@ struct LoopReport: Sendable {
     var failures = [UInt64](repeating: 0, count: FailureReason.allCases.count)
     var handshakeFailures = [UInt64](repeating: 0, count: TLSFailure.allCases.count)
     var http2Faults = [UInt64](repeating: 0, count: HTTP2Fault.allCases.count)
+    var proxyHeaderFaults = [UInt64](repeating: 0, count: ProxyHeaderFault.allCases.count)
 }
 
 /// The counters of one loop. Not to be shared between threads.
@@ -267,6 +268,11 @@ package final class LoopMetrics {
     /// An HTTP/2 connection is ended for its client's doing.
     package func count(_ fault: HTTP2Fault) {
         report.http2Faults[Int(fault.rawValue)] &+= 1
+    }
+
+    /// A connection is closed because its PROXY protocol header is none.
+    package func count(_ fault: ProxyHeaderFault) {
+        report.proxyHeaderFaults[Int(fault.rawValue)] &+= 1
     }
 
     @inline(__always)

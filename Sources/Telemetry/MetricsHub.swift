@@ -169,6 +169,13 @@ package final class MetricsHub: Sendable {
             let count = reports.reduce(0) { $0 &+ $1.handshakeFailures[Int(failure.rawValue)] }
             page.sample(count, labels: "reason=\"\(failure.label)\"")
         }
+        page.family(
+            "moongate_proxy_protocol_failures_total", "counter",
+            "Connections closed because of their PROXY protocol header, by reason.")
+        for fault in ProxyHeaderFault.allCases {
+            let count = reports.reduce(0) { $0 &+ $1.proxyHeaderFaults[Int(fault.rawValue)] }
+            page.sample(count, labels: "reason=\"\(fault.label)\"")
+        }
         page.family("moongate_http2_faults_total", "counter", "HTTP/2 connections of clients ended by us, by reason.")
         for fault in HTTP2Fault.allCases where fault != .none {
             let count = reports.reduce(0) { $0 &+ $1.http2Faults[Int(fault.rawValue)] }

@@ -235,8 +235,14 @@ struct Edge: Sendable {
             let lines = scripts.log.drain()
             log(lines)
             if !lines.isEmpty { await tell(lines) }
+            logNotices()
         }
         log(scripts.log.drain())
+    }
+
+    /// What happens on the path is counted; of each kind, one case in a while is told.
+    private func logNotices() {
+        for diagnostic in server.takeNotices() { log(diagnostic) }
     }
 
     private func log(_ lines: [ScriptLogLine]) {
@@ -354,6 +360,8 @@ extension ProxyConfiguration {
         timeouts.streamIdle = UInt64(settings.streamIdleTimeout)
         timeouts.total = UInt64(settings.totalTimeout)
         trustedProxies = settings.trustedProxies
+        usesProxyProtocol = settings.useProxyProtocol
+        timeouts.proxyHeader = UInt64(settings.proxyProtocolHeaderTimeout)
         sendsForwarded = settings.sendsForwarded
         sendsVia = settings.sendsVia
         maxConnections = settings.maxConnections

@@ -114,6 +114,12 @@ struct RunFlags: ParsableArguments {
     var defaultBackend: String?
     @Option(help: ArgumentHelp("Peers whose forwarding headers are believed.", valueName: "cidr,…"))
     var trustedProxies: String?
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Connections of trusted proxies begin with a PROXY protocol header (default: no).")
+    var useProxyProtocol: Bool?
+    @Option(help: ArgumentHelp("Longest wait for a PROXY protocol header (default 5s).", valueName: "duration"))
+    var proxyProtocolHeaderTimeout: String?
     @Flag(inversion: .prefixedNo, help: "Run scripts written in an annotation (default: yes).")
     var allowInlineScripts: Bool?
     @Option(help: ArgumentHelp("Prefix of ingress-nginx's annotations.", valueName: "prefix"))
@@ -219,6 +225,8 @@ struct RunFlags: ParsableArguments {
         text("zone", zone)
         text("default-backend", defaultBackend)
         text("trusted-proxies", trustedProxies)
+        flag("use-proxy-protocol", useProxyProtocol)
+        text("proxy-protocol-header-timeout", proxyProtocolHeaderTimeout)
         flag("allow-inline-scripts", allowInlineScripts)
         text("annotations-prefix", annotationsPrefix)
         text("drain-timeout", drainTimeout)
@@ -287,6 +295,8 @@ struct Settings: Sendable {
     /// `namespace/service:port`
     var defaultBackend: String?
     var trustedProxies: [AddressBlock]
+    var useProxyProtocol: Bool
+    var proxyProtocolHeaderTimeout: Int
     var allowInlineScripts: Bool
     var annotationsPrefix: String
     var drainTimeout: Int
@@ -447,6 +457,14 @@ struct Settings: Sendable {
             }
             return block
         }
+        useProxyProtocol = try read.flag("use-proxy-protocol", default: false)
+        guard !useProxyProtocol || !trustedProxies.isEmpty else {
+            throw SettingsError(
+                problem: "nobody's PROXY protocol header would be believed: there are no trusted proxies",
+                key: "use-proxy-protocol",
+                mend: "give the balancers' addresses by --trusted-proxies; 0.0.0.0/0,::/0 believes everybody")
+        }
+        proxyProtocolHeaderTimeout = try read.duration("proxy-protocol-header-timeout", default: "5s")
         allowInlineScripts = try read.flag("allow-inline-scripts", default: true)
         annotationsPrefix = read.text("annotations-prefix") ?? "nginx.ingress.kubernetes.io"
         drainTimeout = try read.duration("drain-timeout", default: "30s")

@@ -40,6 +40,7 @@ let package = Package(
         room("IngressTranslation", ["KubernetesAPI", "Model"]),
         .target(name: "FuzzKit", swiftSettings: rules),
         .executableTarget(name: "FuzzHead", dependencies: ["FuzzKit", "HTTPWire", "Model"], swiftSettings: rules),
+        .executableTarget(name: "FuzzOpening", dependencies: ["FuzzKit", "HTTPWire", "Model"], swiftSettings: rules),
         .executableTarget(name: "FuzzChunk", dependencies: ["FuzzKit", "HTTPWire", "Model"], swiftSettings: rules),
         .executableTarget(
             name: "FuzzLua", dependencies: ["FuzzKit", "Middlewares", "Model", "Scripting"], swiftSettings: rules),

@@ -22,6 +22,15 @@ import Testing
         }
     }
 
+    @Test func openingsThatWereFound() throws {
+        let files = Self.files("FuzzOpening")
+        #expect(!files.isEmpty)
+        for file in files {
+            let problem = OpeningChecks.opening(Array(try Data(contentsOf: file)))
+            #expect(problem == nil, "\(file.lastPathComponent)")
+        }
+    }
+
     @Test func bodiesThatWereFound() throws {
         let files = Self.files("FuzzChunk")
         #expect(!files.isEmpty)

@@ -3,6 +3,7 @@ import Foundation
 import IngressTranslation
 import Manifests
 import Model
+import Proxy
 import TLSEngine
 import Testing
 
@@ -31,6 +32,9 @@ struct GoldenPageTests {
             page += "| \(code.rawValue) | \(code.name) | \(code.severity.rawValue) | \(code.meaning) |\n"
         }
         for code in ControllerCode.allCases {
+            page += "| \(code.rawValue) | \(code.name) | \(code.severity.rawValue) | \(code.meaning) |\n"
+        }
+        for code in ProxyCode.allCases {
             page += "| \(code.rawValue) | \(code.name) | \(code.severity.rawValue) | \(code.meaning) |\n"
         }
         return page

@@ -60,12 +60,12 @@ final class Scene {
         loop.finishPass()
     }
 
-    func connect() -> Int32 {
+    func connect(from peer: UInt32 = 0xc0a8_0001, kind: ListenerKind = .http, port: UInt16 = 8080) -> Int32 {
         let client = network.makeClient()
         loop.accepted(
             Socket(descriptor: client),
-            peer: Model.SocketAddress(ip: IPAddress(v4: 0xc0a8_0001), port: UInt16(truncatingIfNeeded: client)),
-            localPort: 8080)
+            peer: Model.SocketAddress(ip: IPAddress(v4: peer), port: UInt16(truncatingIfNeeded: client)),
+            localPort: port, kind: kind)
         loop.finishPass()
         return client
     }
@@ -138,8 +138,8 @@ final class Scene {
         return true
     }
 
-    func client() -> Int32 {
-        let client = connect()
+    func client(from peer: UInt32 = 0xc0a8_0001, kind: ListenerKind = .http, port: UInt16 = 8080) -> Int32 {
+        let client = connect(from: peer, kind: kind, port: port)
         clients.append(client)
         return client
     }
@@ -182,6 +182,7 @@ final class Scene {
         #expect(network.usedAfterClose == 0, sourceLocation: location)
         #expect(loop.current.flights == 0, sourceLocation: location)
         #expect(
-            loop.downstreams.count + loop.upstreamConnections.count == network.openCount, sourceLocation: location)
+            loop.downstreams.count + loop.upstreamConnections.count + loop.arrivals.count == network.openCount,
+            sourceLocation: location)
     }
 }

@@ -127,6 +127,16 @@ final class SimulatedNetwork: Transport {
         return true
     }
 
+    func rename(_ socket: Socket, _ token: Token) -> Bool {
+        guard let wire = wires[socket.descriptor] else { return false }
+        wire.token = token
+        var readiness: Readiness = [.writable]
+        if wire.inbound.readable > 0 || wire.inbound.isEnded { readiness.insert(.readable) }
+        if wire.inbound.isEnded, wire.inbound.readable == wire.inbound.count { readiness.insert(.ended) }
+        edge(wire, readiness)
+        return true
+    }
+
     func shutdownWrites(_ socket: Socket) {
         wires[socket.descriptor]?.writesShut = true
         wires[socket.descriptor]?.outbound.isEnded = true

@@ -1,0 +1,229 @@
+// Before the first step of a request's walk: a connection of which it is not known yet who it is from, or whose TLS it
+// carries. What tells comes first: a PROXY protocol header, a ClientHello. Then it becomes what every other connection
+// is from the start, with the bytes that are already read.
+internal import HTTPWire
+internal import Model
+internal import Reactor
+internal import TLSEngine
+
+/// What is spoken on a listener.
+enum ListenerKind: UInt8, Sendable {
+    case http
+    case https
+    /// Bytes of any kind: a TCP service.
+    case stream
+}
+
+/// An accepted connection, as far as it is known whose it is.
+struct Newcomer {
+    let socket: Socket
+    /// Who is taken for the other end: the peer of the TCP connection, or whom a trusted balancer says.
+    var peer: Model.SocketAddress
+    /// Where it was accepted, or where the balancer says that it was.
+    var port: UInt16
+    /// Of the listener itself.
+    let localPort: UInt16
+    let kind: ListenerKind
+    var isTrusted: Bool
+    /// The balancer's port was that of HTTPS: TLS ended there.
+    var isSecured = false
+}
+
+/// A connection that still has to say something before it is served. Rare: without a PROXY protocol and without hosts
+/// whose TLS is passed through there are none.
+final class Arrival {
+    enum Stage {
+        /// A trusted balancer says whom it speaks for.
+        case proxyHeader
+        /// The client says to which host it wants to speak TLS.
+        case clientHello
+    }
+
+    var newcomer: Newcomer
+    var stage: Stage
+    /// Counted among the connections of its client.
+    var isCounted = false
+    var token = Token(rawValue: 0)
+    var input: Buffer?
+    /// The peer's end has been seen: what it sent before is served all the same.
+    var hasEnded = false
+    var deadline = never
+
+    init(_ newcomer: Newcomer, _ stage: Stage) {
+        self.newcomer = newcomer
+        self.stage = stage
+    }
+}
+
+extension Loop {
+    // MARK: Beginning
+
+    /// A connection was accepted. The loop owns it from here on.
+    func accepted(
+        _ socket: Socket, peer: Model.SocketAddress, localPort: UInt16, kind: ListenerKind = .http
+    ) {
+        if configuration.maxConnections > 0, telemetry.connections >= configuration.maxConnections {
+            transport.abort(socket)
+            telemetry.connectionRefused()
+            return
+        }
+        let newcomer = Newcomer(
+            socket: socket, peer: peer, port: localPort, localPort: localPort, kind: kind, isTrusted: isTrusted(peer.ip)
+        )
+        if newcomer.isTrusted, expectsProxyHeader(newcomer) {
+            // Nobody's yet: it counts for the client that the header names.
+            arrive(newcomer, .proxyHeader)
+            return
+        }
+        welcome(newcomer, nil)
+    }
+
+    private func isTrusted(_ ip: IPAddress) -> Bool { configuration.trustedProxies.contains { $0.contains(ip) } }
+
+    private func expectsProxyHeader(_ newcomer: Newcomer) -> Bool { configuration.usesProxyProtocol }
+
+    /// The client is known: may it come in, and is there more to be found out?
+    private func welcome(_ newcomer: Newcomer, _ arrival: Arrival?) {
+        if !newcomer.isTrusted, let clients, !clients.enter(newcomer.peer.ip) {
+            refuse(newcomer, arrival)
+            return
+        }
+        arrival?.isCounted = !newcomer.isTrusted
+        settle(newcomer, arrival)
+    }
+
+    /// Nothing more is to be found out.
+    private func settle(_ newcomer: Newcomer, _ arrival: Arrival?) {
+        let early = arrival?.input
+        arrival?.input = nil
+        let hasEnded = arrival?.hasEnded ?? false
+        if let arrival {
+            arrivals.remove(index: arrival.token.index, generation: arrival.token.generation)
+        } else {
+            telemetry.connectionOpened()
+        }
+        begin(newcomer, early: early, hasEnded: hasEnded, isRegistered: arrival != nil)
+    }
+
+    private func refuse(_ newcomer: Newcomer, _ arrival: Arrival?) {
+        telemetry.connectionRefused()
+        if let arrival {
+            drop(arrival, abort: true)
+        } else {
+            transport.abort(newcomer.socket)
+        }
+    }
+
+    private func arrive(_ newcomer: Newcomer, _ stage: Arrival.Stage) {
+        let a = Arrival(newcomer, stage)
+        let row = arrivals.insert(a)
+        a.token = Token(kind: TokenKind.arrival, index: row.index, generation: row.generation)
+        telemetry.connectionOpened()
+        guard transport.register(newcomer.socket, a.token) else {
+            drop(a, abort: true)
+            return
+        }
+        let limit =
+            stage == .proxyHeader ? configuration.timeouts.proxyHeader : configuration.timeouts.handshake
+        a.deadline = limit == 0 ? never : now &+ limit
+        if limit != 0 { _ = wheel.schedule(a.token, at: a.deadline) }
+    }
+
+    /// The connection ends before it was anything.
+    func drop(_ a: Arrival, abort: Bool) {
+        giveBack(&a.input)
+        arrivals.remove(index: a.token.index, generation: a.token.generation)
+        if a.isCounted { clients?.leave(a.newcomer.peer.ip) }
+        if abort { transport.abort(a.newcomer.socket) } else { transport.close(a.newcomer.socket) }
+        telemetry.connectionClosed()
+    }
+
+    // MARK: Events
+
+    func handle(_ a: Arrival, _ readiness: Readiness) {
+        if readiness.isBroken {
+            ended(a)
+            return
+        }
+        guard readiness.invitesReading else { return }
+        // As much as it may take, and no more: what comes behind is read by whoever gets the connection.
+        while true {
+            if let input = a.input, input.count >= ClientHello.maxCount { break }
+            let input = reserve(&a.input, 4096)
+            let room = input.room
+            switch transport.read(a.newcomer.socket, into: input) {
+            case .bytes(let n):
+                if n < room, !readiness.isOver { break } else { continue }
+            case .wouldBlock: break
+            case .end: a.hasEnded = true
+            case .failed:
+                ended(a)
+                return
+            }
+            break
+        }
+        understand(a)
+    }
+
+    func timedOut(_ a: Arrival) {
+        guard a.deadline <= now else {
+            _ = wheel.schedule(a.token, at: a.deadline)
+            return
+        }
+        switch a.stage {
+        case .proxyHeader: headerFailed(a, .timeout)
+        case .clientHello:
+            telemetry.handshakeFailed(.timeout)
+            drop(a, abort: false)
+        }
+    }
+
+    private func ended(_ a: Arrival) {
+        switch a.stage {
+        case .proxyHeader:
+            // Who says nothing at all has only looked whether the port is open.
+            if a.input?.isEmpty ?? true { drop(a, abort: false) } else { headerFailed(a, .cut) }
+        case .clientHello:
+            telemetry.handshakeFailed(.cut)
+            drop(a, abort: false)
+        }
+    }
+
+    private func headerFailed(_ a: Arrival, _ fault: ProxyHeaderFault) {
+        telemetry.proxyHeaderFailed(fault, from: a.newcomer.peer)
+        drop(a, abort: false)
+    }
+
+    private func understand(_ a: Arrival) {
+        switch a.stage {
+        case .proxyHeader:
+            guard let input = a.input else { return }
+            switch ProxyHeader.parse(input.span) {
+            case .needMore:
+                if a.hasEnded { ended(a) }
+            case .failed(let fault):
+                headerFailed(a, fault)
+            case .complete(let header, let consumed):
+                input.consume(consumed)
+                if input.isEmpty { giveBack(&a.input) }
+                introduce(a, header)
+            }
+        case .clientHello:
+            if a.hasEnded { ended(a) }
+        }
+    }
+
+    /// The balancer has said whom it speaks for; of a connection of its own (LOCAL, UNKNOWN) it is the client itself.
+    private func introduce(_ a: Arrival, _ header: ProxyHeader) {
+        if let ends = header.ends {
+            a.newcomer.peer = ends.source
+            a.newcomer.isTrusted = isTrusted(ends.source.ip)
+            if a.newcomer.kind != .stream {
+                a.newcomer.port = ends.destination.port
+                a.newcomer.isSecured = ends.destination.port == 443
+            }
+        }
+        a.deadline = never
+        welcome(a.newcomer, a)
+    }
+}

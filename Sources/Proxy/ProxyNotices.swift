@@ -1,0 +1,83 @@
+// What happens on the path and concerns the operator: counted where it happens, and told by whoever writes the log, not
+// more often than once in a while, because clients decide how often it happens.
+package import Model
+internal import Synchronization
+
+/// The codes of this room's diagnostics, in one table from which the documentation prints its page.
+package enum ProxyCode: String, CaseIterable, Sendable {
+    case badProxyHeader = "MG209"
+
+    package var name: String {
+        switch self {
+        case .badProxyHeader: "bad-proxy-header"
+        }
+    }
+
+    package var severity: Severity {
+        switch self {
+        case .badProxyHeader: .warning
+        }
+    }
+
+    /// What the finding means, for the documentation.
+    package var meaning: String {
+        switch self {
+        case .badProxyHeader:
+            "A trusted proxy's connection does not begin with a PROXY protocol header as it should, and is closed."
+        }
+    }
+
+    func diagnostic(_ problem: String, at place: Place, mend: String) -> Diagnostic {
+        Diagnostic(severity, rawValue, name, problem: problem, place: place, mend: mend)
+    }
+}
+
+/// Shared by the loops, which write, and the log's writer, which takes.
+package final class ProxyNotices: Sendable {
+    /// Seconds between two words about the same.
+    package static let pause: Int64 = 60
+
+    private struct Entry: Sendable {
+        var count = 0
+        var peer = SocketAddress(ip: IPAddress(v4: 0), port: 0)
+        var told: Int64?
+    }
+
+    private let entries = Mutex([Entry](repeating: Entry(), count: ProxyHeaderFault.allCases.count))
+
+    package init() {}
+
+    func note(_ fault: ProxyHeaderFault, from peer: SocketAddress) {
+        entries.withLock { entries in
+            entries[Int(fault.rawValue)].count += 1
+            entries[Int(fault.rawValue)].peer = peer
+        }
+    }
+
+    /// What is to be told now. `now` in seconds of any clock that does not run back.
+    package func take(now: Int64) -> [Diagnostic] {
+        entries.withLock { entries in
+            ProxyHeaderFault.allCases.compactMap { fault in
+                let entry = entries[Int(fault.rawValue)]
+                guard entry.count > 0, entry.told.map({ now - $0 >= Self.pause }) ?? true else { return nil }
+                entries[Int(fault.rawValue)] = Entry(told: now)
+                return Self.diagnostic(fault, entry.count, entry.peer)
+            }
+        }
+    }
+
+    private static func diagnostic(_ fault: ProxyHeaderFault, _ count: Int, _ peer: SocketAddress) -> Diagnostic {
+        let what =
+            switch fault {
+            case .missing: "do not begin with a PROXY protocol header"
+            case .malformed: "begin with a malformed PROXY protocol header"
+            case .tooLong: "begin with a PROXY protocol header that is too long"
+            case .timeout: "did not send their PROXY protocol header in time"
+            case .cut: "ended in the middle of their PROXY protocol header"
+            }
+        return ProxyCode.badProxyHeader.diagnostic(
+            "\(count) connections of trusted proxies \(what), the last from \(peer); they were closed",
+            at: Place(field: "--use-proxy-protocol"),
+            mend: "turn the PROXY protocol on at the balancer, or take the address out of --trusted-proxies")
+    }
+}
