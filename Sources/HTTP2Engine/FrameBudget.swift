@@ -47,16 +47,16 @@ struct FrameBudget: Sendable {
     static let mostContinuations = 8
     /// Bytes of bodies, either way, that pay for one frame.
     static let bytesPerFrame = 128
-    /// What a request pays for: its priority, and a window opened for its response.
-    static let framesPerRequest = 4
+    /// What a request pays for: its own HEADERS, its priority, and windows opened for its response.
+    static let framesPerRequest = 5
 
     /// Counts a frame that has come; false if it is one too many.
     mutating func admit(_ frame: FrameHead, now: UInt64) -> Bool {
         switch frame.type {
         case FrameHead.headers:
+            // Paid back when a request has come of it: on a stream that is no more, none does.
             continuations = 0
-            noise.add(Self.framesPerRequest)
-            return true
+            return noise.take(now: now)
         case FrameHead.continuation:
             continuations += 1
             return continuations <= Self.mostContinuations
@@ -67,6 +67,9 @@ struct FrameBudget: Sendable {
             return noise.take(now: now)
         }
     }
+
+    /// A request has really begun.
+    mutating func began() { noise.add(Self.framesPerRequest) }
 
     /// So many bytes of a body came, or went.
     mutating func passed(_ bytes: Int, received: Bool) {

@@ -14,6 +14,8 @@ enum TokenKind {
     static let downstream: UInt8 = 3
     static let upstream: UInt8 = 4
     static let flight: UInt8 = 5
+    /// The streams of an HTTP/2 connection, by the connection's row.
+    static let streams: UInt8 = 6
 }
 
 /// What a connection remembers between edges.
@@ -41,11 +43,11 @@ let never = UInt64.max
 /// connection holds this and nothing else: no buffer, no exchange.
 final class Downstream {
     let socket: Socket
-    let peer: Model.SocketAddress
+    private(set) var peer: Model.SocketAddress
     /// The port that it was accepted on.
-    let localPort: UInt16
+    private(set) var localPort: UInt16
     /// The peer is a proxy whose word about its own clients is taken.
-    let isTrusted: Bool
+    private(set) var isTrusted: Bool
     var flags: ConnectionFlags = []
     var machine = DownstreamMachine()
     var token = Token(rawValue: 0)
@@ -74,6 +76,18 @@ final class Downstream {
         self.peer = peer
         self.localPort = localPort
         self.isTrusted = isTrusted
+    }
+
+    /// A stream that has ended becomes the next one. Nothing of the first is left in it.
+    func renew(on carrier: Downstream) {
+        peer = carrier.peer
+        localPort = carrier.localPort
+        isTrusted = carrier.isTrusted
+        flags = []
+        machine = DownstreamMachine()
+        body = BodyDecoder(.none)
+        droppedTrailers = nil
+        deadline = never
     }
 
     /// The TLS of the connection, also for a stream that it carries.
