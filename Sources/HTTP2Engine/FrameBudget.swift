@@ -47,16 +47,17 @@ struct FrameBudget: Sendable {
     static let mostContinuations = 8
     /// Bytes of bodies, either way, that pay for one frame.
     static let bytesPerFrame = 128
-    /// What a request pays for: its own HEADERS, its priority, and windows opened for its response.
-    static let framesPerRequest = 5
+    /// What a request pays for: its priority, and a window opened for its response.
+    static let framesPerRequest = 4
 
     /// Counts a frame that has come; false if it is one too many.
-    mutating func admit(_ frame: FrameHead, now: UInt64) -> Bool {
+    ///
+    /// - Parameter beginsStream: it is the first of its stream, of which either a request comes or a reset.
+    mutating func admit(_ frame: FrameHead, beginsStream: Bool, now: UInt64) -> Bool {
         switch frame.type {
         case FrameHead.headers:
-            // Paid back when a request has come of it: on a stream that is no more, none does.
             continuations = 0
-            return noise.take(now: now)
+            return beginsStream || noise.take(now: now)
         case FrameHead.continuation:
             continuations += 1
             return continuations <= Self.mostContinuations

@@ -46,6 +46,8 @@ package import Model
     /// Slots whose body has gone and whose trailers have not.
     private var trailersDue: [Int] = []
     private var saysFarewell = false
+    /// No stream is taken any more.
+    private var isClosing = false
     /// The highest stream that the peer has begun.
     private var lastStream: Int32 = 0
     /// Streams that we have reset, the latest of them: what their peer had sent before it knew is no fault of its own.
@@ -129,7 +131,8 @@ package import Model
         let start = offset
         let (end, head) = splitter.next(Span<UInt8>(_bytes: bytes), from: start)
         offset = end
-        if let head, !budget.admit(head, now: now) {
+        let beginsStream = head.map { $0.type == FrameHead.headers && $0.stream > lastStream && !isClosing } ?? false
+        if let head, !budget.admit(head, beginsStream: beginsStream, now: now) {
             fail(head.type == FrameHead.continuation ? .headers : .flood)
             return
         }
@@ -357,6 +360,7 @@ package import Model
     /// Takes no new streams; those that are open go on.
     package func finish() {
         guard fault == .none else { return }
+        isClosing = true
         let last = unsafe nghttp2_session_get_last_proc_stream_id(session)
         unsafe nghttp2_submit_goaway(
             session, UInt8(NGHTTP2_FLAG_NONE.rawValue), last, HTTP2ErrorCode.noError.rawValue, nil, 0)
