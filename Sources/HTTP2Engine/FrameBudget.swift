@@ -51,12 +51,13 @@ struct FrameBudget: Sendable {
     static let framesPerRequest = 4
 
     /// Counts a frame that has come; false if it is one too many.
-    mutating func admit(_ frame: FrameHead, now: UInt64) -> Bool {
+    ///
+    /// - Parameter beginsStream: it is the first of its stream, of which either a request comes or a reset.
+    mutating func admit(_ frame: FrameHead, beginsStream: Bool, now: UInt64) -> Bool {
         switch frame.type {
         case FrameHead.headers:
             continuations = 0
-            noise.add(Self.framesPerRequest)
-            return true
+            return beginsStream || noise.take(now: now)
         case FrameHead.continuation:
             continuations += 1
             return continuations <= Self.mostContinuations
@@ -67,6 +68,9 @@ struct FrameBudget: Sendable {
             return noise.take(now: now)
         }
     }
+
+    /// A request has really begun.
+    mutating func began() { noise.add(Self.framesPerRequest) }
 
     /// So many bytes of a body came, or went.
     mutating func passed(_ bytes: Int, received: Bool) {

@@ -7,9 +7,12 @@ struct FrameHead: Equatable, Sendable {
     var length: Int
     var type: UInt8
     var flags: UInt8
+    /// Without the reserved bit.
+    var stream: Int32
 
     static let data: UInt8 = 0
     static let headers: UInt8 = 1
+    static let priority: UInt8 = 2
     static let rstStream: UInt8 = 3
     static let continuation: UInt8 = 9
     static let endStream: UInt8 = 1
@@ -26,6 +29,8 @@ struct FrameSplitter {
     private var seen = 0
     private var length = 0
     private var type: UInt8 = 0
+    private var flags: UInt8 = 0
+    private var stream: UInt32 = 0
     private(set) var isInHeaderBlock = false
 
     init(expectsPreface: Bool) { left = expectsPreface ? Self.prefaceCount : 0 }
@@ -48,12 +53,16 @@ struct FrameSplitter {
                 case 0, 1, 2: length = (seen == 0 ? 0 : length) << 8 | Int(input[p])
                 case 3: type = input[p]
                 case 4:
-                    let found = FrameHead(length: length, type: type, flags: input[p])
-                    head = found
+                    flags = input[p]
                     if type == FrameHead.headers || type == FrameHead.continuation {
-                        isInHeaderBlock = found.flags & FrameHead.endHeaders == 0
+                        isInHeaderBlock = flags & FrameHead.endHeaders == 0
                     }
-                default: break
+                default: stream = stream << 8 | UInt32(input[p])
+                }
+                if seen == 8 {
+                    head = FrameHead(
+                        length: length, type: type, flags: flags,
+                        stream: Int32(truncatingIfNeeded: stream & 0x7fff_ffff))
                 }
                 seen += 1
                 p += 1

@@ -46,6 +46,14 @@ package import Model
     /// Slots whose body has gone and whose trailers have not.
     private var trailersDue: [Int] = []
     private var saysFarewell = false
+    /// No stream is taken any more.
+    private var isClosing = false
+    /// The highest stream that the peer has begun.
+    private var lastStream: Int32 = 0
+    /// Streams that we have reset, the latest of them: what their peer had sent before it knew is no fault of its own.
+    private var resetStreams: [Int32] = []
+    private var nextReset = 0
+    private static let mostRemembered = 1_024
 
     private struct Slot {
         var stream: Int32
@@ -72,7 +80,8 @@ package import Model
         // Behind our own budget, should that ever be wrong.
         unsafe nghttp2_option_set_max_outbound_ack(option, 256)
         unsafe nghttp2_option_set_max_settings(option, 32)
-        unsafe nghttp2_option_set_max_continuations(option, FrameBudget.mostContinuations)
+        // It counts the pieces in which a frame's nine bytes come, not the frames.
+        unsafe nghttp2_option_set_max_continuations(option, 10 * FrameBudget.mostContinuations)
         unsafe nghttp2_option_set_stream_reset_rate_limit(option, 1_000, 100)
         // Ours are bounded by what is taken from upstreams and scripts; one that the library dropped would hang its stream.
         unsafe nghttp2_option_set_max_send_header_block_length(option, 1 << 20)
@@ -83,6 +92,8 @@ package import Model
             Self.setting(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.streams),
             Self.setting(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, limits.streamWindow),
             Self.setting(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.headBytes),
+            // WebSocket (RFC 8441 §3).
+            Self.setting(NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1),
             // The tree of priorities is a client's hold on our memory and time, and nobody uses it any more.
             Self.setting(NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1),
         ]
@@ -120,9 +131,23 @@ package import Model
         let start = offset
         let (end, head) = splitter.next(Span<UInt8>(_bytes: bytes), from: start)
         offset = end
-        if let head, !budget.admit(head, now: now) {
+        let beginsStream = head.map { $0.type == FrameHead.headers && $0.stream > lastStream && !isClosing } ?? false
+        if let head, !budget.admit(head, beginsStream: beginsStream, now: now) {
             fail(head.type == FrameHead.continuation ? .headers : .flood)
             return
+        }
+        // The library passes priorities over, also where they may not be (RFC 9113 §6.3).
+        if let head, head.type == FrameHead.priority, head.stream == 0 {
+            fail(.malformed)
+            return
+        }
+        if let head, head.type == FrameHead.headers {
+            if head.stream > lastStream {
+                lastStream = head.stream
+            } else if beginsAgain(head.stream) {
+                fail(.malformed, .streamClosed)
+                return
+            }
         }
         // SAFETY: the library reads `start..<end` of the span during the call, and the callbacks compare addresses with
         // `input`, which is forgotten before the span is.
@@ -146,10 +171,28 @@ package import Model
         }
     }
 
+    /// Whether a head comes on a stream that is over, or was passed over (RFC 9113 §5.1.1). Left to itself, the library
+    /// decodes and forgets it: a request for which nobody would ever be answered.
+    private func beginsAgain(_ stream: Int32) -> Bool {
+        // An even one, and none at all, are the library's to refuse.
+        guard stream & 1 == 1 else { return false }
+        // SAFETY: only looked for, not kept.
+        return unsafe nghttp2_session_find_stream(session, stream) == nil && !resetStreams.contains(stream)
+    }
+
+    private func remember(reset stream: Int32) {
+        if resetStreams.count < Self.mostRemembered {
+            resetStreams.append(stream)
+        } else {
+            resetStreams[nextReset] = stream
+            nextReset = (nextReset + 1) % Self.mostRemembered
+        }
+    }
+
     /// Says why in GOAWAY; nothing that still comes is read.
-    private func fail(_ fault: HTTP2Fault) {
+    private func fail(_ fault: HTTP2Fault, _ code: HTTP2ErrorCode? = nil) {
         self.fault = fault
-        unsafe nghttp2_session_terminate_session(session, fault.code.rawValue)
+        unsafe nghttp2_session_terminate_session(session, (code ?? fault.code).rawValue)
     }
 
     /// The next thing that happened; nil when all has been told.
@@ -188,6 +231,14 @@ package import Model
 
     /// The owners of all adopted streams.
     package var owners: [UInt64] { slots.filter { $0.stream != 0 }.map(\.owner) }
+
+    /// How many streams there may be at the most; `owner(at:)` of each number below tells whether there is one.
+    package var rows: Int { slots.count }
+
+    /// The owner of an adopted stream, by a number below `rows`.
+    package func owner(at row: Int) -> UInt64? {
+        row < slots.count && slots[row].stream != 0 ? slots[row].owner : nil
+    }
 
     /// Nothing of this stream is to be told any more.
     package func forget(_ handle: HTTP2Handle) {
@@ -309,6 +360,7 @@ package import Model
     /// Takes no new streams; those that are open go on.
     package func finish() {
         guard fault == .none else { return }
+        isClosing = true
         let last = unsafe nghttp2_session_get_last_proc_stream_id(session)
         unsafe nghttp2_submit_goaway(
             session, UInt8(NGHTTP2_FLAG_NONE.rawValue), last, HTTP2ErrorCode.noError.rawValue, nil, 0)
@@ -466,6 +518,7 @@ extension HTTP2Session {
         switch head.type {
         case FrameHead.headers:
             if unsafe frame.headers.cat == NGHTTP2_HCAT_REQUEST {
+                budget.began()
                 events.append(.headReceived(stream: head.stream_id, ends: ends, isCut: blockIsCut))
             } else if let owner = unsafe owner(tag) {
                 events.append(.trailersReceived(owner: owner, isCut: blockIsCut))
@@ -509,6 +562,7 @@ extension HTTP2Session {
                 events.append(.finished(owner: owner))
             }
         case FrameHead.rstStream:
+            remember(reset: head.stream_id)
             // Those that the client has provoked count like its own (MadeYouReset).
             switch HTTP2ErrorCode(rawValue: unsafe frame.rst_stream.error_code) {
             case .noError, .internalError, .cancel: break

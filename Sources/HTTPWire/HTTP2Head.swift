@@ -10,18 +10,27 @@ package enum HTTP2Head {
     ///
     /// Refuses what a request to an HTTP/1.1 upstream may not hold, whatever the session has let through: CR, LF, NUL and
     /// other control bytes, upper-case names, fields of the connection (§8.2.2), a target that is neither a path nor `*`.
-    package static func complete(_ head: inout MessageHead, limits: HeadLimits) -> Refusal? {
+    ///
+    /// A CONNECT that asks for a WebSocket (RFC 8441) becomes the handshake of HTTP/1.1 (RFC 6455 §4.1): GET, with the
+    /// lines that a client of HTTP/1.1 would have sent. So every later step sees one kind of WebSocket.
+    ///
+    /// - Parameter nonce: 128 bits for the key of such a handshake; asked for only where one is made.
+    package static func complete(
+        _ head: inout MessageHead, limits: HeadLimits, nonce: () -> (UInt64, UInt64) = { (0, 0) }
+    ) -> Refusal? {
         do throws(Refusal) {
-            try readRequest(&head, limits)
+            if try readRequest(&head, limits) { makeHandshake(&head, nonce()) }
             return nil
         } catch {
             return error
         }
     }
 
-    private static func readRequest(_ head: inout MessageHead, _ limits: HeadLimits) throws(Refusal) {
+    /// True for a CONNECT that asks for a WebSocket.
+    private static func readRequest(_ head: inout MessageHead, _ limits: HeadLimits) throws(Refusal) -> Bool {
         head.version = .http2
         var pseudo = 0
+        var connectProtocol: ByteRange?
         while pseudo < head.fields.count {
             let field = head.fields[pseudo]
             guard let kind = PseudoField(head.bytes.span.extracting(field.nameRange)) else { break }
@@ -41,9 +50,17 @@ package enum HTTP2Head {
             case .authority: head.authorityRange = value
             // What the connection is, it is: a scheme changes nothing.
             case .scheme: break
+            case .connectProtocol: connectProtocol = value
             case .other: throw .malformed
             }
             pseudo += 1
+        }
+        if let connectProtocol {
+            guard head.method == .connect, !head.targetRange.isEmpty else { throw .malformed }
+            // Of no other protocol the proxy knows what its tunnel would carry (RFC 9220 §3).
+            guard head.bytes.span.extracting(connectProtocol.range).equalsIgnoringCase("websocket") else {
+                throw Refusal(501, .methodNotAllowed)
+            }
         }
         head.fields.removeFirst(pseudo)
         guard head.fields.count <= limits.fieldCount else { throw Refusal(431, .tooManyFields) }
@@ -75,10 +92,40 @@ package enum HTTP2Head {
             default: break
             }
         }
-        if crumbs > 1 { joinCookies(&head, from: cookie) }
+        if crumbs > 1 {
+            joinCookies(&head, from: cookie)
+            // Joined they are one line, which the upstream has to read.
+            let line = head.fields[cookie]
+            guard Int(line.nameCount) + Int(line.valueCount) <= limits.lineBytes else {
+                throw Refusal(431, .headTooLarge)
+            }
+        }
         if !host, !head.authorityRange.isEmpty {
             head.fields.append(
                 FieldRecord(name: .host, nameRange: head.store("host".utf8), valueRange: head.authorityRange))
+        }
+        return connectProtocol != nil
+    }
+
+    private static func makeHandshake(_ head: inout MessageHead, _ nonce: (UInt64, UInt64)) {
+        head.methodRange = head.store("GET".utf8)
+        head.method = .get
+        // Over HTTP/2 a key of the client's proves nothing (RFC 8441 §5).
+        head.fields.removeAll { $0.name == .secWebSocketKey }
+        var bytes: [UInt8] = []
+        for word in [nonce.0, nonce.1] {
+            for shift in stride(from: UInt64(0), to: 64, by: 8) {
+                bytes.append(UInt8(truncatingIfNeeded: word >> shift))
+            }
+        }
+        let lines: [(FieldName, String, [UInt8])] = [
+            (.connection, "connection", Array("upgrade".utf8)), (.upgrade, "upgrade", Array("websocket".utf8)),
+            (.secWebSocketKey, "sec-websocket-key", WebSocketKey.base64(bytes)),
+        ]
+        for (name, text, value) in lines {
+            let nameRange = head.store(text.utf8)
+            head.fields.append(
+                FieldRecord(name: name, nameRange: nameRange, valueRange: head.store(value), flags: .ours))
         }
     }
 
@@ -87,6 +134,8 @@ package enum HTTP2Head {
         case path
         case authority
         case scheme
+        /// `:protocol` of an extended CONNECT (RFC 8441 §4).
+        case connectProtocol
         case other
 
         init?(_ name: Span<UInt8>) {
@@ -99,6 +148,8 @@ package enum HTTP2Head {
                 self = .authority
             } else if name.equals(":scheme") {
                 self = .scheme
+            } else if name.equals(":protocol") {
+                self = .connectProtocol
             } else {
                 self = .other
             }
@@ -158,21 +209,25 @@ package enum HTTP2Head {
     /// Fills `list` with the fields of a response, `:status` first: names in lower case, without those of the connection.
     ///
     /// - Parameter date: the value of `date`, said where the head has none (RFC 9110 §6.6.1); empty says nothing.
+    /// The 101 that opens a WebSocket (`options.upgradeRange`) is a 200 here, and says nothing of the key (RFC 8441 §5).
+    ///
     /// - Returns: false if the head holds what may not stand in one.
     package static func list(
         response head: borrowing MessageHead, _ options: HeadWriter.ResponseOptions, date: borrowing [UInt8],
         into list: inout MessageHead
     ) -> Bool {
         list.removeAll()
-        let status = Int(head.status)
         // 101 does not exist here (RFC 9113 §8.6).
-        guard status >= 100, status <= 999, status != 101 else { return false }
+        let opensTunnel = !options.upgradeRange.isEmpty
+        guard (head.status == 101) == opensTunnel else { return false }
+        let status = opensTunnel ? 200 : Int(head.status)
+        guard status >= 100, status <= 999 else { return false }
         var digits = InlineArray<3, UInt8>(repeating: 48)
         digits[0] &+= UInt8(truncatingIfNeeded: status / 100)
         digits[1] &+= UInt8(truncatingIfNeeded: status / 10 % 10)
         digits[2] &+= UInt8(truncatingIfNeeded: status % 10)
         append(":status", digits.span, to: &list)
-        guard let hasDate = appendFields(of: head, to: &list) else { return false }
+        guard let hasDate = appendFields(of: head, to: &list, isHandshake: opensTunnel) else { return false }
         if status >= 200, !date.isEmpty, !hasDate {
             guard FieldGrammar.isValue(date.span) else { return false }
             append("date", date.span, to: &list)
@@ -194,14 +249,16 @@ package enum HTTP2Head {
     }
 
     /// Whether one of them was a date; nil if one may not be sent.
-    private static func appendFields(of head: borrowing MessageHead, to list: inout MessageHead) -> Bool? {
+    private static func appendFields(
+        of head: borrowing MessageHead, to list: inout MessageHead, isHandshake: Bool = false
+    ) -> Bool? {
         let bytes = head.bytes.span
         let fields = head.fields.span
         var hasDate = false
         for i in 0..<fields.count {
             let field = fields[i]
             guard field.flags.isDisjoint(with: [.removed, .hopByHop]), !field.name.isHopByHop,
-                field.name != .contentLength
+                field.name != .contentLength, !isHandshake || field.name != .secWebSocketAccept
             else { continue }
             guard field.nameRange.upperBound <= bytes.count, field.valueRange.upperBound <= bytes.count,
                 FieldGrammar.isToken(bytes.extracting(field.nameRange)),

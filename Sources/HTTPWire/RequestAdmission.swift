@@ -134,6 +134,14 @@ package enum RequestAdmission: Sendable, Hashable {
         }
         if connection.nominates { ConnectionOptions.markNominated(in: &head) }
 
+        // What follows the head of a WebSocket over HTTP/2 is no body. The client's own Upgrade has been refused: this one
+        // was made of an extended CONNECT (`HTTP2Head`). One that ends with its head can't begin anything.
+        var hasBody = hasBody
+        if upgrade >= 0, head.version == .http2 {
+            guard hasBody else { throw .malformed }
+            hasBody = false
+        }
+
         // RFC 9112 §6.1–§6.3. Both fields together are the classic of request smuggling, and refused.
         switch framing.coding {
         case .none:
@@ -167,7 +175,7 @@ package enum RequestAdmission: Sendable, Hashable {
 
         try readTarget(&head, &facts, rules)
         try readHost(&head, facts, host)
-        if connection.upgrades, upgrade >= 0, head.version == .http11 {
+        if connection.upgrades, upgrade >= 0, head.version != .http10 {
             try readUpgrade(head, &facts, upgrade, key)
         }
         return facts

@@ -15,6 +15,8 @@ enum TokenKind {
     static let upstream: UInt8 = 4
     static let flight: UInt8 = 5
     static let arrival: UInt8 = 6
+    /// The streams of an HTTP/2 connection, by the connection's row.
+    static let streams: UInt8 = 7
 }
 
 /// What a connection remembers between edges.
@@ -44,11 +46,11 @@ let never = UInt64.max
 /// connection holds this and nothing else: no buffer, no exchange.
 final class Downstream {
     let socket: Socket
-    let peer: Model.SocketAddress
+    private(set) var peer: Model.SocketAddress
     /// The port that it was accepted on.
-    let localPort: UInt16
+    private(set) var localPort: UInt16
     /// The peer is a proxy whose word about its own clients is taken.
-    let isTrusted: Bool
+    private(set) var isTrusted: Bool
     var flags: ConnectionFlags = []
     var machine = DownstreamMachine()
     var token = Token(rawValue: 0)
@@ -77,6 +79,18 @@ final class Downstream {
         self.peer = peer
         self.localPort = localPort
         self.isTrusted = isTrusted
+    }
+
+    /// A stream that has ended becomes the next one. Nothing of the first is left in it.
+    func renew(on carrier: Downstream) {
+        peer = carrier.peer
+        localPort = carrier.localPort
+        isTrusted = carrier.isTrusted
+        flags = carrier.flags.contains(.secured) ? .secured : []
+        machine = DownstreamMachine()
+        body = BodyDecoder(.none)
+        droppedTrailers = nil
+        deadline = never
     }
 
     /// The TLS of the connection, also for a stream that it carries.

@@ -28,6 +28,8 @@ final class HTTP2Connection {
     let session: HTTP2Session
     var farewell = Farewell.none
     var turn = Turn.beginning
+    /// The wheel will look at the streams' deadlines: one entry for all of them, however many come and go.
+    var isWatched = false
 
     init(session: HTTP2Session) { self.session = session }
 }
@@ -35,18 +37,32 @@ final class HTTP2Connection {
 /// What makes a `Downstream` a stream.
 final class HTTP2Stream {
     /// The connection that it came on.
-    let carrier: Downstream
-    let handle: HTTP2Handle
+    var carrier: Downstream
+    private(set) var handle: HTTP2Handle
     /// The client has sent the last of it.
     var inputEnded: Bool
     /// The response has a body, which ends with a frame of its own.
     var hasBody = false
     /// The session has let go of it.
     var isGone = false
+    /// The last frame of our side has gone.
+    var isFinished = false
+    /// It carries a WebSocket (RFC 8441).
+    var isTunnel = false
 
     init(carrier: Downstream, handle: HTTP2Handle, inputEnded: Bool) {
         self.carrier = carrier
         self.handle = handle
         self.inputEnded = inputEnded
+    }
+
+    func renew(carrier: Downstream, handle: HTTP2Handle, inputEnded: Bool) {
+        self.carrier = carrier
+        self.handle = handle
+        self.inputEnded = inputEnded
+        hasBody = false
+        isGone = false
+        isFinished = false
+        isTunnel = false
     }
 }

@@ -96,6 +96,8 @@ extension Loop {
                     // Flushed when the session says so.
                     setDeadline(d, after: configuration.timeouts.streamIdle)
                     endBody(stream, trailers: nil)
+                    // A tunnel's side may have ended long before.
+                    if stream.isGone || stream.isFinished { perform(d, .flushed) }
                     continue
                 }
                 setDeadline(

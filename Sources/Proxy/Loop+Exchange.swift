@@ -88,12 +88,20 @@ extension Loop {
                 if let u = f.upstream, u.output == nil { transport.shutdownWrites(u.socket) }
             case .endDownstreamWrites:
                 f.downstreamWritesEnd = true
-                if let d = f.downstream, d.isFlushed { endWrites(d) }
+                if let stream = f.downstream?.stream {
+                    endBody(stream, trailers: nil)
+                } else if let d = f.downstream, d.isFlushed {
+                    endWrites(d)
+                }
             case .finish:
                 let d = f.downstream
                 let ending = f.ending
                 let isPersistent = f.isPersistent
                 let framing = f.responseFraming
+                // One that was cut off is reset where that can be told from an end (RFC 8441 §5).
+                let isCut =
+                    f.isTunnel && d?.stream != nil && event != .downstreamEnded && event != .upstreamEnded
+                    && f.exchange.reason != .draining
                 if let d, d.body.isReadingTrailers { d.droppedTrailers = DroppedTrailers(f.requestTrailers) }
                 finish(f)
                 guard let d else { continue }
@@ -107,7 +115,7 @@ extension Loop {
                         flush(d)
                     // Only a reset tells a body that ends with its connection from one that was cut off.
                     // So it does of a stream.
-                    case .close, .frames, .none: perform(d, .responseBroken)
+                    case .close, .frames, .none: perform(d, isCut ? .broken : .responseBroken)
                     }
                 case .none: break
                 }
@@ -563,9 +571,12 @@ extension Loop {
         guard let d = f.downstream, let u = f.upstream else { return }
         perform(d, .switched)
         f.isTunnel = true
+        d.stream?.isTunnel = true
         telemetry.tunnelOpened()
         f.ending = .none
         setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
+        // Its client may have ended its side before there was anybody to be told.
+        if d.flags.contains(.endRead) { downstreamEnded(d) }
         enqueue(d)
         enqueue(u)
     }

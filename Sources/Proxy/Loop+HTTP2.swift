@@ -31,7 +31,7 @@ extension Loop {
         let bounds = HTTP2Limits(
             streams: limits.streams, headBytes: limits.headBytes,
             // The pseudo-fields are no fields, and one more has to be seen to be refused.
-            fields: limits.fields + 5)
+            fields: limits.fields + 6)
         guard let session = HTTP2Session(bounds) else {
             perform(d, .broken)
             return
@@ -86,10 +86,17 @@ extension Loop {
                 stream.inputEnded = true
                 enqueue(s)
             case .finished(let owner):
-                if let (s, _) = stream(owner) { perform(s, .flushed) }
+                guard let (s, stream) = stream(owner) else { continue }
+                stream.isFinished = true
+                perform(s, .flushed)
             case .closed(let owner, let code):
                 guard let (s, stream) = stream(owner) else { continue }
                 stream.isGone = true
+                if s.machine.isTunnelling, stream.inputEnded, !stream.hasBody, code == 0 {
+                    // Both sides have ended. What came last may still be on its way to the upstream.
+                    enqueue(s)
+                    continue
+                }
                 if let f = s.flight, f.exchange.reason == .none { f.exchange.reason = Self.reason(of: code) }
                 perform(s, .broken)
             case .pingAnswered:
@@ -126,28 +133,52 @@ extension Loop {
     }
 
     /// Fills the connection's output with frames, to a bound.
-    private func makeFrames(_ d: Downstream, _ c: HTTP2Connection) {
+    ///
+    /// - Parameter direct: what has been offered for the stream `owner` and lies nowhere yet, so that it is copied once.
+    /// - Returns: how much of it is in frames.
+    @discardableResult
+    private func makeFrames(
+        _ d: Downstream, _ c: HTTP2Connection, owner directOwner: UInt64 = 0, _ direct: RawSpan = RawSpan()
+    ) -> Int {
         let session = c.session
+        var taken = 0
         while (d.output?.count ?? 0) < Self.mostFramed {
             switch session.nextOutput() {
-            case .nothing: return
+            case .nothing: return taken
             case .control: queue(&d.output, session.control)
             case .data(let owner, let count):
-                let output = reserve(&d.output, 9 + count)
-                for i in 0..<9 { output.append(session.frameHead[i]) }
-                guard count > 0 else { continue }
+                if owner == directOwner, count <= direct.byteCount - taken {
+                    frame(d, session, direct.extracting(taken..<(taken + count)))
+                    taken += count
+                    continue
+                }
+                if count == 0 {
+                    frame(d, session, RawSpan())
+                    continue
+                }
                 guard let (s, _) = stream(owner), let body = s.output, body.count >= count else {
                     // The session and the streams agree by construction; a frame without its bytes ends the connection.
-                    telemetry.bug()
                     perform(d, .broken)
-                    return
+                    telemetry.bug()
+                    return taken
                 }
-                output.append(body.bytes.extracting(first: count))
+                frame(d, session, body.bytes.extracting(first: count))
                 body.consume(count)
                 if body.isEmpty { giveBack(&s.output) }
                 wentOut(s)
             }
         }
+        return taken
+    }
+
+    private func frame(_ d: Downstream, _ session: HTTP2Session, _ body: RawSpan) {
+        // Of a large body more frames will follow: room for them all, so that nothing has to be moved.
+        if d.output == nil, body.byteCount > BufferPool.smallCapacity / 2 {
+            d.output = buffers.lend(room: BufferPool.largeCapacity)
+        }
+        let output = reserve(&d.output, 9 + body.byteCount)
+        for i in 0..<9 { output.append(session.frameHead[i]) }
+        output.append(body)
     }
 
     /// Bytes that are framed before they are written.
@@ -165,6 +196,35 @@ extension Loop {
         } else {
             setDeadline(s, after: configuration.timeouts.streamIdle)
         }
+    }
+
+    // MARK: The streams' deadlines
+
+    /// A stream's own deadline runs only while what is left of its response waits for its client. Once a second the
+    /// connection looks at all of them: an entry in the wheel for each stream would stay there after it has gone.
+    func watchStreams(of d: Downstream) {
+        guard let c = d.http2, !c.isWatched else { return }
+        c.isWatched = true
+        _ = wheel.schedule(
+            Token(kind: TokenKind.streams, index: d.token.index, generation: d.token.generation), at: now &+ 1_000)
+    }
+
+    func lookAtStreams(_ token: Token) {
+        guard let d = downstreams[token: token], let c = d.http2 else { return }
+        c.isWatched = false
+        var goesOn = false
+        for row in 0..<c.session.rows {
+            guard let owner = c.session.owner(at: row), let (s, _) = stream(owner), s.deadline != never else {
+                continue
+            }
+            if s.deadline <= now {
+                s.deadline = never
+                perform(s, .timedOut)
+            } else {
+                goesOn = true
+            }
+        }
+        if goesOn { watchStreams(of: d) }
     }
 
     /// The connection's own deadline, where no exchange has one.
@@ -198,6 +258,12 @@ extension Loop {
         guard d.machine.isMultiplexing else { return }
         perform(d, .sessionEnded)
         flush(d)
+    }
+
+    /// No stream is left on it: what it still has to say, it can say at once.
+    func isSpent(_ d: Downstream) -> Bool {
+        guard d.machine.isMultiplexing, let c = d.http2 else { return false }
+        return c.session.streamCount == 0
     }
 
     /// The process is going: the client is told, and has a second to have heard it (RFC 9113 §6.8).
@@ -234,12 +300,18 @@ extension Loop {
     // MARK: Streams
 
     private func beginStream(_ d: Downstream, _ c: HTTP2Connection, _ id: Int32, ends: Bool, isCut: Bool) {
-        let s = Downstream(socket: .none, peer: d.peer, localPort: d.localPort, isTrusted: d.isTrusted)
-        if d.flags.contains(.secured) { s.flags.insert(.secured) }
+        let s =
+            spareStreams.popLast()
+            ?? Downstream(socket: .none, peer: d.peer, localPort: d.localPort, isTrusted: d.isTrusted)
+        s.renew(on: d)
         let row = downstreams.insert(s)
         s.token = Token(kind: TokenKind.downstream, index: row.index, generation: row.generation)
         let handle = c.session.adopt(stream: id, owner: s.token.rawValue)
-        s.stream = HTTP2Stream(carrier: d, handle: handle, inputEnded: ends)
+        if let stream = s.stream {
+            stream.renew(carrier: d, handle: handle, inputEnded: ends)
+        } else {
+            s.stream = HTTP2Stream(carrier: d, handle: handle, inputEnded: ends)
+        }
         // Also for the one that is answered before the next flush: what follows it is a new wait.
         if c.farewell != .announced {
             c.turn = .exchanges
@@ -247,7 +319,7 @@ extension Loop {
         }
         let f = beginFlight(s)
         swap(&c.session.incoming, &f.exchange.request)
-        let refusal = HTTP2Head.complete(&f.exchange.request, limits: headLimits)
+        let refusal = HTTP2Head.complete(&f.exchange.request, limits: headLimits) { (random.next(), random.next()) }
         if let refusal = isCut ? Refusal(431, .headTooLarge) : refusal {
             refuseHead(s, f, refusal)
         } else {
@@ -257,6 +329,12 @@ extension Loop {
 
     private func endInput(_ s: Downstream, _ stream: HTTP2Stream, trailers: inout MessageHead, isCut: Bool) {
         stream.inputEnded = true
+        if let f = s.flight, f.facts.upgrade != .none {
+            // A tunnel holds data and nothing else (RFC 9113 §8.5).
+            if f.exchange.reason == .none { f.exchange.reason = .malformedRequest }
+            cut(s, stream, .protocolError)
+            return
+        }
         if isCut || !HTTP2Head.complete(trailers: &trailers, limits: headLimits) {
             perform(s, .requestUnreadable)
             if let f = s.flight { fail(f, .malformedRequest) }
@@ -264,6 +342,15 @@ extension Loop {
         }
         if let f = s.flight { swap(&trailers, &f.requestTrailers) }
         enqueue(s)
+    }
+
+    private func cut(_ s: Downstream, _ stream: HTTP2Stream, _ code: HTTP2ErrorCode) {
+        if let c = stream.carrier.http2, !stream.isGone {
+            c.session.forget(stream.handle)
+            c.session.reset(stream: stream.handle.stream, code)
+            stream.isGone = true
+        }
+        perform(s, .broken)
     }
 
     /// Passes on what has come on a stream, and opens its window by as much.
@@ -295,6 +382,10 @@ extension Loop {
 
     /// Everything that came has been passed on, and nothing more will.
     private func endInput(_ s: Downstream) {
+        if s.machine.isTunnelling {
+            downstreamEnded(s)
+            return
+        }
         guard !s.body.isComplete else { return }
         guard let f = s.flight else {
             perform(s, .requestEnded)
@@ -325,9 +416,10 @@ extension Loop {
     ) -> Bool {
         guard HTTP2Head.list(response: head, options, date: date, into: &fieldList) else { return false }
         guard let c = stream.carrier.http2 else { return true }
-        let isFinal = head.status >= 200
+        let opensTunnel = !options.upgradeRange.isEmpty
+        let isFinal = head.status >= 200 || opensTunnel
         switch options.body {
-        case .none, .length(0): stream.hasBody = false
+        case .none, .length(0): stream.hasBody = opensTunnel
         case .length, .chunked, .untilClose: stream.hasBody = isFinal
         }
         c.session.submit(stream.handle, head: fieldList, isFinal: isFinal, hasBody: stream.hasBody)
@@ -338,17 +430,37 @@ extension Loop {
 
     /// A part of the body: it waits until the client's windows let it through.
     func put(_ s: Downstream, _ stream: HTTP2Stream, _ bytes: RawSpan) {
-        guard stream.hasBody else { return }
-        queue(&s.output, bytes)
-        queued(s, stream, bytes.byteCount)
+        guard stream.hasBody, let c = stream.carrier.http2 else { return }
+        let d = stream.carrier
+        guard bytes.byteCount >= Self.leastDirect, s.output == nil, d.machine.isMultiplexing, !stream.isGone,
+            !d.flags.contains(.blocked)
+        else {
+            queue(&s.output, bytes)
+            queued(s, stream, bytes.byteCount)
+            return
+        }
+        // What the windows let through at once goes straight into frames.
+        c.session.offer(stream.handle, bytes.byteCount)
+        let taken = makeFrames(d, c, owner: s.token.rawValue, bytes)
+        guard d.machine.isMultiplexing, !s.machine.isClosed else { return }
+        queue(&s.output, bytes.extracting(droppingFirst: taken))
+        held(s)
+        enqueue(d)
     }
+
+    /// Smaller parts are joined, for the frames to be fewer.
+    private static var leastDirect: Int { 8 * 1024 }
 
     /// So many bytes have been put into the stream's output.
     func queued(_ s: Downstream, _ stream: HTTP2Stream, _ count: Int) {
         guard let c = stream.carrier.http2 else { return }
         c.session.offer(stream.handle, count)
-        if let output = s.output, output.count >= Self.mostHeld { s.flags.insert(.blocked) }
+        held(s)
         enqueue(stream.carrier)
+    }
+
+    private func held(_ s: Downstream) {
+        if let output = s.output, output.count >= Self.mostHeld { s.flags.insert(.blocked) }
     }
 
     /// The body ends here.
@@ -370,6 +482,7 @@ extension Loop {
     func stopRequest(_ stream: HTTP2Stream) {
         guard !stream.inputEnded, let c = stream.carrier.http2 else { return }
         c.session.reset(stream: stream.handle.stream, .noError)
+        stream.inputEnded = true
         enqueue(stream.carrier)
     }
 
@@ -390,7 +503,10 @@ extension Loop {
             if !stream.isGone {
                 c.session.forget(stream.handle)
                 switch end {
-                case .complete: break
+                case .complete:
+                    // A tunnel that was refused, or has ended, before its client has.
+                    if !stream.inputEnded { c.session.reset(stream: stream.handle.stream, .noError) }
+                case .broken where stream.isTunnel: c.session.reset(stream: stream.handle.stream, .cancel)
                 case .broken: c.session.reset(stream: stream.handle.stream, .internalError)
                 case .stalled: c.session.reset(stream: stream.handle.stream, .cancel)
                 }
@@ -400,7 +516,18 @@ extension Loop {
         giveBack(&s.input)
         giveBack(&s.output)
         if let f = s.flight, !f.machine.hasBegun { release(f) }
-        downstreams.remove(index: s.token.index, generation: s.token.generation)
+        if downstreams.remove(index: s.token.index, generation: s.token.generation) != nil { endedStreams.append(s) }
         s.deadline = never
     }
+
+    /// The pass is over, and nobody is at work on these any more.
+    func recycleStreams() {
+        for s in endedStreams where s.flight == nil && spareStreams.count < Self.mostSpare {
+            s.stream?.carrier = nobody
+            spareStreams.append(s)
+        }
+        endedStreams.removeAll(keepingCapacity: endedStreams.capacity <= Self.mostSpare)
+    }
+
+    private static var mostSpare: Int { 1024 }
 }

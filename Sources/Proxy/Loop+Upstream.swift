@@ -344,6 +344,11 @@ extension Loop {
             if d.flags.contains(.blocked) { return false }
             f.exchange.bytesOut &+= UInt64(input.count)
             setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
+            if let stream = d.stream {
+                put(d, stream, input.bytes)
+                input.removeAll()
+                return true
+            }
             let written = write(d, input.bytes)
             input.removeAll()
             if !written { perform(d, .broken) }

@@ -63,6 +63,13 @@ final class Loop<T: Transport> {
     var fieldList = MessageHead()
     /// What the next HTTP/2 head is read into.
     var spareHead = MessageHead()
+    /// Streams that have ended: memory for the next ones.
+    var spareStreams: [Downstream] = []
+    /// Those that ended in this pass. Whoever is still at work on one has to find it closed, and not as another.
+    var endedStreams: [Downstream] = []
+    /// The carrier of streams that have none.
+    let nobody = Downstream(
+        socket: .none, peer: Model.SocketAddress(ip: IPAddress(v4: 0), port: 0), localPort: 0, isTrusted: false)
     /// `Date` (RFC 9110 §6.6.1) of the current second.
     var date: [UInt8] = []
     var dateSecond: Int64 = -1
@@ -183,6 +190,8 @@ final class Loop<T: Transport> {
                 f.lookedAt = never
                 if deadline != never { f.lookedAt = wheel.schedule(token, at: deadline) }
             }
+        case TokenKind.streams:
+            lookAtStreams(token)
         default:
             break
         }
@@ -192,6 +201,10 @@ final class Loop<T: Transport> {
     @inline(__always)
     func setDeadline(_ d: Downstream, after milliseconds: UInt64) {
         d.deadline = milliseconds == 0 ? never : now &+ milliseconds
+        if let stream = d.stream {
+            watchStreams(of: stream.carrier)
+            return
+        }
         if d.deadline < d.lookedAt { d.lookedAt = wheel.schedule(d.token, at: d.deadline) }
     }
 
@@ -286,6 +299,7 @@ final class Loop<T: Transport> {
         } else {
             ready.removeFirst(i)
         }
+        if !endedStreams.isEmpty { recycleStreams() }
     }
 
     var hasReady: Bool { !ready.isEmpty }
@@ -348,9 +362,15 @@ final class Loop<T: Transport> {
     /// Whether a client is still there.
     var hasClients: Bool { downstreams.count > 0 || arrivals.count > 0 }
 
+    /// Everything ends, finished or not. A tunnel has no end of its own to wait for: it is ended, not broken.
     func closeAll() {
         for a in arrivals.elements { drop(a, abort: true) }
-        for d in downstreams.elements { perform(d, .broken) }
+        for f in flights where f.machine.isTunnelling { fail(f, .draining) }
+        finishPass()
+        for d in downstreams.elements {
+            if isSpent(d) { perform(d, .timedOut) }
+            perform(d, d.machine.isLingering ? .timedOut : .broken)
+        }
         for u in upstreamConnections.elements { perform(u, .discarded) }
         ready.removeAll()
     }

@@ -25,6 +25,7 @@ package struct TimerWheel {
     }
 
     package var isEmpty: Bool { entries == 0 }
+    package var count: Int { entries }
 
     /// Has `token` come up at `deadline` or up to one tick after, or earlier when it is further off than the wheel
     /// reaches. Answers the time at which it will come up.

@@ -352,6 +352,7 @@ extension ProxyConfiguration {
         limits.fieldBytes = settings.maxFieldBytes
         limits.bodyBytes = UInt64(settings.maxBodyBytes)
         limits.bodyRate = UInt64(settings.minBodyRate)
+        limits.streams = settings.http2MaxConcurrentStreams
         timeouts.handshake = UInt64(settings.tlsHandshakeTimeout)
         timeouts.requestHead = UInt64(settings.requestHeadTimeout)
         timeouts.idle = UInt64(settings.idleTimeout)

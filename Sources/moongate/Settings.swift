@@ -166,6 +166,8 @@ struct RunFlags: ParsableArguments {
     var maxBodySize: String?
     @Option(help: ArgumentHelp("Least bytes a second of a request body (default 128; 0: none).", valueName: "n"))
     var minBodyRate: String?
+    @Option(help: ArgumentHelp("Most requests at a time on an HTTP/2 connection (default 128).", valueName: "n"))
+    var http2MaxConcurrentStreams: String?
     @Option(help: ArgumentHelp("Most client connections (default 0: what descriptors allow).", valueName: "n"))
     var maxConnections: String?
     @Option(help: ArgumentHelp("Most connections of one client address (default 0: no limit).", valueName: "n"))
@@ -248,6 +250,7 @@ struct RunFlags: ParsableArguments {
         text("max-field-size", maxFieldSize)
         text("max-body-size", maxBodySize)
         text("min-body-rate", minBodyRate)
+        text("http2-max-concurrent-streams", http2MaxConcurrentStreams)
         text("max-connections", maxConnections)
         text("max-connections-per-client", maxConnectionsPerClient)
         return values
@@ -319,6 +322,7 @@ struct Settings: Sendable {
     var maxBodyBytes: Int
     /// Bytes a second.
     var minBodyRate: Int
+    var http2MaxConcurrentStreams: Int
     var maxConnections: Int
     var maxConnectionsPerClient: Int
 
@@ -497,6 +501,7 @@ struct Settings: Sendable {
         maxFieldBytes = try read.size("max-field-size", default: "8KiB", in: 64...(1 << 20))
         maxBodyBytes = try read.size("max-body-size", default: "0", in: 0...Int.max)
         minBodyRate = try read.integer("min-body-rate", default: 128, in: 0...(1 << 30))
+        http2MaxConcurrentStreams = try read.integer("http2-max-concurrent-streams", default: 128, in: 1...10_000)
         maxConnections = try read.integer("max-connections", default: 0, in: 0...100_000_000)
         maxConnectionsPerClient = try read.integer("max-connections-per-client", default: 0, in: 0...100_000_000)
     }

@@ -25,6 +25,7 @@ let package = Package(
         .systemLibrary(name: "CLua54", path: "Rooms/CLua54", pkgConfig: "lua5.4"),
         .systemLibrary(name: "CPCRE2", path: "Rooms/CPCRE2", pkgConfig: "libpcre2-8"),
         .systemLibrary(name: "COpenSSL", path: "Rooms/COpenSSL", pkgConfig: "openssl"),
+        .systemLibrary(name: "CNGHTTP2", path: "Rooms/CNGHTTP2", pkgConfig: "libnghttp2"),
         // Undefined behaviour in C is a trap.
         .target(
             name: "CLua", dependencies: ["CLua54"], path: "Rooms/CLua",
@@ -33,6 +34,7 @@ let package = Package(
             ]),
         room("Model"),
         room("HTTPWire", ["Model"]),
+        room("HTTP2Engine", ["CNGHTTP2", "Model"]),
         room("Scripting", ["CLua", "CPCRE2", "COpenSSL", "Model"]),
         room("Middlewares", ["HTTPWire", "Model", "Scripting"]),
         room("KubernetesAPI", [.product(name: "Yams", package: "Yams")]),
@@ -42,6 +44,7 @@ let package = Package(
         .executableTarget(name: "FuzzHead", dependencies: ["FuzzKit", "HTTPWire", "Model"], swiftSettings: rules),
         .executableTarget(name: "FuzzOpening", dependencies: ["FuzzKit", "HTTPWire", "Model"], swiftSettings: rules),
         .executableTarget(name: "FuzzChunk", dependencies: ["FuzzKit", "HTTPWire", "Model"], swiftSettings: rules),
+        .executableTarget(name: "FuzzHTTP2", dependencies: ["FuzzKit", "HTTP2Engine", "Model"], swiftSettings: rules),
         .executableTarget(
             name: "FuzzLua", dependencies: ["FuzzKit", "Middlewares", "Model", "Scripting"], swiftSettings: rules),
         .executableTarget(

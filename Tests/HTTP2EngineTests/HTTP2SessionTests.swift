@@ -118,29 +118,35 @@ struct HTTP2SessionTests {
         let talk = try Talk()
         talk.piece = piece
         talk.client.get(1, "/a?b", [("x-id", "7")])
-        talk.client.post(3, "/form", [("content-length", "5")])
-        talk.client.data(3, Array("hello".utf8), ends: true)
+        // The block of the third comes in two frames.
+        let block = HTTP2Client.block(HTTP2Client.fields("GET", "/continued"))
+        talk.client.send(TestFrame(TestFrame.headers, flags: 1, stream: 5, Array(block.prefix(9))))
+        talk.client.send(TestFrame(TestFrame.continuation, flags: 4, stream: 5, Array(block.dropFirst(9))))
+        talk.client.post(7, "/form", [("content-length", "5")])
+        talk.client.data(7, Array("hello".utf8), ends: true)
         talk.settle()
         #expect(talk.heads[1] == ":method=GET :scheme=http :path=/a?b :authority=shop.test x-id=7")
-        #expect(talk.heads[3]?.hasSuffix("content-length=5") == true)
-        #expect(talk.ended == [1_001, 1_003])
-        #expect(talk.bodies[1_003] == Array("hello".utf8))
-        #expect(talk.session.streamCount == 2)
+        #expect(talk.heads[7]?.hasSuffix("content-length=5") == true)
+        #expect(talk.heads[5] == ":method=GET :scheme=http :path=/continued :authority=shop.test")
+        #expect(talk.ended == [1_001, 1_005, 1_007])
+        #expect(talk.bodies[1_007] == Array("hello".utf8))
+        #expect(talk.session.streamCount == 3)
         try talk.respond(1, "204")
-        try talk.respond(3, "200", body: Array("world".utf8), trailers: [("grpc-status", "0")])
+        try talk.respond(5, "204")
+        try talk.respond(7, "200", body: Array("world".utf8), trailers: [("grpc-status", "0")])
         talk.settle()
         #expect(talk.client[1].status == "204" && talk.client[1].isEnded)
-        #expect(talk.client[3].text == "world" && talk.client[3].isEnded)
-        #expect(talk.client[3].value("grpc-status", in: 1) == "0")
-        #expect(talk.finished == [1_001, 1_003])
-        #expect(talk.closed == [1_001: 0, 1_003: 0])
+        #expect(talk.client[7].text == "world" && talk.client[7].isEnded)
+        #expect(talk.client[7].value("grpc-status", in: 1) == "0")
+        #expect(talk.finished == [1_001, 1_005, 1_007])
+        #expect(talk.closed == [1_001: 0, 1_005: 0, 1_007: 0])
         #expect(talk.session.streamCount == 0 && talk.session.fault == .none)
     }
 
     @Test func settingsSayTheLimits() throws {
         let talk = try Talk(HTTP2Limits(streams: 17, headBytes: 9_000))
         talk.settle()
-        #expect(talk.client.settings == [3: 17, 4: 65_535, 6: 9_000, 9: 1])
+        #expect(talk.client.settings == [3: 17, 4: 65_535, 6: 9_000, 8: 1, 9: 1])
     }
 
     @Test func informationalResponsesAndRequestTrailers() throws {
@@ -341,6 +347,7 @@ struct HTTP2SessionTests {
 
     enum Flood: String, CaseIterable {
         case ping, settings, priority, unknown, emptyData, padding, tinyWindows, continuation, rapidReset, madeYouReset
+        case refusedTrailers
     }
 
     @Test(arguments: Flood.allCases)
@@ -349,6 +356,11 @@ struct HTTP2SessionTests {
         talk.client.post(1, "/")
         talk.settle()
         try talk.respond(1, "200", body: nil)
+        if flood == .refusedTrailers {
+            talk.settle()
+            talk.session.forget(try #require(talk.handles[1]))
+            talk.session.reset(stream: 1, .noError)
+        }
         var sent = 0
         var stream: UInt32 = 3
         while talk.session.fault == .none, sent < 20_000 {
@@ -373,6 +385,10 @@ struct HTTP2SessionTests {
             case .madeYouReset:
                 client.post(stream, "/")
                 client.openWindow(stream, 0x7fff_ffff)
+            case .refusedTrailers:
+                // On a stream that we have reset: no request comes of it, so none of this is paid for.
+                client.headers(1, [("x", "y")], ends: true)
+                for _ in 0..<4 { client.send(TestFrame(TestFrame.ping, [UInt8](repeating: 0, count: 8))) }
             }
             stream += 2
             sent += 1
@@ -382,11 +398,35 @@ struct HTTP2SessionTests {
             switch flood {
             case .continuation: .headers
             case .rapidReset, .madeYouReset: .resets
-            case .ping, .settings, .priority, .unknown, .emptyData, .padding, .tinyWindows: .flood
+            case .ping, .settings, .priority, .unknown, .emptyData, .padding, .tinyWindows, .refusedTrailers: .flood
             }
         #expect(talk.session.fault == expected, "after \(sent)")
         #expect(talk.client.goAways.last?.code == HTTP2ErrorCode.enhanceYourCalm.rawValue)
         #expect(talk.session.isOver)
+    }
+
+    /// RFC 9113 §5.1.1: a stream that is over, or was passed over, is not begun again; one that we have reset may still
+    /// be spoken of by who does not know.
+    @Test(arguments: [1, 3, 5, 7])
+    func aStreamBeginsOnce(stream: UInt32) throws {
+        let talk = try Talk()
+        talk.client.get(1, "/")
+        talk.client.post(5, "/")
+        talk.client.get(7, "/")
+        talk.settle()
+        try talk.respond(1, "204")
+        try talk.respond(5, "204")
+        talk.session.forget(try #require(talk.handles[5]))
+        talk.session.reset(stream: 5, .noError)
+        talk.client.reset(7)
+        talk.settle()
+        talk.client.get(stream, "/again")
+        talk.client.get(9, "/")
+        talk.settle()
+        #expect(talk.heads[Int32(stream)]?.contains("again") != true)
+        #expect(talk.session.fault == (stream == 5 ? .none : .malformed))
+        #expect(talk.client.goAways.last?.code == (stream == 5 ? nil : HTTP2ErrorCode.streamClosed.rawValue))
+        #expect((talk.heads[9] != nil) == (stream == 5))
     }
 
     @Test func timePaysForResets() throws {

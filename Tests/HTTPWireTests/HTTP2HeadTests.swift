@@ -18,7 +18,71 @@ private func block(_ fields: [(String, String)]) -> MessageHead {
 
 private let plain = [(":method", "GET"), (":scheme", "http"), (":path", "/a?b"), (":authority", "shop.test")]
 
+private let tunnel = [
+    (":method", "CONNECT"), (":scheme", "http"), (":path", "/chat?room=1"), (":authority", "shop.test"),
+]
+
 struct HTTP2HeadTests {
+    /// RFC 8441 §5: what asks for a WebSocket leaves as RFC 6455 §4.1 has it.
+    @Test func anExtendedConnectBecomesAHandshake() throws {
+        var head = block(
+            tunnel + [
+                (":protocol", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", "mine"),
+                ("sec-websocket-protocol", "chat"), ("sec-websocket-extensions", "permessage-deflate"),
+            ])
+        #expect(HTTP2Head.complete(&head, limits: HeadLimits(), nonce: { (0x0706_0504_0302_0100, 1) }) == nil)
+        var withoutEnd = head
+        guard case .refuse = RequestAdmission.judge(&withoutEnd, AdmissionRules(), isTrusted: false, hasBody: false)
+        else {
+            Issue.record("a tunnel that ends with its head was admitted")
+            return
+        }
+        guard case .admit(let facts) = RequestAdmission.judge(&head, AdmissionRules(), isTrusted: false, hasBody: true)
+        else {
+            Issue.record("refused")
+            return
+        }
+        #expect(facts.upgrade == .webSocket && facts.body == .none && head.method == .get)
+        #expect(head.text(facts.webSocketKeyRange) == "AAECAwQFBgcBAAAAAAAAAA==")
+        #expect(
+            try written(head, .init(body: facts.body, upgrade: facts.upgrade, upgradeRange: facts.upgradeRange))
+                == "GET /chat?room=1 HTTP/1.1\r\nsec-websocket-version: 13\r\nsec-websocket-protocol: chat\r\n"
+                + "sec-websocket-extensions: permessage-deflate\r\nhost: shop.test\r\n"
+                + "sec-websocket-key: AAECAwQFBgcBAAAAAAAAAA==\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    }
+
+    @Test func theAnswerToItIsA200() {
+        var head = MessageHead()
+        head.status = 101
+        for (name, value) in [
+            ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Accept", "x"),
+            ("Sec-WebSocket-Protocol", "chat"),
+        ] {
+            head.append(FieldName(Array(name.utf8).span), name: Array(name.utf8).span, value: Array(value.utf8).span)
+        }
+        let upgrade = head.fields[1].valueRange
+        var list = MessageHead()
+        let options = HeadWriter.ResponseOptions(
+            body: .none, upgradeRange: ByteRange(offset: upgrade.lowerBound, count: upgrade.count))
+        #expect(HTTP2Head.list(response: head, options, date: [], into: &list))
+        #expect(
+            list.fields.map { list.text($0.nameRange) + "=" + list.text($0.valueRange) }
+                == [":status=200", "sec-websocket-protocol=chat"])
+        // What a script has made of it is no tunnel any more.
+        head.status = 403
+        #expect(!HTTP2Head.list(response: head, options, date: [], into: &list))
+    }
+
+    private func written(_ head: MessageHead, _ options: HeadWriter.RequestOptions) throws -> String {
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 4_096, alignment: 1)
+        defer { unsafe buffer.deallocate() }
+        var output = unsafe OutputRawSpan(buffer: buffer, initializedCount: 0)
+        let outcome = HeadWriter.write(request: head, options, forwarding: nil, to: &output)
+        #expect(outcome == .written)
+        let count = unsafe output.finalize(for: buffer)
+        return unsafe String(decoding: buffer.prefix(count), as: UTF8.self)
+    }
+
     @Test func aBlockBecomesARequest() throws {
         var head = block(
             plain + [("cookie", "a=1"), ("x", "y"), ("cookie", "b=2"), ("cookie", "c=3"), ("te", "trailers")])
@@ -76,6 +140,12 @@ struct HTTP2HeadTests {
         ("a method of two", [(":method", "GET /x"), (":path", "/")], 400),
         ("a long path", [(":method", "GET"), (":path", "/" + String(repeating: "a", count: 8_192))], 414),
         ("a long field", plain + [("x", String(repeating: "a", count: 8_192))], 431),
+        (
+            "crumbs that are too long together",
+            plain + Array(repeating: ("cookie", String(repeating: "a", count: 3_000)), count: 3), 431
+        ),
+        ("a protocol that is not spoken", tunnel + [(":protocol", "connect-udp")], 501),
+        ("a protocol without a path", [(":method", "CONNECT"), (":protocol", "websocket")], 400),
         ("many fields", plain + (0...100).map { ("x\($0)", "") }, 431),
     ]
 

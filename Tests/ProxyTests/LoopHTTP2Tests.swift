@@ -1,4 +1,5 @@
 import HTTP2Testing
+import HTTPWire
 import Model
 import Reactor
 import Testing
@@ -390,6 +391,234 @@ struct LoopHTTP2Tests {
         #expect(other[1].status == "200")
         scene.advance(milliseconds: 6_000)
         #expect(scene.network.isClosed(peer.descriptor))
+        scene.checkQuiet()
+    }
+
+    @Test func neighboursAreServedWhileOneFloods() throws {
+        let scene = Scene()
+        let other = Peer(scene)
+        let old = scene.client()
+        let peer = Peer(scene)
+        for round in 0..<40 {
+            for i in 0..<10 {
+                let stream = UInt32(20 * round + 2 * i + 1)
+                peer.client.get(stream, "/len/1/1")
+                peer.client.reset(stream)
+            }
+            scene.network.send(peer.descriptor, peer.client.takeOutput())
+            let stream = UInt32(2 * round + 1)
+            other.client.get(stream, "/len/\(round)/7")
+            try other.settle()
+            #expect(other[stream].body == pattern(round, 7) && other[stream].isEnded)
+            try scene.send(old, "GET /len/3/\(round) HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+            #expect(try scene.responses(old).first?.body == pattern(3, round))
+        }
+        try peer.settle()
+        #expect(peer.client.goAways.isEmpty, "until its budget is spent it is a client like others")
+        scene.network.end(peer.descriptor)
+        try scene.settle()
+        scene.checkQuiet()
+    }
+
+    /// What streams leave behind does not grow with their number: no entry of the wheel, no object.
+    @Test func streamsThatHaveEndedLeaveNothing() throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        var stream: UInt32 = 1
+        func run(_ count: Int) throws {
+            for _ in 0..<count / 50 {
+                for _ in 0..<50 {
+                    peer.client.get(stream, "/len/1/1")
+                    stream += 2
+                }
+                try peer.settle()
+            }
+        }
+        try run(200)
+        let (entries, spare) = (scene.loop.wheel.count, scene.loop.spareStreams.count)
+        #expect(spare > 0 && spare <= 128)
+        try run(2_000)
+        #expect(scene.loop.wheel.count == entries)
+        #expect(scene.loop.spareStreams.count == spare && scene.loop.endedStreams.isEmpty)
+        // What is spare holds on to no connection.
+        #expect(scene.loop.spareStreams.allSatisfy { $0.stream?.carrier === scene.loop.nobody })
+        scene.checkQuiet()
+    }
+
+    // MARK: WebSocket (RFC 8441)
+
+    private static let handshake = [
+        (":method", "CONNECT"), (":scheme", "http"), (":path", "/chat"), (":authority", "shop.test"),
+        (":protocol", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-protocol", "chat"),
+    ]
+
+    /// A scene with a WebSocket on stream 1, and its upstream.
+    private func tunnel(_ scene: Scene, _ peer: Peer) throws -> Int32 {
+        scene.answersRequests = false
+        peer.client.headers(1, Self.handshake, ends: false)
+        try peer.settle()
+        let upstream = try #require(scene.openedUpstreams.last)
+        let sent = String(decoding: scene.network.take(upstream, .max), as: UTF8.self)
+        #expect(sent.hasPrefix("GET /chat HTTP/1.1\r\nsec-websocket-version: 13\r\nsec-websocket-protocol: chat\r\n"))
+        #expect(sent.contains("Connection: Upgrade\r\nUpgrade: websocket\r\n") && !sent.contains("CONNECT"))
+        let line = try #require(sent.components("\r\n").first { $0.hasPrefix("sec-websocket-key: ") })
+        let accept = WebSocketKey.accept(for: Array(line.dropFirst(19).utf8).span)
+        let head =
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            + "Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Accept: "
+        scene.network.send(upstream, Array(head.utf8) + accept + Array("\r\n\r\nhello".utf8))
+        try peer.settle()
+        #expect(peer[1].status == "200" && peer[1].value("sec-websocket-protocol") == "chat")
+        #expect(peer[1].value("sec-websocket-accept") == nil && peer[1].value("upgrade") == nil)
+        #expect(peer[1].text == "hello" && !peer[1].isEnded)
+        return upstream
+    }
+
+    @Test(arguments: [1, 7, Int.max])
+    func aWebSocketIsATunnelOfData(piece: Int) throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        peer.piece = piece
+        let upstream = try tunnel(scene, peer)
+        peer.client.data(1, Array("to you".utf8))
+        peer.client.get(3, "/len/4/1")
+        try peer.settle()
+        #expect(scene.network.take(upstream, .max) == Array("to you".utf8))
+        scene.network.send(upstream, Array("to me".utf8))
+        try peer.settle()
+        #expect(peer[1].text == "helloto me")
+        // The client ends its side, the upstream later its own.
+        peer.client.data(1, [], ends: true)
+        try peer.settle()
+        #expect(scene.network.hasEnded(upstream) && !scene.network.isClosed(upstream))
+        scene.network.send(upstream, Array(", bye".utf8))
+        scene.network.end(upstream)
+        try peer.settle()
+        #expect(peer[1].text == "helloto me, bye" && peer[1].isEnded && peer[1].reset == nil)
+        #expect(scene.network.isClosed(upstream))
+        peer.client.reset(3)
+        try peer.settle()
+        scene.checkQuiet()
+    }
+
+    @Test func theUpstreamMayEndItFirst() throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        let upstream = try tunnel(scene, peer)
+        scene.network.end(upstream)
+        try peer.settle()
+        #expect(peer[1].isEnded && !scene.network.isClosed(upstream))
+        peer.client.data(1, Array("last".utf8), ends: true)
+        try peer.settle()
+        #expect(scene.network.take(upstream, .max) == Array("last".utf8))
+        #expect(scene.network.isClosed(upstream) && peer[1].reset == nil)
+        #expect(scene.loop.downstreams.count == 1)
+        scene.checkQuiet()
+    }
+
+    @Test(arguments: [true, false])
+    func aWebSocketThatBreaksIsReset(byClient: Bool) throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        let upstream = try tunnel(scene, peer)
+        if byClient { peer.client.reset(1) } else { scene.network.reset(upstream) }
+        try peer.settle()
+        #expect(scene.network.isClosed(upstream))
+        #expect(peer[1].reset == (byClient ? nil : 8), "CANCEL (RFC 8441 §5)")
+        scene.answersRequests = true
+        peer.client.get(3, "/len/2/2")
+        try peer.settle()
+        #expect(peer[3].body == pattern(2, 2))
+        scene.checkQuiet()
+    }
+
+    @Test func aWebSocketHasWindowsBothWays() throws {
+        let scene = Scene { $0.timeouts.streamIdle = 5_000 }
+        let peer = Peer(scene, settings: [(4, 100)])
+        peer.client.opensWindows = false
+        scene.network.outboundCapacity = 4_096
+        let upstream = try tunnel(scene, peer)
+        let bytes = pattern(300_000, 4)
+        scene.network.send(upstream, bytes)
+        try peer.settle()
+        #expect(peer[1].body.count == 100)
+        #expect(scene.loop.buffers.lent <= 3)
+        peer.client.openWindow(0, 1_000_000)
+        peer.client.openWindow(1, 1_000_000)
+        try peer.settle()
+        #expect(Array(peer[1].body.dropFirst(5)) == bytes)
+        // The other way: what the upstream does not take stays the client's.
+        peer.client.data(1, Array(bytes.prefix(65_535)))
+        try peer.settle()
+        let opened = { peer.client.frames.filter { $0.type == TestFrame.windowUpdate && $0.stream == 1 }.count }
+        #expect(scene.network.take(upstream, .max).count == 4_096 && opened() <= 1)
+        scene.network.widen()
+        try peer.settle()
+        var received = 4_096
+        while case let part = scene.network.take(upstream, .max), !part.isEmpty {
+            received += part.count
+            try peer.settle()
+        }
+        #expect(received == 65_535 && opened() > 0)
+        // Nothing moves any more.
+        scene.advance(milliseconds: 5_100)
+        try peer.settle()
+        #expect(peer[1].reset == 8 && scene.network.isClosed(upstream))
+        scene.checkQuiet()
+    }
+
+    @Test func whatEndsTheDrainEndsItsTunnels() throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        let upstream = try tunnel(scene, peer)
+        scene.loop.drain()
+        try peer.settle()
+        scene.network.send(upstream, Array(", still here".utf8))
+        peer.client.data(1, [1])
+        try peer.settle()
+        #expect(peer[1].text == "hello, still here" && scene.network.take(upstream, .max) == [1])
+        #expect(peer.client.goAways.map(\.code) == [0, 0])
+        scene.loop.closeAll()
+        try peer.settle()
+        #expect(peer[1].isEnded && peer.client.goAways.map(\.code) == [0, 0])
+        #expect(scene.network.isClosed(peer.descriptor) && !scene.network.wasAborted(peer.descriptor))
+        #expect(scene.network.isClosed(upstream) && !scene.network.wasAborted(upstream))
+        #expect(scene.loop.downstreams.count == 0)
+        scene.checkQuiet()
+    }
+
+    /// An answer that is no 101 is an answer; what the client has sent meanwhile is dropped.
+    @Test func aWebSocketMayBeRefused() throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        peer.client.headers(1, Self.handshake, ends: false)
+        peer.client.data(1, pattern(60_000, 1))
+        try peer.settle()
+        #expect(peer[1].status == "500" && peer[1].isEnded && peer[1].reset == 0)
+        // A 101 that does not answer the key is none.
+        scene.answersRequests = false
+        peer.client.headers(3, Self.handshake, ends: false)
+        try peer.settle()
+        let upstream = try #require(scene.openedUpstreams.last)
+        _ = scene.network.take(upstream, .max)
+        scene.network.send(
+            upstream,
+            Array(
+                ("HTTP/1.1 101 x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                    + "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n").utf8))
+        try peer.settle()
+        #expect(peer[3].status == "502" && peer[3].isEnded && scene.network.isClosed(upstream))
+        #expect(scene.loop.downstreams.count == 1)
+        scene.checkQuiet()
+    }
+
+    @Test func aTunnelHoldsNoTrailers() throws {
+        let scene = Scene()
+        let peer = Peer(scene)
+        let upstream = try tunnel(scene, peer)
+        peer.client.headers(1, [("x", "y")], ends: true)
+        try peer.settle()
+        #expect(peer[1].reset == 1 && scene.network.isClosed(upstream))
         scene.checkQuiet()
     }
 

@@ -138,4 +138,5 @@ def main():
     print("neighbour:", "served" if all(served) else f"{served.count(False)} of {len(served)} failed")
 
 
-main()
+if __name__ == "__main__":
+    main()

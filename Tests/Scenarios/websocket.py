@@ -7,53 +7,50 @@ import asyncio
 import os
 import sys
 
+from websocket_peers import Server
 from websockets.asyncio.client import connect
-from websockets.asyncio.server import serve
-from websockets.exceptions import InvalidStatus
-
-SLICE = """\
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{ name: chat-1, namespace: shop, labels: {{ kubernetes.io/service-name: chat }} }}
-addressType: IPv4
-ports: [{{ port: {port}, protocol: TCP }}]
-endpoints: [{{ addresses: ["127.0.0.1"], conditions: {{ ready: true }} }}]
-"""
-
-
-async def echo(socket):
-    async for message in socket:
-        await socket.send(message)
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 
 async def reach(uri, host, port):
-    """Connects once the proxy has taken the endpoint in: until then it answers 503."""
+    """Connects once the proxy has taken the endpoint in: until then it answers 503, or 502 for an
+    earlier one that is gone."""
     while True:
         try:
-            return await connect(uri, host=host, port=port, proxy=None, max_size=2**21)
+            return await connect(uri, host=host, port=port, proxy=None, max_size=2**21, subprotocols=["other", "chat"])
         except InvalidStatus as error:
-            if error.response.status_code != 503:
+            if error.response.status_code not in (502, 503):
                 raise
 
 
 async def main():
     address, name, path = sys.argv[1:4]
     host, port = address.rsplit(":", 1)
-    async with serve(echo, "127.0.0.1", 0, max_size=2**21) as server:
-        with open(path + ".new", "w") as file:
-            file.write(SLICE.format(port=server.sockets[0].getsockname()[1]))
-        os.rename(path + ".new", path)
-        socket = await reach(f"ws://{name}/chat", host, int(port))
-        await socket.send("through the moon gate")
-        print("text:", await socket.recv())
-        data = os.urandom(1 << 20)
-        await socket.send(data)
-        assert await socket.recv() == data
-        print("binary:", len(data), "bytes")
-        await (await socket.ping())
-        print("ping: answered")
-        await socket.close()
-        print("close:", socket.close_code)
+    server = Server(path)
+    socket = await reach(f"ws://{name}/chat", host, int(port))
+    print("opened:", socket.subprotocol, [extension.name for extension in socket.protocol.extensions])
+    await socket.send("through the moon gate")
+    print("text:", await socket.recv())
+    data = os.urandom(1 << 20)
+    await socket.send(data)
+    assert await socket.recv() == data
+    print("binary:", len(data), "bytes")
+    await socket.send(["in ", "many ", "frames"])
+    print("fragmented, to the server:", await socket.recv())
+    await socket.send("parts, please")
+    print("fragmented, to the client:", [part async for part in socket.recv_streaming()])
+    await (await socket.ping())
+    print("ping of the client: answered")
+    await socket.send("ping me")
+    print("ping of the server:", await socket.recv())
+    await socket.close(4002, "enough")
+    print("closed by the client:", socket.close_code, server.saw(4002))
+    socket = await reach(f"ws://{name}/chat", host, int(port))
+    await socket.send("close, please")
+    try:
+        await socket.recv()
+    except ConnectionClosed as end:
+        print("closed by the server:", end.rcvd.code, end.rcvd.reason)
 
 
 asyncio.run(asyncio.wait_for(main(), 60))
