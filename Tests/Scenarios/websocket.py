@@ -1,10 +1,12 @@
 """A WebSocket server and a client of the `websockets` library, with the proxy between them.
 
-Usage: websocket.py PROXY HOST ENDPOINTS-FILE. The server takes a free port and writes it as an EndpointSlice.
+Usage: websocket.py PROXY HOST ENDPOINTS-FILE [CERTIFICATE]. The server takes a free port and writes it as an EndpointSlice.
+With a certificate the client comes over TLS, and trusts that one alone.
 """
 
 import asyncio
 import os
+import ssl
 import sys
 
 from websockets.asyncio.client import connect
@@ -26,11 +28,11 @@ async def echo(socket):
         await socket.send(message)
 
 
-async def reach(uri, host, port):
+async def reach(uri, host, port, context):
     """Connects once the proxy has taken the endpoint in: until then it answers 503."""
     while True:
         try:
-            return await connect(uri, host=host, port=port, proxy=None, max_size=2**21)
+            return await connect(uri, host=host, port=port, ssl=context, proxy=None, max_size=2**21)
         except InvalidStatus as error:
             if error.response.status_code != 503:
                 raise
@@ -39,11 +41,13 @@ async def reach(uri, host, port):
 async def main():
     address, name, path = sys.argv[1:4]
     host, port = address.rsplit(":", 1)
+    context = ssl.create_default_context(cafile=sys.argv[4]) if len(sys.argv) > 4 else None
     async with serve(echo, "127.0.0.1", 0, max_size=2**21) as server:
         with open(path + ".new", "w") as file:
             file.write(SLICE.format(port=server.sockets[0].getsockname()[1]))
         os.rename(path + ".new", path)
-        socket = await reach(f"ws://{name}/chat", host, int(port))
+        scheme = "wss" if context else "ws"
+        socket = await reach(f"{scheme}://{name}/chat", host, int(port), context)
         await socket.send("through the moon gate")
         print("text:", await socket.recv())
         data = os.urandom(1 << 20)
