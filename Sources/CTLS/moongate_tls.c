@@ -65,6 +65,8 @@ struct mg_tls_session {
     uint64_t messages;
     uint64_t plain;
     mg_tls_error_class error;
+    // The gravest thing that was found about the peer's certificate.
+    int gravest;
 };
 
 // MARK: The network side of a session: OpenSSL reads from memory that is lent, and writes into room that is lent.
@@ -329,10 +331,32 @@ static int seal_ticket(SSL *ssl, unsigned char name[16], unsigned char *iv, EVP_
     return answer;
 }
 
+// That no authority of ours stands for a certificate: whoever judges it otherwise may let it pass.
+static bool is_about_trust(int problem) {
+    switch (problem) {
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    case X509_V_ERR_CERT_UNTRUSTED: return true;
+    default: return false;
+    }
+}
+
 // A bad certificate ends no handshake: what the request is worth without it is decided where there is a request to
-// answer. The last fault stays the result (SSL_get_verify_result(3)).
+// answer. The gravest fault becomes the result (SSL_get_verify_result(3)): by itself OpenSSL keeps the last, so that a
+// certificate which is revoked and of nobody we know could count as the latter.
 static int record_only(int is_good, X509_STORE_CTX *store) {
-    (void)is_good, (void)store;
+    SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+    mg_tls_session *session = ssl ? SSL_get_ex_data(ssl, session_index) : NULL;
+    if (!session) return is_good;
+    if (!is_good) {
+        int problem = X509_STORE_CTX_get_error(store);
+        if (session->gravest == X509_V_OK || (is_about_trust(session->gravest) && !is_about_trust(problem)))
+            session->gravest = problem;
+    }
+    X509_STORE_CTX_set_error(store, session->gravest);
     return 1;
 }
 
@@ -362,7 +386,8 @@ static bool add_revocations(X509_STORE *store, const uint8_t *pem, size_t count)
     }
     BIO_free(bio);
     ERR_clear_error();
-    if (added) X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+    // Of every certificate of a chain, as in nginx: an authority in between that was revoked speaks for nobody.
+    if (added) X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
     return added > 0;
 }
 
@@ -489,6 +514,30 @@ static void read_facts(X509 *leaf, mg_tls_facts *facts) {
 #define MOST_RSA_BITS 4096
 #define MOST_PEM (64 * 1024)
 
+// The certificate that the key belongs to, taken out of the list; NULL if there is none.
+static X509 *take_leaf(STACK_OF(X509) *list, EVP_PKEY *key) {
+    for (int i = 0; i < sk_X509_num(list); i++) {
+        bool is_its_own = X509_check_private_key(sk_X509_value(list, i), key) == 1;
+        ERR_clear_error();
+        if (is_its_own) return sk_X509_delete(list, i);
+    }
+    return NULL;
+}
+
+// Puts each issuer behind what it has issued (RFC 8446 §4.4.2), whatever order they were written in. What belongs to
+// none of them stays at the end.
+static void sort_chain(X509 *leaf, STACK_OF(X509) *list) {
+    X509 *last = leaf;
+    for (int place = 0; place < sk_X509_num(list); place++) {
+        int found = place;
+        while (found < sk_X509_num(list) && X509_check_issued(sk_X509_value(list, found), last) != X509_V_OK) found++;
+        if (found == sk_X509_num(list)) return;
+        last = sk_X509_value(list, found);
+        sk_X509_set(list, found, sk_X509_value(list, place));
+        sk_X509_set(list, place, last);
+    }
+}
+
 bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chain, size_t chain_count,
                                     const uint8_t *key, size_t key_count, mg_tls_facts *facts, char *error,
                                     size_t error_size) {
@@ -497,34 +546,34 @@ bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chai
         return false;
     }
     BIO *bio = BIO_new_mem_buf(chain, (int)chain_count);
-    X509 *leaf = bio ? PEM_read_bio_X509_AUX(bio, NULL, no_password, NULL) : NULL;
-    STACK_OF(X509) *rest = sk_X509_new_null();
+    X509 *leaf = NULL;
+    STACK_OF(X509) *list = sk_X509_new_null();
     EVP_PKEY *private_key = NULL;
     const char *problem = NULL;
-    if (!leaf || !rest) {
-        problem = "the certificate can't be read";
-    } else {
-        X509 *next;
-        while ((next = PEM_read_bio_X509(bio, NULL, no_password, NULL))) {
-            if (!sk_X509_push(rest, next)) {
-                X509_free(next);
-                problem = "no memory";
-                break;
-            }
+    X509 *next;
+    while (bio && list && (next = PEM_read_bio_X509_AUX(bio, NULL, no_password, NULL))) {
+        if (!sk_X509_push(list, next)) {
+            X509_free(next);
+            problem = "no memory";
+            break;
         }
+    }
+    if (!problem && (!list || sk_X509_num(list) == 0)) problem = "the certificate can't be read";
+    if (!problem) {
         ERR_clear_error();
         BIO *key_bio = BIO_new_mem_buf(key, (int)key_count);
         private_key = key_bio ? PEM_read_bio_PrivateKey(key_bio, NULL, no_password, NULL) : NULL;
         BIO_free(key_bio);
-        if (!problem && !private_key) problem = "the key can't be read";
+        if (!private_key) problem = "the key can't be read";
         if (!problem && EVP_PKEY_get_base_id(private_key) != EVP_PKEY_EC &&
             EVP_PKEY_get_bits(private_key) > MOST_RSA_BITS)
             problem = "the key is too long to be used for every client (4096 bits at most)";
-        if (!problem && X509_check_private_key(leaf, private_key) != 1) {
-            problem = "the key does not belong to the certificate";
-            ERR_clear_error();
+        if (!problem) {
+            leaf = take_leaf(list, private_key);
+            if (!leaf) problem = "the key does not belong to the certificate";
         }
-        if (!problem && SSL_CTX_use_cert_and_key(context->ssl, leaf, private_key, rest, 1) != 1)
+        if (!problem) sort_chain(leaf, list);
+        if (!problem && SSL_CTX_use_cert_and_key(context->ssl, leaf, private_key, list, 1) != 1)
             problem = "the certificate can't be used";
     }
     if (problem) say(error, error_size, problem);
@@ -533,7 +582,7 @@ bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chai
     BIO_free(bio);
     X509_free(leaf);
     EVP_PKEY_free(private_key);
-    sk_X509_pop_free(rest, X509_free);
+    sk_X509_pop_free(list, X509_free);
     return !problem;
 }
 
@@ -768,6 +817,157 @@ bool mg_tls_peer_certificate(const mg_tls_session *session, char *subject, size_
         for (unsigned i = 0; i < 32; i++) snprintf(fingerprint + 2 * i, 3, "%02x", digest[i]);
     ERR_clear_error();
     return true;
+}
+
+// False: it does not fit.
+static bool print_name(const X509_NAME *name, char *into, size_t size) {
+    BIO *bio = BIO_new(BIO_s_mem());
+    char *text = NULL;
+    bool fits = false;
+    if (bio && X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253) >= 0) {
+        long count = BIO_get_mem_data(bio, &text);
+        if (count >= 0 && (size_t)count < size) {
+            // An empty name has no text at all.
+            if (count) memcpy(into, text, (size_t)count);
+            into[count] = 0;
+            fits = true;
+            // The flags escape everything else; if they did not, a line of a head would be at stake.
+            for (long i = 0; i < count; i++)
+                if (into[i] < 32 || into[i] > 126) into[i] = '?';
+        }
+    }
+    BIO_free(bio);
+    return fits;
+}
+
+static void list_names(X509 *certificate, char *into, size_t size) {
+    size_t used = 0;
+    GENERAL_NAMES *list = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
+    for (int i = 0; i < sk_GENERAL_NAME_num(list); i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(list, i);
+        const char *kind = NULL;
+        const unsigned char *text = NULL;
+        size_t count = 0;
+        char address[INET6_ADDRSTRLEN];
+        switch (name->type) {
+        case GEN_DNS: kind = "DNS:"; break;
+        case GEN_URI: kind = "URI:"; break;
+        case GEN_EMAIL: kind = "email:"; break;
+        case GEN_IPADD: kind = "IP:"; break;
+        default: continue;
+        }
+        if (name->type == GEN_IPADD) {
+            int family = ASN1_STRING_length(name->d.iPAddress) == 4    ? AF_INET
+                         : ASN1_STRING_length(name->d.iPAddress) == 16 ? AF_INET6
+                                                                       : AF_UNSPEC;
+            if (family == AF_UNSPEC ||
+                !inet_ntop(family, ASN1_STRING_get0_data(name->d.iPAddress), address, sizeof address))
+                continue;
+            text = (const unsigned char *)address;
+            count = strlen(address);
+        } else {
+            text = ASN1_STRING_get0_data(name->d.ia5);
+            count = (size_t)ASN1_STRING_length(name->d.ia5);
+        }
+        bool is_plain = true;
+        for (size_t k = 0; k < count; k++) is_plain = is_plain && text[k] > 32 && text[k] < 127;
+        size_t prefix = strlen(kind);
+        if (!is_plain || used + prefix + count + 2 > size) continue;
+        if (used) into[used++] = '\n';
+        memcpy(into + used, kind, prefix);
+        memcpy(into + used + prefix, text, count);
+        used += prefix + count;
+        into[used] = 0;
+    }
+    GENERAL_NAMES_free(list);
+}
+
+static void tell_problem(int problem, mg_tls_client *client) {
+    client->problem = problem;
+    client->problem_text = X509_verify_cert_error_string(problem);
+    client->is_untrusted = is_about_trust(problem);
+}
+
+mg_tls_client_status mg_tls_client_certificate(const mg_tls_session *session, mg_tls_client *client) {
+    X509 *certificate = SSL_get0_peer_certificate(session->ssl);
+    if (!certificate) return MG_TLS_CLIENT_NONE;
+    tell_problem((int)SSL_get_verify_result(session->ssl), client);
+    client->not_after = seconds_of(X509_get0_notAfter(certificate));
+    bool fits = print_name(X509_get_subject_name(certificate), client->subject, client->subject_size) &&
+                print_name(X509_get_issuer_name(certificate), client->issuer, client->issuer_size);
+    client->names[0] = 0;
+    list_names(certificate, client->names, client->names_size);
+    BIO *bio = BIO_new(BIO_s_mem());
+    char *text = NULL;
+    long count = bio && PEM_write_bio_X509(bio, certificate) ? BIO_get_mem_data(bio, &text) : -1;
+    if (count > 0 && (size_t)count < client->pem_size) {
+        memcpy(client->pem, text, (size_t)count);
+        client->pem[count] = 0;
+    } else {
+        fits = false;
+    }
+    BIO_free(bio);
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned size = 0;
+    client->fingerprint[0] = 0;
+    if (X509_digest(certificate, EVP_sha256(), digest, &size) && size == 32)
+        for (unsigned i = 0; i < 32; i++) snprintf(client->fingerprint + 2 * i, 3, "%02x", digest[i]);
+    ERR_clear_error();
+    return fits ? MG_TLS_CLIENT_TOLD : MG_TLS_CLIENT_TOO_LARGE;
+}
+
+bool mg_tls_judge_again(mg_tls_session *session, const mg_tls_context *context, mg_tls_client *client) {
+    X509 *certificate = SSL_get0_peer_certificate(session->ssl);
+    if (!certificate) return false;
+    X509_STORE_CTX *store = X509_STORE_CTX_new();
+    tell_problem(X509_V_ERR_OUT_OF_MEM, client);
+    if (store &&
+        X509_STORE_CTX_init(store, SSL_CTX_get_cert_store(context->ssl), certificate,
+                            SSL_get_peer_cert_chain(session->ssl)) &&
+        X509_STORE_CTX_set_default(store, "ssl_client") &&
+        X509_STORE_CTX_set_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx(), session->ssl)) {
+        X509_VERIFY_PARAM_set_depth(X509_STORE_CTX_get0_param(store), SSL_CTX_get_verify_depth(context->ssl));
+        X509_STORE_CTX_set_verify_cb(store, record_only);
+        session->gravest = X509_V_OK;
+        int result = X509_verify_cert(store);
+        int problem = X509_STORE_CTX_get_error(store);
+        if (result <= 0 && problem == X509_V_OK) problem = X509_V_ERR_UNSPECIFIED;
+        tell_problem(session->gravest != X509_V_OK ? session->gravest : problem, client);
+    }
+    X509_STORE_CTX_free(store);
+    ERR_clear_error();
+    return true;
+}
+
+void mg_tls_authority_times(const uint8_t *authorities, size_t authorities_count, const uint8_t *revocations,
+                            size_t revocations_count, mg_tls_authority_facts *facts) {
+    memset(facts, 0, sizeof *facts);
+    BIO *bio = BIO_new_mem_buf(authorities, (int)authorities_count);
+    X509 *certificate;
+    while (bio && (certificate = PEM_read_bio_X509(bio, NULL, no_password, NULL))) {
+        int64_t end = seconds_of(X509_get0_notAfter(certificate));
+        if (!facts->first_end || end < facts->first_end) facts->first_end = end;
+        if (end > facts->last_end) facts->last_end = end;
+        X509_free(certificate);
+    }
+    BIO_free(bio);
+    bio = revocations_count ? BIO_new_mem_buf(revocations, (int)revocations_count) : NULL;
+    X509_CRL *list;
+    while (bio && (list = PEM_read_bio_X509_CRL(bio, NULL, no_password, NULL))) {
+        const ASN1_TIME *next = X509_CRL_get0_nextUpdate(list);
+        int64_t end = next ? seconds_of(next) : INT64_MAX;
+        if (!facts->next_update || end < facts->next_update) facts->next_update = end;
+        X509_CRL_free(list);
+    }
+    BIO_free(bio);
+    ERR_clear_error();
+}
+
+bool mg_tls_digest(const uint8_t *bytes, size_t count, uint8_t digest[32]) {
+    unsigned size = 0;
+    bool done = EVP_Digest(bytes, count, digest, &size, EVP_sha256(), NULL) == 1 && size == 32;
+    ERR_clear_error();
+    return done;
 }
 
 // MARK: Certificates of our own

@@ -546,6 +546,10 @@ package final class ClusterController: Sendable {
                 await statuses.lookAtAll()
                 await withTaskGroup(of: Void.self) { group in
                     group.addTask { await self.writeEvents() }
+                    if let secret = options.translation.ticketKeys {
+                        let keeper = TicketKeeper(secret: secret, client: self.client, clock: self.clock, log: self.log)
+                        group.addTask { await keeper.run() }
+                    }
                     if case .nodes(let pod) = options.status {
                         group.addTask {
                             await self.followNodes(NodeAddresses(client: self.client, pod: pod, log: self.log))

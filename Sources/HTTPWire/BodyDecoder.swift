@@ -257,8 +257,11 @@ package enum Trailers {
             "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "location", "max-forwards",
             "pragma", "range", "retry-after", "vary", "warning", "www-authenticate",
         ] where name.equalsIgnoringCase(forbidden) { return true }
-        let prefix: StaticString = "x-forwarded-"
-        let n = prefix.utf8CodeUnitCount
-        return name.count >= n && name.extracting(0..<n).equalsIgnoringCase(prefix)
+        // What we say of the client, nobody says behind the body (see `ClientRules`).
+        for prefix: StaticString in ["x-forwarded-", "ssl-client-"] {
+            let n = prefix.utf8CodeUnitCount
+            if name.count >= n, name.extracting(0..<n).equalsIgnoringCase(prefix) { return true }
+        }
+        return false
     }
 }

@@ -21,6 +21,9 @@ package struct AnnotationSpec: Sendable {
         case balance
         /// How the backends are spoken to.
         case backend(@Sendable (String, inout BackendSettings) throws(ValueProblem) -> Void)
+        /// What is asked of clients' certificates. A value that can't be read and is `strict` closes the host; of
+        /// another the default applies.
+        case clients(strict: Bool, @Sendable (String, inout ClientAnnotations) throws(ValueProblem) -> Void)
         /// Read together with its siblings by `ScriptAnnotations`.
         case scripts
         /// Read where the object is used.
@@ -57,6 +60,12 @@ package enum AnnotationTable {
     package static let proxySSLServerName = "proxy-ssl-server-name"
     package static let proxySSLCiphers = "proxy-ssl-ciphers"
     package static let proxySSLProtocols = "proxy-ssl-protocols"
+    package static let authTLSSecret = "auth-tls-secret"
+    package static let authTLSVerifyClient = "auth-tls-verify-client"
+    package static let authTLSVerifyDepth = "auth-tls-verify-depth"
+    package static let authTLSErrorPage = "auth-tls-error-page"
+    package static let authTLSPassCertificate = "auth-tls-pass-certificate-to-upstream"
+    package static let authTLSMatchCN = "auth-tls-match-cn"
     package static let scripts = "scripts"
     package static let script = "script"
     package static let scriptArgs = "script-args"
@@ -166,6 +175,53 @@ package enum AnnotationTable {
                 (backend.tls.allowsTLS12, backend.tls.allowsTLS13) = try BackendProtocol.versions(text)
             }),
         AnnotationSpec(
+            key: authTLSSecret, kinds: ingress, syntax: "namespace/name", risk: .medium,
+            doc:
+                "Asks the clients of its hosts for a certificate, judged by the authorities in ca.crt of this Secret of "
+                + "the same namespace, and by the revocation lists in ca.crl if any. Without the Secret its hosts answer "
+                + "403. The oldest Ingress of the namespace that has the host decides.",
+            effect: .clients(strict: true) { text, clients throws(ValueProblem) in clients.secret = text }),
+        AnnotationSpec(
+            key: authTLSVerifyClient, kinds: ingress, syntax: "on | off | optional | optional_no_ca", risk: .medium,
+            doc: "on: 400 without a good certificate. optional: none is fine. optional_no_ca: so is one of an unknown "
+                + "authority. off: nobody is asked. Default: on.",
+            effect: .clients(strict: false) { text, clients throws(ValueProblem) in
+                guard let mode = ClientAuthentication.Mode(rawValue: text) else {
+                    throw ValueProblem(wanted: "this is on, off, optional or optional_no_ca", example: "optional")
+                }
+                clients.mode = mode
+            }),
+        AnnotationSpec(
+            key: authTLSVerifyDepth, kinds: ingress, syntax: "0-100", risk: .low,
+            doc: "Most certificates between the client's own and an authority. Default, and what 0 means: 1.",
+            effect: .clients(strict: false) { text, clients throws(ValueProblem) in
+                clients.depth = max(1, try Quantities.integer(text, in: 0...100))
+            }),
+        AnnotationSpec(
+            key: authTLSErrorPage, kinds: ingress, syntax: "URL or path", risk: .high,
+            doc:
+                "Where a client without a good certificate is sent (302) in place of 400; a path of the host is served "
+                + "to it instead.",
+            effect: .clients(strict: true) { text, clients throws(ValueProblem) in
+                clients.errorPage = try ClientAnnotations.errorPage(text)
+            }),
+        AnnotationSpec(
+            key: authTLSPassCertificate, kinds: ingress, syntax: "true | false", risk: .low,
+            doc: "Tells the upstream the certificate in ssl-client-cert (PEM, URL-encoded). Default: false.",
+            effect: .clients(strict: true) { text, clients throws(ValueProblem) in
+                clients.passesCertificate = try Quantities.boolean(text)
+            }),
+        AnnotationSpec(
+            key: authTLSMatchCN, kinds: ingress, syntax: "CN=regex", risk: .high,
+            doc: "Searched in the certificate's subject (RFC 2253), the CN= included; where it is not found: 403, also "
+                + "over plain HTTP.",
+            effect: .clients(strict: true) { text, clients throws(ValueProblem) in
+                guard text.hasPrefix("CN="), text.utf8.count <= 1024 else {
+                    throw ValueProblem(wanted: "this is CN= and a regular expression", example: "CN=(alice|bob)(,|$)")
+                }
+                clients.subjectPattern = text
+            }),
+        AnnotationSpec(
             key: scripts, kinds: ingress, syntax: "YAML list", risk: .medium,
             doc: "The scripts of the Ingress: items of script, args, order, paths, on-error, budget, percent, mode.",
             effect: .scripts),
@@ -192,7 +248,8 @@ package enum AnnotationTable {
     /// Those of ingress-nginx that are acted on as ours of the same name; ours goes first where both are there.
     static let foreign: Set<String> = [
         sslRedirect, forceSSLRedirect, backendProtocol, proxySSLSecret, proxySSLVerify, proxySSLVerifyDepth,
-        proxySSLName, proxySSLServerName, proxySSLCiphers, proxySSLProtocols,
+        proxySSLName, proxySSLServerName, proxySSLCiphers, proxySSLProtocols, authTLSSecret, authTLSVerifyClient,
+        authTLSVerifyDepth, authTLSErrorPage, authTLSPassCertificate, authTLSMatchCN,
     ]
 
     /// The text of an annotation that may stand under either prefix.

@@ -25,6 +25,12 @@ package struct ObjectReferences: Sendable, Hashable {
         {
             secrets.insert(name)
         }
+        if let text = AnnotationTable.text(
+            AnnotationTable.authTLSSecret, of: ingress.metadata, foreignPrefix: foreignPrefix),
+            let name = ClientAnnotations.secret(text.trimmed, in: namespace)
+        {
+            secrets.insert(name)
+        }
         for tls in ingress.spec.tls {
             if let secret = tls.secretName, !secret.isEmpty {
                 secrets.insert(ObjectName(namespace: namespace, name: secret))

@@ -34,6 +34,13 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case emptySecret = "MG162"
     case badStatusSource = "MG170"
     case badDefaultBackend = "MG171"
+    case badClientSecret = "MG172"
+    case noClientSecret = "MG173"
+    case noAuthorities = "MG174"
+    case badClientAnnotation = "MG175"
+    case clientRulesConflict = "MG176"
+    case foreignClientRules = "MG177"
+    case idleClientRules = "MG178"
     case noFastCGI = "MG183"
     case badBackendSecret = "MG184"
     case systemAuthorities = "MG185"
@@ -72,6 +79,13 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .emptySecret: "no-certificate"
         case .badStatusSource: "bad-status-source"
         case .badDefaultBackend: "bad-default-backend"
+        case .badClientSecret: "bad-client-secret"
+        case .noClientSecret: "no-client-secret"
+        case .noAuthorities: "no-authorities"
+        case .badClientAnnotation: "bad-client-annotation"
+        case .clientRulesConflict: "client-rules-conflict"
+        case .foreignClientRules: "foreign-client-rules"
+        case .idleClientRules: "idle-client-rules"
         case .noFastCGI: "no-fastcgi"
         case .badBackendSecret: "bad-backend-secret"
         case .systemAuthorities: "system-authorities"
@@ -83,10 +97,12 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         switch self {
         case .badHost, .badPath, .pathConflict, .hostTaken, .badBackend, .noService, .noPort, .badScripts,
             .unknownScript, .scriptNotGranted, .scriptTooLarge, .inlineForbidden, .badSecretName, .badDefaultBackend,
-            .badExternalName, .noFastCGI, .badBackendSecret:
+            .badExternalName, .noFastCGI, .badBackendSecret, .badClientSecret, .noClientSecret, .noAuthorities,
+            .badClientAnnotation, .foreignClientRules, .idleClientRules:
             .error
         case .sharedHost, .noRules, .noEndpoints, .targetPort, .badEndpoint, .balanceConflict, .unknownAnnotation,
-            .badAnnotation, .scriptPath, .shadowNotYet, .noSecret, .emptySecret, .badStatusSource, .idleBackendTLS:
+            .badAnnotation, .scriptPath, .shadowNotYet, .noSecret, .emptySecret, .badStatusSource, .idleBackendTLS,
+            .clientRulesConflict:
             .warning
         case .otherClass, .noClass, .foreignAnnotations, .systemAuthorities: .note
         }
@@ -127,6 +143,17 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .emptySecret: "A Secret named by spec.tls has no certificate or no key in it."
         case .badStatusSource: "The Service whose address is published does not exist or has no address."
         case .badDefaultBackend: "The operator's default backend does not exist."
+        case .badClientSecret:
+            "auth-tls-secret is no Secret of the Ingress's own namespace, written namespace/name; its hosts answer 403."
+        case .noClientSecret: "The Secret named by auth-tls-secret does not exist; the hosts answer 403."
+        case .noAuthorities: "The Secret named by auth-tls-secret has no ca.crt; the hosts answer 403."
+        case .badClientAnnotation:
+            "An annotation auth-tls-… cannot be read, and must not be left out; the hosts answer 403."
+        case .clientRulesConflict:
+            "Two Ingresses ask for different client certificates of one host; the older one has it."
+        case .foreignClientRules:
+            "An Ingress asks for client certificates of a host of another namespace; its own paths answer 403."
+        case .idleClientRules: "Annotations auth-tls-… without auth-tls-secret: nobody is asked for a certificate."
         case .noFastCGI: "An Ingress asks for FastCGI, which is not spoken; its paths answer 503."
         case .badBackendSecret:
             "A Secret named by proxy-ssl-secret is missing, unfit or of another namespace; its paths answer 503."

@@ -14,6 +14,8 @@ package struct TranslationOptions: Sendable, Equatable {
     package var defaultBackend: ServicePortName?
     /// `--default-tls-secret`: for names that no Ingress has a certificate for.
     package var defaultCertificate: ObjectName?
+    /// `--ticket-keys-secret`: what session tickets are sealed with.
+    package var ticketKeys: ObjectName?
     /// `--ssl-redirect`: plain HTTP is redirected where the host has a certificate, unless the Ingress says otherwise.
     package var redirectsToHTTPS = true
     package var allowsInlineScripts = true

@@ -80,6 +80,7 @@ private struct Work {
         var policy = RoutePolicy()
         var balance: Upstream.Balance?
         var backend = BackendSettings()
+        var clients = ClientAnnotations()
         var bindings: [(binding: ScriptBinding, paths: [String]?)] = []
         var reference: ObjectReference {
             ObjectReference(kind: Ingress.kind, namespace: name.namespace, name: name.name)
@@ -99,6 +100,8 @@ private struct Work {
     var accepted: [Accepted] = []
     /// Who decided how a Service port is balanced.
     var balancers: [ServicePortName: (ingress: ObjectName, balance: Upstream.Balance)] = [:]
+    /// What hosts ask of their clients' certificates.
+    var clientRules: [HostPattern: ClientAuthentication] = [:]
 
     init(_ objects: ObjectSet, options: TranslationOptions, memory: TranslationMemory) {
         self.objects = objects
@@ -124,6 +127,8 @@ private struct Work {
         for index in accepted.indices { checkBackendTLS(of: index) }
         for index in accepted.indices { addCertificates(of: index) }
         addDefaultCertificate()
+        addTicketKeys()
+        for index in accepted.indices { addClientRules(of: index) }
         addRedirects()
         checkForeignKeys()
         addDefaultRoute()
@@ -255,9 +260,19 @@ private struct Work {
                 }
                 accepted[index].balance = balance
             case .backend(let apply): try apply(value, &accepted[index].backend)
+            case .clients(_, let apply):
+                accepted[index].clients.key = min(accepted[index].clients.key ?? key, key)
+                try apply(value, &accepted[index].clients)
             case .scripts, .grant: break
             }
         } catch {
+            if case .clients(strict: true, _) = spec.effect {
+                accepted[index].clients.isBroken = true
+                return report(
+                    .badClientAnnotation, "\(short) is \(quoted(text)); \(error.wanted)",
+                    at: places.place(Ingress.kind, name, annotation: key),
+                    mend: "write for example \"\(error.example)\"; until then the hosts of this Ingress answer 403")
+            }
             report(
                 .badAnnotation, "\(short) is \(quoted(text)); \(error.wanted)",
                 at: places.place(Ingress.kind, name, annotation: key),
@@ -905,6 +920,107 @@ private struct Work {
         }
     }
 
+    // MARK: Clients' certificates
+
+    /// What the Ingress asks of its clients goes to each of its hosts that nobody has spoken for.
+    private mutating func addClientRules(of index: Int) {
+        guard let key = accepted[index].clients.key else { return }
+        let name = accepted[index].name
+        let rules = accepted[index].ingress.spec.rules
+        let place = places.place(Ingress.kind, name, annotation: key)
+        guard let rule = clientAuthentication(of: index, at: place) else { return }
+        let patterns = Set(rules.isEmpty ? [.any] : rules.compactMap { try? HostSyntax.pattern($0.host) })
+        for pattern in patterns.sorted() {
+            guard let host = hosts[pattern] else { continue }
+            if host.owner.namespace != name.namespace {
+                // Whoever shares a host does not decide for it; nor is what he wanted closed left open.
+                for number in host.routes where routes[number].ingress == accepted[index].reference {
+                    routes[number].policy.isDenied = true
+                }
+                report(
+                    .foreignClientRules,
+                    "the host \(quoted(pattern.description)) belongs to the namespace \(host.owner.namespace), whose "
+                        + "Ingress \(host.owner) is older: it decides about client certificates",
+                    at: place,
+                    mend: "take another host, or ask for them there; until then the paths of this Ingress answer 403")
+            } else if let before = clientRules[pattern] {
+                // The first that can be checked counts; without one, nobody gets through.
+                if before.verification == nil, rule.verification != nil {
+                    clientRules[pattern] = rule
+                } else if rule.verification != nil, !Self.asksTheSame(before, rule) {
+                    report(
+                        .clientRulesConflict,
+                        "the host \(quoted(pattern.description)) asks for client certificates as the older "
+                            + "\(before.ingress) says",
+                        at: place, mend: "ask for the same in both; until then the older one has it")
+                }
+            } else {
+                clientRules[pattern] = rule
+            }
+        }
+    }
+
+    private static func asksTheSame(_ left: ClientAuthentication, _ right: ClientAuthentication) -> Bool {
+        var right = right
+        right.ingress = left.ingress
+        right.place = left.place
+        return left == right
+    }
+
+    /// Nil where nothing is asked.
+    private mutating func clientAuthentication(of index: Int, at place: Place) -> ClientAuthentication? {
+        let asked = accepted[index].clients
+        let name = accepted[index].name
+        guard let text = asked.secret else {
+            report(
+                .idleClientRules, "there are annotations auth-tls-… and no auth-tls-secret", at: place,
+                mend:
+                    "name the Secret with the authorities, or delete them; until then nobody is asked for a certificate"
+            )
+            return nil
+        }
+        var rule = ClientAuthentication(ingress: accepted[index].reference, place: place)
+        rule.mode = asked.mode
+        rule.errorPage = asked.errorPage
+        rule.passesCertificate = asked.passesCertificate
+        rule.subjectPattern = asked.subjectPattern
+        let closed = "until then the hosts of this Ingress answer 403"
+        guard let secretName = ClientAnnotations.secret(text, in: name.namespace) else {
+            report(
+                .badClientSecret,
+                "auth-tls-secret is \(quoted(text)); this is \(name.namespace)/NAME, a Secret of the "
+                    + "Ingress's own namespace",
+                at: place, mend: "write \(name.namespace)/NAME; \(closed)")
+            return rule
+        }
+        rule.secret = ObjectReference(kind: Secret.kind, namespace: secretName.namespace, name: secretName.name)
+        guard let secret = objects.secrets[secretName] else {
+            report(
+                .noClientSecret, "there is no Secret \(quoted("\(secretName)"))", at: place,
+                mend: "create it with the authorities in ca.crt; \(closed)")
+            return rule
+        }
+        guard let authorities = secret.bytes("ca.crt"), !authorities.isEmpty else {
+            report(
+                .noAuthorities, "the Secret \(quoted("\(secretName)")) has no ca.crt", at: place,
+                mend: "put the certificates of the authorities there, PEM; \(closed)")
+            return rule
+        }
+        if !asked.isBroken {
+            rule.verification = ClientVerification(
+                authorities: authorities, revocations: secret.bytes("ca.crl") ?? [], depth: asked.depth)
+        }
+        return rule
+    }
+
+    private mutating func addTicketKeys() {
+        guard let name = options.ticketKeys else { return }
+        let secret = ObjectReference(kind: Secret.kind, namespace: name.namespace, name: name.name)
+        result.snapshot.ticketKeys = TicketKeySource(
+            secret: secret, keys: objects.secrets[name]?.bytes("ticket.keys"),
+            place: Place(object: secret, field: "--ticket-keys-secret"))
+    }
+
     private mutating func addDefaultCertificate() {
         guard let name = options.defaultCertificate else { return }
         let secret = ObjectReference(kind: Secret.kind, namespace: name.namespace, name: name.name)
@@ -930,7 +1046,11 @@ private struct Work {
         result.snapshot.routes = routes
         result.snapshot.scripts = scripts.sources
         result.snapshot.hosts = hosts.map {
-            (key: $0.key.description, host: VirtualHost(pattern: $0.key, routes: $0.value.routes))
+            (
+                key: $0.key.description,
+                host: VirtualHost(
+                    pattern: $0.key, routes: $0.value.routes, clientAuthentication: clientRules[$0.key])
+            )
         }
         .sorted { $0.key < $1.key }
         .map(\.host)

@@ -12,6 +12,8 @@ package struct Client: Sendable {
     package var isSecure = false
     /// What was agreed on our own connection with the peer; nil without TLS.
     package var channel: SecureChannel?
+    /// The certificate that the client has shown to the host that it asks; nil where the host wants none.
+    package var certificate: ClientCertificate?
 
     package init() {}
 }
@@ -33,6 +35,13 @@ package enum FailureReason: UInt8, Sendable, Hashable, CaseIterable {
     case plainHTTP
     /// The host has another certificate than the one that the connection was made with.
     case misdirected
+    /// The host asks for a certificate of the client's, and there is none.
+    case noClientCertificate
+    case badClientCertificate
+    /// The certificate is good, and its subject is none that may come.
+    case clientForbidden
+    /// What the host asks of its clients cannot be checked: nobody gets through.
+    case clientRulesBroken
     case unsupportedVersion
     case unsupportedCoding
     case headTooLarge
@@ -70,6 +79,10 @@ package enum FailureReason: UInt8, Sendable, Hashable, CaseIterable {
         case .malformedRequest: "malformed-request"
         case .plainHTTP: "plain-http"
         case .misdirected: "misdirected"
+        case .noClientCertificate: "no-client-certificate"
+        case .badClientCertificate: "bad-client-certificate"
+        case .clientForbidden: "client-forbidden"
+        case .clientRulesBroken: "client-rules-broken"
         case .unsupportedVersion: "unsupported-version"
         case .unsupportedCoding: "unsupported-coding"
         case .headTooLarge: "head-too-large"

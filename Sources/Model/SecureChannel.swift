@@ -69,14 +69,25 @@ package final class SecureChannel: Sendable {
     package let applicationProtocol: [UInt8]
     /// The handshake was short, because the client had been here before.
     package let wasResumed: Bool
+    /// What the client has shown of itself, if it was asked: for the host that it asked for by SNI, and no other.
+    package let clientCertificate: ClientCertificate?
 
     package init(
-        version: [UInt8], cipher: [UInt8], serverName: [UInt8], applicationProtocol: [UInt8], wasResumed: Bool
+        version: [UInt8], cipher: [UInt8], serverName: [UInt8], applicationProtocol: [UInt8], wasResumed: Bool,
+        clientCertificate: ClientCertificate? = nil
     ) {
+        self.clientCertificate = clientCertificate
         self.version = version
         self.cipher = cipher
         self.serverName = serverName
         self.applicationProtocol = applicationProtocol
         self.wasResumed = wasResumed
+    }
+
+    /// The same connection, its client's certificate judged anew.
+    package func with(_ certificate: ClientCertificate) -> SecureChannel {
+        SecureChannel(
+            version: version, cipher: cipher, serverName: serverName, applicationProtocol: applicationProtocol,
+            wasResumed: wasResumed, clientCertificate: certificate)
     }
 }

@@ -18,6 +18,8 @@ package struct Snapshot: Sendable, Equatable {
     package var certificates: [CertificateReference] = []
     /// For names that none of them serves (`--default-tls-secret`); nil takes one made on start.
     package var defaultCertificate: CertificateReference?
+    /// What session tickets are sealed with at all replicas; nil: each has keys of its own.
+    package var ticketKeys: TicketKeySource?
 
     package init() {}
 }
@@ -27,10 +29,13 @@ package struct VirtualHost: Sendable, Equatable {
     package var pattern: HostPattern
     /// Indices into `Snapshot.routes`, in the order in which the router tries them is its own affair.
     package var routes: [Int]
+    /// What is asked of clients' certificates; nil: nothing.
+    package var clientAuthentication: ClientAuthentication?
 
-    package init(pattern: HostPattern, routes: [Int]) {
+    package init(pattern: HostPattern, routes: [Int], clientAuthentication: ClientAuthentication? = nil) {
         self.pattern = pattern
         self.routes = routes
+        self.clientAuthentication = clientAuthentication
     }
 }
 
@@ -120,6 +125,8 @@ package struct RoutePolicy: Sendable, Equatable {
     package var forceSSLRedirect: Bool?
     /// What the two come to for this route.
     package var redirectsToHTTPS = false
+    /// Everything is answered with 403: the Ingress asks for client certificates, and cannot have them.
+    package var isDenied = false
 
     package init() {}
 }

@@ -202,6 +202,12 @@ final class Flight {
     var isTunnel = false
     /// The answer is a redirect to HTTPS.
     var isRedirect = false
+    /// Where a client without a good certificate is sent; empty without.
+    var errorPage: [UInt8] = []
+    /// It was refused for its certificate, by the host that a script has led it to.
+    var clientReason = FailureReason.none
+    /// The request is answered by the page for clients without a good certificate.
+    var isErrorPage = false
 
     // MARK: The request, on its way
     /// The encoded head, and as much of the body as is kept to be sent again.
@@ -260,6 +266,9 @@ final class Flight {
         continueWasSent = false
         isTunnel = false
         isRedirect = false
+        if !errorPage.isEmpty { errorPage = [] }
+        clientReason = .none
+        isErrorPage = false
         outgoingPending = false
         isReplayable = true
         attemptWasSent = false

@@ -6,8 +6,9 @@ extension FailureReason {
     var status: UInt16 {
         switch self {
         case .none: 500
-        case .malformedRequest, .plainHTTP: 400
+        case .malformedRequest, .plainHTTP, .noClientCertificate, .badClientCertificate: 400
         case .misdirected: 421
+        case .clientForbidden, .clientRulesBroken: 403
         case .unsupportedVersion: 505
         case .unsupportedCoding: 501
         case .headTooLarge, .tooManyFields: 431

@@ -32,6 +32,8 @@ extension Loop {
             }
         }
         f.isPersistent = d.machine.mayPersist && !announcesClose
+        // The next request for that host would be misdirected as well: another connection is wanted.
+        if exchange.reason == .misdirected { f.isPersistent = false }
         // Whoever waits for 100 Continue and gets this instead may send its body, or the next request: only closing
         // tells the two apart (RFC 9110 §10.1.1).
         if f.facts.expectsContinue, !f.continueWasSent { f.isPersistent = false }
@@ -83,6 +85,10 @@ extension Loop {
             into: &exchange.ownBody)
         exchange.response.appendStatic("content-type", ErrorPage.contentType(form))
         exchange.response.appendStatic("cache-control", "no-store")
+        if !f.errorPage.isEmpty, status == 302 {
+            let name = locationName
+            exchange.response.append(name.span, f.errorPage.span)
+        }
         if status == 503 { exchange.response.appendStatic("retry-after", "1") }
         addTransportSecurity(f)
         if status == 405 { exchange.response.appendStatic("allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH") }

@@ -186,6 +186,20 @@ extension Loop {
         let exchange = f.exchange
         identify(f)
         match(f)
+        if let rules = f.pin.publication.clientRules {
+            var reason = authenticate(f, rules)
+            if reason != .none, turnsToErrorPage(f, rules, reason) {
+                match(f)
+                f.isErrorPage = true
+                exchange.client.certificate = nil
+                reason = .none
+            }
+            if reason != .none {
+                exchange.reason = reason
+                perform(f, .answerDecided)
+                return
+            }
+        }
         if f.policy.redirectsToHTTPS, HTTPSRedirect.applies(to: exchange) {
             f.isRedirect = true
             perform(f, .answerDecided)
@@ -196,7 +210,18 @@ extension Loop {
             return
         }
         f.phasesRan = true
-        let verdict = f.pin.middlewares.runRequestPhases(exchange) { [self] _ in match(f) }
+        let verdict = f.pin.middlewares.runRequestPhases(exchange) { [self] _ in
+            match(f)
+            // It may be another host's by now. The page for those who have no certificate leads nowhere else.
+            if let rules = f.pin.publication.clientRules {
+                f.clientReason = f.isErrorPage ? .noClientCertificate : authenticate(f, rules)
+            }
+        }
+        if f.clientReason != .none {
+            exchange.reason = f.clientReason
+            perform(f, .answerDecided)
+            return
+        }
         switch verdict {
         case .next:
             route(f)

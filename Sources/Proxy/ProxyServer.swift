@@ -132,10 +132,11 @@ package final class ProxyServer: Sendable {
     /// - Parameters:
     ///   - middlewares: one set a loop, as `MiddlewareCompiler.prepare` made them; none where there are no scripts.
     ///   - names: the addresses of endpoints that are given by name.
+    ///   - clientRules: what hosts ask of their clients' certificates; nil where none asks.
     ///   - certificates: for the listeners of `listenSecure`; nil takes those of the publication before.
     package func publish(
         _ table: RouteTable, middlewares: [MiddlewareSet] = [], names: [String: [IPAddress]] = [:],
-        certificates: CertificateTable? = nil
+        certificates: CertificateTable? = nil, clientRules: ClientRules? = nil
     ) {
         state.withLock { state in
             let labels = metrics.registry.labels(
@@ -144,7 +145,8 @@ package final class ProxyServer: Sendable {
                 now: Int64(MonotonicClock.milliseconds() / 1_000))
             let next = Publication(
                 table: table, sets: middlewares, configuration: configuration, names: names, labels: labels,
-                certificates: certificates ?? state.publication.certificates, previous: state.publication)
+                certificates: certificates ?? state.publication.certificates, clientRules: clientRules,
+                previous: state.publication)
             state.retired = state.publication
             state.publication = next
             // Under the lock, so that two publications reach every loop in the same order.

@@ -23,12 +23,16 @@ final class Publication: Sendable {
     let labels: TelemetryLabels
     /// Nil where nothing listens for TLS.
     let certificates: CertificateTable?
+    /// Nil where no host asks for client certificates.
+    let clientRules: ClientRules?
     private let sets: [MiddlewareSet]
 
     init(
         table: RouteTable, sets: [MiddlewareSet], configuration: ProxyConfiguration, names: [String: [IPAddress]] = [:],
-        labels: TelemetryLabels = .none, certificates: CertificateTable? = nil, previous: Publication? = nil
+        labels: TelemetryLabels = .none, certificates: CertificateTable? = nil, clientRules: ClientRules? = nil,
+        previous: Publication? = nil
     ) {
+        self.clientRules = clientRules
         self.certificates = certificates
         self.table = table
         snapshot = table.snapshot

@@ -9,7 +9,7 @@ package import Routing
 /// What was decided about one request.
 package struct RequestExplanation: Sendable, Equatable, Codable {
     package struct Step: Sendable, Equatable, Codable {
-        /// Which part of the walk it is: `listener`, `request`, `host`, `path`, `script`, `backend`, `endpoint`, `answer`,
+        /// Which part of the walk it is: `listener`, `request`, `host`, `path`, `client`, `script`, `backend`, `endpoint`, `answer`,
         /// `response`.
         package var part: String
         package var decision: String
@@ -51,12 +51,14 @@ package struct RequestExplainer {
     private let middlewares: MiddlewareSet
     private let configuration: ProxyConfiguration
     private let addresses: [String: [IPAddress]]
+    private let clientRules: ClientRules?
 
     /// `middlewares` must be a set that no loop uses.
     package init(
         table: RouteTable, middlewares: MiddlewareSet, configuration: ProxyConfiguration,
-        addresses: [String: [IPAddress]] = [:]
+        addresses: [String: [IPAddress]] = [:], clientRules: ClientRules? = nil
     ) {
+        self.clientRules = clientRules
         self.table = table
         self.middlewares = middlewares
         self.configuration = configuration
@@ -112,6 +114,7 @@ package struct RequestExplainer {
                         ? [] : ["scheme \(exchange.client.isSecure ? "https" : "http"), told by a trusted proxy"])))
 
         match(exchange, &result)
+        if let clientRules, !authenticate(exchange, clientRules, isSecure, &result) { return result }
         let routes = table.snapshot.routes
         if routes.indices.contains(Int(exchange.route)), routes[Int(exchange.route)].policy.redirectsToHTTPS,
             HTTPSRedirect.applies(to: exchange)
@@ -132,6 +135,42 @@ package struct RequestExplainer {
         exchange.route = -1
         middlewares.runLog(exchange)
         return result
+    }
+
+    /// What the host asks of its clients' certificates. What a client would show is not known; the rest holds for one
+    /// that gets through. False: nobody does.
+    private func authenticate(
+        _ exchange: Exchange, _ rules: ClientRules, _ isSecure: Bool, _ result: inout RequestExplanation
+    ) -> Bool {
+        let bytes = exchange.request.bytes
+        let number = rules.rule(
+            route: exchange.route, host: bytes.span.extracting(exchange.request.hostRange.range))
+        guard number >= 0 else { return true }
+        let rule = rules.rules[Int(number)]
+        func refuse(_ reason: FailureReason, _ why: String) -> Bool {
+            result.status = reason.status
+            result.reason = reason.label
+            result.steps.append(.init("answer", "\(reason.status): \(why) (\(reason.label))"))
+            return false
+        }
+        let whose = rule.authentication.ingress
+        if rule.isBroken {
+            return refuse(.clientRulesBroken, "the client certificates that \(whose) asks for can't be checked")
+        }
+        guard isSecure, rule.asked != nil else {
+            if rule.pattern?.isFound(in: []) == false {
+                return refuse(.clientForbidden, "the subject that \(whose) asks for needs a client certificate")
+            }
+            result.steps.append(
+                .init("client", isSecure ? "no certificate is asked for" : "without TLS no certificate is asked for"))
+            return true
+        }
+        var details = ["authorities of \(rule.authentication.secret.map { "\($0)" } ?? "?"), asked for by \(whose)"]
+        if let pattern = rule.authentication.subjectPattern { details.append("its subject must match \(pattern)") }
+        details.append("the rest holds for a client that gets through")
+        result.steps.append(
+            .init("client", "a certificate is asked for: \(rule.authentication.mode.rawValue)", details: details))
+        return true
     }
 
     /// The first decision is the client's: which listener it speaks to.

@@ -38,6 +38,14 @@ final class SecureLayer {
     var channel: SecureChannel?
     /// Of the certificate that the connection was made with.
     var certificate = ""
+    /// What the client's own certificate was judged by; nil where it was not asked for one.
+    var clients: ClientVerification?
+    /// The rule that was last found to be the one of the handshake, whether the subject was found by its pattern, and the
+    /// certificate as upstreams are told it.
+    var knownRules: ClientRules?
+    var knownRule: Int32 = -1
+    var subjectIsFound: Bool?
+    var escapedCertificate: [UInt8]?
     /// The last host that was found to be served with the same certificate, for the one that asks again.
     var agreedHost: [UInt8] = []
     var agreedTable: CertificateTable?
@@ -152,6 +160,7 @@ extension Loop {
         tls.isHandshaking = false
         tls.channel = channel
         tls.certificate = tls.session.chosen.name
+        tls.clients = tls.session.chosen.clients
         tls.applicationProtocol = ApplicationProtocol(channel.applicationProtocol)
         telemetry.handshakeFinished(wasResumed: channel.wasResumed)
         setDeadline(d, after: configuration.timeouts.requestHead)
@@ -200,7 +209,7 @@ extension Loop {
         return true
     }
 
-    private static func isSame(_ name: [UInt8], _ host: Span<UInt8>) -> Bool {
+    static func isSame(_ name: [UInt8], _ host: Span<UInt8>) -> Bool {
         guard name.count == host.count else { return false }
         for i in name.indices where MessageHead.lower(name[i]) != MessageHead.lower(host[i]) { return false }
         return true

@@ -351,6 +351,17 @@ extension BorderRun {
         var entries: [(String, LuaValue)] = [("version", text(channel.version)), ("cipher", text(channel.cipher))]
         if !channel.serverName.isEmpty { entries.append(("sni", text(channel.serverName))) }
         if !channel.applicationProtocol.isEmpty { entries.append(("alpn", text(channel.applicationProtocol))) }
+        if let certificate = exchange.client.certificate {
+            entries.append(
+                (
+                    "client_cert",
+                    .map([
+                        ("subject", text(certificate.subject)), ("sans", .list(certificate.names.map(text))),
+                        ("fingerprint", text(certificate.fingerprint)),
+                        ("verified", .bool(certificate.verdict == .good)),
+                    ])
+                ))
+        }
         out.append(.map(entries))
         return true
     }

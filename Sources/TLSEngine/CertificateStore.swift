@@ -9,18 +9,25 @@ package enum CertificateCode: String, CaseIterable, Sendable {
     case unusable = "MG163"
     case expired = "MG164"
     case wrongName = "MG165"
+    case badClientRules = "MG337"
+    case authorityExpired = "MG338"
+    case badTicketKeys = "MG339"
 
     package var name: String {
         switch self {
         case .unusable: "bad-certificate"
         case .expired: "certificate-expired"
         case .wrongName: "certificate-name"
+        case .badClientRules: "bad-client-rules"
+        case .authorityExpired: "authority-expired"
+        case .badTicketKeys: "bad-ticket-keys"
         }
     }
 
     package var severity: Severity {
         switch self {
-        case .unusable, .expired, .wrongName: .error
+        case .unusable, .expired, .wrongName, .badClientRules, .authorityExpired: .error
+        case .badTicketKeys: .warning
         }
     }
 
@@ -30,10 +37,15 @@ package enum CertificateCode: String, CaseIterable, Sendable {
         case .unusable: "A certificate or its key cannot be used; the last good one stays, or the default serves."
         case .expired: "A certificate has expired, or is not valid yet."
         case .wrongName: "A certificate is not for the host that it is to serve."
+        case .badClientRules:
+            "Authorities, revocation lists or the pattern that clients are judged by cannot be used; the host answers 403."
+        case .authorityExpired:
+            "An authority for clients' certificates has expired, or its revocation list is out of date."
+        case .badTicketKeys: "The Secret with the keys of session tickets cannot be used; each replica keeps its own."
         }
     }
 
-    func diagnostic(_ problem: String, at place: Place, mend: String) -> Diagnostic {
+    package func diagnostic(_ problem: String, at place: Place, mend: String) -> Diagnostic {
         Diagnostic(severity, rawValue, name, problem: problem, place: place, mend: mend)
     }
 }
@@ -43,6 +55,8 @@ package final class CertificateStore: Sendable {
     /// What holds for every certificate.
     private let options: TLSOptions
     private let cache = ContextCache()
+    /// Told of the keys that a Secret has for session tickets, at each preparation; nil where it has none.
+    private let takeTicketKeys: @Sendable ([TicketKey]?) -> Void
     /// For names that nobody has a certificate for: made on start, so that nobody else can hold its key.
     private let selfSigned: ServedCertificate
     private let state: Mutex<State>
@@ -58,6 +72,13 @@ package final class CertificateStore: Sendable {
         /// By host and Secret: what last served.
         var lastGood: [Claim: TLSKeyPair] = [:]
         var served: [String: ServedCertificate] = [:]
+        /// What was found of what hosts ask of their clients.
+        var judgedClients: [ClientVerification: ClientJudgement] = [:]
+    }
+
+    private enum ClientJudgement {
+        case usable
+        case unusable(String)
     }
 
     private struct Claim: Hashable {
@@ -70,8 +91,11 @@ package final class CertificateStore: Sendable {
         case bad(String)
     }
 
-    package init(_ options: TLSOptions) throws(TLSError) {
+    package init(
+        _ options: TLSOptions, takeTicketKeys: @escaping @Sendable ([TicketKey]?) -> Void = { _ in }
+    ) throws(TLSError) {
         self.options = options
+        self.takeTicketKeys = takeTicketKeys
         let pair = try TLSKeyPair.selfSigned(name: Self.selfSignedName)
         // What is wrong with the options is said now, and not to the first client.
         state = Mutex(State(trial: try TLSContext(accepting: [pair], options)))
@@ -86,8 +110,10 @@ package final class CertificateStore: Sendable {
         state.withLock { state in
             var work = Work(snapshot: snapshot, now: now, state: state)
             let table = work.table(options, cache, selfSigned)
+            takeTicketKeys(work.ticketKeys())
             state = work.state
             state.judged = work.judged
+            state.judgedClients = work.judgedClients
             state.lastGood = work.lastGood
             state.served = work.served
             let kept = Set(work.served.values.map(ObjectIdentifier.init))
@@ -104,6 +130,7 @@ package final class CertificateStore: Sendable {
         var judged: [TLSKeyPair: Judgement] = [:]
         var lastGood: [Claim: TLSKeyPair] = [:]
         var served: [String: ServedCertificate] = [:]
+        var judgedClients: [ClientVerification: ClientJudgement] = [:]
         var diagnostics: [Diagnostic] = []
 
         mutating func table(
@@ -120,7 +147,7 @@ package final class CertificateStore: Sendable {
                     pairs.append((reference.secret, pair))
                 }
                 guard !pairs.isEmpty else { continue }
-                let certificate = serve(pairs, options, cache)
+                let certificate = serve(Self.name(of: pairs), pairs.map(\.pair), nil, options, cache)
                 if host.hasPrefix("*.") {
                     wildcards[String(host.dropFirst(2))] = certificate
                 } else {
@@ -129,31 +156,167 @@ package final class CertificateStore: Sendable {
             }
             var standard = selfSigned
             if let reference = snapshot.defaultCertificate, let (pair, _) = pair(of: reference, for: nil) {
-                standard = serve([(reference.secret, pair)], options, cache)
+                standard = serve(Self.name(of: [(reference.secret, pair)]), [pair], nil, options, cache)
             }
-            return CertificateTable(exact: exact, wildcards: wildcards, standard: standard)
+            let asked = askedClients()
+            if !asked.isEmpty { ask(asked, of: &exact, &wildcards, &standard, options, cache) }
+            return CertificateTable(
+                exact: exact, wildcards: wildcards, standard: standard,
+                unusable: Set(
+                    judgedClients.compactMap { clients, judgement in
+                        if case .unusable = judgement { clients } else { nil }
+                    }))
+        }
+
+        private static func name(of pairs: [(secret: ObjectReference, pair: TLSKeyPair)]) -> String {
+            pairs.map { "\($0.secret.namespace)/\($0.secret.name)" }.joined(separator: "+")
         }
 
         private mutating func serve(
-            _ pairs: [(secret: ObjectReference, pair: TLSKeyPair)], _ options: TLSOptions, _ cache: ContextCache
+            _ name: String, _ contents: [TLSKeyPair], _ clients: ClientVerification?, _ options: TLSOptions,
+            _ cache: ContextCache
         ) -> ServedCertificate {
-            let name = pairs.map { "\($0.secret.namespace)/\($0.secret.name)" }.joined(separator: "+")
+            func make() -> ServedCertificate {
+                ServedCertificate(name: name, pairs: contents, clients: clients, options: options, cache: cache)
+            }
+            var key = name
+            if let clients { key += "|" + clients.identity.map { String($0, radix: 16) }.joined(separator: ".") }
             // A host may still be on the pair before, where another is on the new one: two entries of one name.
-            let contents = pairs.map(\.pair)
             for suffix in ["", "#2", "#3", "#4"] {
-                if let there = served[name + suffix] {
-                    if there.pairs == contents { return there }
+                if let there = served[key + suffix] {
+                    if there.pairs == contents, there.clients == clients { return there }
                     continue
                 }
-                let before = state.served[name + suffix]
-                let certificate =
-                    before?.pairs == contents
-                    ? before ?? nil : ServedCertificate(name: name, pairs: contents, options: options, cache: cache)
-                guard let certificate else { continue }
-                served[name + suffix] = certificate
+                let certificate: ServedCertificate
+                if let before = state.served[key + suffix], before.pairs == contents, before.clients == clients {
+                    certificate = before
+                } else {
+                    certificate = make()
+                }
+                served[key + suffix] = certificate
                 return certificate
             }
-            return ServedCertificate(name: name, pairs: contents, options: options, cache: cache)
+            return make()
+        }
+
+        // MARK: Clients' certificates
+
+        /// By host: what its clients' certificates are judged by, where that can be done.
+        private mutating func askedClients() -> [HostPattern: ClientVerification] {
+            var asked: [HostPattern: ClientVerification] = [:]
+            for host in snapshot.hosts {
+                guard let rule = host.clientAuthentication, let clients = rule.verification else { continue }
+                guard judge(clients, rule), rule.mode != .off else { continue }
+                asked[host.pattern] = clients
+            }
+            return asked
+        }
+
+        /// False if it can't be used; what is wrong is said once of an Ingress.
+        private mutating func judge(_ clients: ClientVerification, _ rule: ClientAuthentication) -> Bool {
+            let judgement: ClientJudgement
+            if let known = judgedClients[clients] ?? state.judgedClients[clients] {
+                judgement = known
+            } else {
+                var options = TLSOptions()
+                options.clients = clients
+                do throws(TLSError) {
+                    _ = try TLSContext(accepting: [], options)
+                    judgement = .usable
+                } catch {
+                    judgement = .unusable(error.description)
+                }
+            }
+            judgedClients[clients] = judgement
+            let secret = rule.secret.map { "\"\($0.namespace)/\($0.name)\"" } ?? ""
+            if case .unusable(let problem) = judgement {
+                say(
+                    .badClientRules, "ca.crt or ca.crl in the Secret \(secret): \(problem)", rule.place,
+                    "put certificates of authorities into ca.crt, and revocation lists of theirs, if any, into ca.crl, "
+                        + "all PEM; until then everything on the host answers 403")
+                return false
+            }
+            let times = clients.times
+            if times.firstEnd < now {
+                say(
+                    .authorityExpired,
+                    "an authority in ca.crt of the Secret \(secret) expired on \(Self.day(times.firstEnd))", rule.place,
+                    "replace it; until then clients with its certificates are refused")
+            }
+            if let next = times.nextUpdate, next < now {
+                say(
+                    .authorityExpired,
+                    "a revocation list in ca.crl of the Secret \(secret) was to be replaced by \(Self.day(next))",
+                    rule.place, "replace it; until then clients of its authority are refused")
+            }
+            return true
+        }
+
+        /// Gives every host the handshake that its rules ask for, with the certificate that it has.
+        private mutating func ask(
+            _ asked: [HostPattern: ClientVerification], of exact: inout [String: ServedCertificate],
+            _ wildcards: inout [String: ServedCertificate], _ standard: inout ServedCertificate,
+            _ options: TLSOptions, _ cache: ContextCache
+        ) {
+            // By the certificates alone, as they were found before.
+            let plain = CertificateTable(exact: exact, wildcards: wildcards, standard: standard)
+            let hosts = Set(snapshot.hosts.map(\.pattern))
+            var names = Set(exact.keys)
+            var parents = Set(wildcards.keys)
+            for host in hosts {
+                switch host {
+                case .exact(let name): names.insert(name)
+                case .wildcard(let parent): parents.insert(parent)
+                case .any: break
+                }
+            }
+            func clients(_ host: HostPattern, below parent: String?) -> ClientVerification? {
+                // As requests are routed: the host that is known, and then no other.
+                if hosts.contains(host) { return asked[host] }
+                if let parent, hosts.contains(.wildcard(parent)) { return asked[.wildcard(parent)] }
+                return asked[.any]
+            }
+            func variant(_ certificate: ServedCertificate, _ clients: ClientVerification?) -> ServedCertificate {
+                guard let clients else { return certificate }
+                return serve(certificate.name, certificate.pairs, clients, options, cache)
+            }
+            for name in names.sorted() {
+                let parent = name.firstIndex(of: ".").map { String(name[name.index(after: $0)...]) }
+                exact[name] = variant(plain.certificate(for: name), clients(.exact(name), below: parent))
+            }
+            for parent in parents.sorted() {
+                let certificate = wildcards[parent] ?? plain.standard
+                wildcards[parent] = variant(certificate, clients(.wildcard(parent), below: nil))
+            }
+            standard = variant(plain.standard, asked[.any])
+        }
+
+        // MARK: Ticket keys
+
+        /// Those of the Secret; nil where there is none, or none that can be used.
+        mutating func ticketKeys() -> [TicketKey]? {
+            guard let source = snapshot.ticketKeys else { return nil }
+            let name = "\"\(source.secret.namespace)/\(source.secret.name)\""
+            let mend =
+                "put one to \(TicketKeys.most) keys of \(TicketKey.size) random bytes each into the entry "
+                + "\(TicketKeys.entry), the newest first; until then each replica seals with its own"
+            guard let bytes = source.keys else {
+                say(.badTicketKeys, "there is no Secret \(name) with an entry \(TicketKeys.entry)", source.place, mend)
+                return nil
+            }
+            guard let keys = TicketKeys.read(bytes) else {
+                say(
+                    .badTicketKeys,
+                    "the entry \(TicketKeys.entry) of the Secret \(name) has \(bytes.count) bytes, or one key twice",
+                    source.place, mend)
+                return nil
+            }
+            return keys
+        }
+
+        private mutating func say(_ code: CertificateCode, _ problem: String, _ place: Place, _ mend: String) {
+            let diagnostic = code.diagnostic(problem, at: place, mend: mend)
+            if !diagnostics.contains(diagnostic) { diagnostics.append(diagnostic) }
         }
 
         // MARK: Who serves a host

@@ -10,6 +10,8 @@ package final class ServedCertificate: Sendable {
     /// The Secrets that it comes from: two certificates with the same name are the same.
     package let name: String
     package let pairs: [TLSKeyPair]
+    /// What the host asks of its clients' certificates in the handshake; nil: nothing.
+    package let clients: ClientVerification?
     private let options: TLSOptions
     private let cache: ContextCache
     private let state = Mutex(State())
@@ -20,9 +22,12 @@ package final class ServedCertificate: Sendable {
         var wasUsed = false
     }
 
-    package init(name: String, pairs: [TLSKeyPair], options: TLSOptions, cache: ContextCache) {
+    package init(
+        name: String, pairs: [TLSKeyPair], clients: ClientVerification? = nil, options: TLSOptions, cache: ContextCache
+    ) {
         self.name = name
         self.pairs = pairs
+        self.clients = clients
         self.options = options
         self.cache = cache
     }
@@ -36,6 +41,8 @@ package final class ServedCertificate: Sendable {
         }
         if let held { return held }
         // Outside of the lock: two loops may both make one, and the first is kept.
+        var options = options
+        options.clients = clients
         guard let made = try? TLSContext(accepting: pairs, name: name, options) else { return nil }
         let (kept, isNew) = state.withLock { state in
             if let other = state.context { return (other, false) }
@@ -111,14 +118,17 @@ package final class CertificateTable: Sendable {
     private let wildcards: [String: ServedCertificate]
     /// For clients that name no host, or one that nobody has a certificate for.
     package let standard: ServedCertificate
+    /// What was found to be unusable of what hosts ask of their clients.
+    package let unusable: Set<ClientVerification>
 
     package init(
         exact: [String: ServedCertificate] = [:], wildcards: [String: ServedCertificate] = [:],
-        standard: ServedCertificate
+        standard: ServedCertificate, unusable: Set<ClientVerification> = []
     ) {
         self.exact = exact
         self.wildcards = wildcards
         self.standard = standard
+        self.unusable = unusable
     }
 
     /// - Parameter name: lower case, without a trailing dot; empty if the client named none.

@@ -52,12 +52,44 @@ package struct TLSOptions: Sendable {
     package var authorities: [UInt8] = []
     package var revocations: [UInt8] = []
     package var usesSystemAuthorities = false
+    /// Accepting: clients are asked for a certificate, which is judged by this and recorded: see
+    /// `TLSSession.clientCertificate`. Goes before the five above.
+    package var clients: ClientVerification?
     /// Accepting: what tickets are sealed with; nil gives none.
     package var tickets: TicketKeys?
     /// Accepting: a session is resumed only where this is the same as where it began; at most 32 bytes.
     package var identity: [UInt8] = []
 
     package init() {}
+}
+
+extension ClientVerification {
+    /// What tells its sessions from those of others (`TLSOptions.identity`): 32 bytes. A client that was judged by this
+    /// resumes nothing where another is in force.
+    var identity: [UInt8] {
+        var bytes: [UInt8] = []
+        // Lengths in front: no two contents run together to the same bytes.
+        for part in [authorities, revocations] { bytes += Self.bytes(of: UInt64(part.count)) + part }
+        bytes += Self.bytes(of: UInt64(bitPattern: Int64(depth)))
+        var digest = [UInt8](repeating: 0, count: 32)
+        // Proof: `bytes` is as long as said, and `digest` has the 32 bytes that are written.
+        guard unsafe mg_tls_digest(bytes, bytes.count, &digest) else { return [] }
+        return digest
+    }
+
+    /// Little end first, whatever the machine.
+    private static func bytes(of number: UInt64) -> [UInt8] {
+        (0..<8).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }
+    }
+
+    /// When the first and the last of the authorities end, and when the first of the revocation lists is to be replaced
+    /// (nil without any): seconds since 1970.
+    var times: (firstEnd: Int64, lastEnd: Int64, nextUpdate: Int64?) {
+        var facts = mg_tls_authority_facts()
+        // Proof: both arrays are as long as said, and outlive the call.
+        unsafe mg_tls_authority_times(authorities, authorities.count, revocations, revocations.count, &facts)
+        return (facts.first_end, facts.last_end, facts.next_update == 0 ? nil : facts.next_update)
+    }
 }
 
 extension TLSKeyPair {
@@ -110,11 +142,25 @@ package struct TLSCertificateFacts: Sendable, Hashable {
     let raw: OpaquePointer
     /// Whose it is, for whoever compares: the Secrets of its certificates.
     package let name: String
+    /// What clients' certificates are judged by; nil: nobody is asked for one.
+    package let clients: ClientVerification?
 
     package init(
         accepting pairs: [TLSKeyPair], name: String = "", _ options: TLSOptions = TLSOptions()
     ) throws(TLSError) {
         self.name = name
+        clients = options.clients
+        var options = options
+        if let clients = options.clients {
+            options.verification = .recorded
+            options.verificationDepth = clients.depth
+            options.authorities = clients.authorities
+            options.revocations = clients.revocations
+            options.usesSystemAuthorities = false
+            options.identity = clients.identity
+            // Without it, its sessions would be everybody's.
+            if options.identity.isEmpty { throw TLSError("no digest could be made") }
+        }
         unsafe raw = try Self.make(accepts: true, options)
         for pair in pairs { try add(pair) }
     }
@@ -122,6 +168,7 @@ package struct TLSCertificateFacts: Sendable, Hashable {
     /// For connections to servers; `pair` is the client certificate, if any.
     package init(connecting options: TLSOptions, pair: TLSKeyPair? = nil) throws(TLSError) {
         name = ""
+        clients = nil
         unsafe raw = try Self.make(accepts: false, options)
         if let pair { try add(pair) }
     }

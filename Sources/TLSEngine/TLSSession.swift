@@ -186,7 +186,70 @@ package protocol CertificateChooser: AnyObject {
         return SecureChannel(
             version: Array((version?.description ?? "").utf8), cipher: Array(cipher.utf8),
             serverName: name.map { (65...90).contains($0) ? $0 | 0x20 : $0 },
-            applicationProtocol: Array(applicationProtocol.utf8), wasResumed: wasResumed)
+            applicationProtocol: Array(applicationProtocol.utf8), wasResumed: wasResumed,
+            clientCertificate: chosen.clients == nil ? nil : clientCertificate())
+    }
+
+    /// The client's certificate, as it was judged in the handshake; nil where it has shown none.
+    private func clientCertificate() -> ClientCertificate? {
+        var subject = [CChar](repeating: 0, count: 4096)
+        var issuer = [CChar](repeating: 0, count: 4096)
+        var names = [CChar](repeating: 0, count: 8192)
+        var pem = [CChar](repeating: 0, count: 16_384)
+        var client = unsafe mg_tls_client()
+        // Proof: every array is as long as the size beside it says, and the pointers are used within the closures that
+        // lend them.
+        let status = unsafe subject.withUnsafeMutableBufferPointer { subject in
+            unsafe issuer.withUnsafeMutableBufferPointer { issuer in
+                unsafe names.withUnsafeMutableBufferPointer { names in
+                    unsafe pem.withUnsafeMutableBufferPointer { pem in
+                        unsafe client.subject = subject.baseAddress
+                        unsafe client.subject_size = subject.count
+                        unsafe client.issuer = issuer.baseAddress
+                        unsafe client.issuer_size = issuer.count
+                        unsafe client.names = names.baseAddress
+                        unsafe client.names_size = names.count
+                        unsafe client.pem = pem.baseAddress
+                        unsafe client.pem_size = pem.count
+                        return unsafe mg_tls_client_certificate(raw, &client)
+                    }
+                }
+            }
+        }
+        let isTooLarge = status == MG_TLS_CLIENT_TOO_LARGE
+        guard status == MG_TLS_CLIENT_TOLD || isTooLarge else { return nil }
+        let judgement = unsafe Self.judgement(client)
+        // Proof: 64 hexadecimal digits and their end, or an empty text.
+        let fingerprint = unsafe withUnsafeBytes(of: client.fingerprint) { digits in
+            unsafe digits.prefix { $0 != 0 }.map { $0 }
+        }
+        return ClientCertificate(
+            subject: Array(text(subject).utf8), issuer: Array(text(issuer).utf8),
+            names: text(names).split(separator: "\n").map { Array($0.utf8) }, fingerprint: fingerprint,
+            pem: isTooLarge ? [] : Array(text(pem).utf8), verdict: isTooLarge ? .bad : judgement.verdict,
+            problem: isTooLarge ? Array("certificate too large".utf8) : judgement.problem,
+            notAfter: unsafe client.not_after)
+    }
+
+    private static func judgement(_ client: mg_tls_client) -> (verdict: ClientCertificate.Verdict, problem: [UInt8]) {
+        guard unsafe client.problem != 0 else { return (.good, []) }
+        // Proof: a text that OpenSSL holds for ever, with its end.
+        let problem = unsafe client.problem_text.map { unsafe Array(String(cString: $0).utf8) } ?? []
+        return (unsafe client.is_untrusted ? .untrusted : .bad, problem)
+    }
+
+    /// Judges the client's certificate by another context, as a full handshake would: what it was judged by has changed
+    /// since. Nil where it has shown none. Of a session that was resumed the chain above it is not known any more.
+    package func judgeAgain(
+        _ certificate: ClientCertificate, by context: TLSContext
+    ) -> ClientCertificate? {
+        // Of one that was too large nothing is known that could be relied on.
+        if certificate.pem.isEmpty { return certificate }
+        var client = unsafe mg_tls_client()
+        // Proof: both are alive during the call, which only reads the context.
+        guard unsafe mg_tls_judge_again(raw, context.raw, &client) else { return nil }
+        let judgement = unsafe Self.judgement(client)
+        return certificate.judged(judgement.verdict, judgement.problem)
     }
 
     package struct Peer: Sendable, Hashable {

@@ -6,7 +6,7 @@ internal import CTLS
 /// One key: 16 bytes of name, 32 of cipher key, 32 of MAC key. Prints without its bytes.
 package struct TicketKey: Sendable, Hashable, CustomStringConvertible {
     package static let size = 80
-    let bytes: [UInt8]
+    package let bytes: [UInt8]
 
     /// Nil unless there are 80 bytes.
     package init?(_ bytes: [UInt8]) {
@@ -28,6 +28,18 @@ package struct TicketKey: Sendable, Hashable, CustomStringConvertible {
 @safe package final class TicketKeys: @unchecked Sendable {
     /// Most keys at a time.
     package static let most = 8
+    /// The entry of a Secret that holds keys: one after the other, the newest first.
+    package static let entry = "ticket.keys"
+
+    /// The keys in a Secret; nil unless there are 1 to 8 whole ones, each with a name of its own.
+    package static func read(_ bytes: [UInt8]) -> [TicketKey]? {
+        guard !bytes.isEmpty, bytes.count % TicketKey.size == 0, bytes.count / TicketKey.size <= most else {
+            return nil
+        }
+        let keys = stride(from: 0, to: bytes.count, by: TicketKey.size)
+            .compactMap { TicketKey(Array(bytes[$0..<($0 + TicketKey.size)])) }
+        return Set(keys.map { $0.bytes.prefix(16) }).count == keys.count ? keys : nil
+    }
     // SAFETY: made in `init`, released in `deinit`, never nil in between.
     let raw: OpaquePointer
 

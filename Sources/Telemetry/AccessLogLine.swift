@@ -54,6 +54,12 @@ struct AccessLogLine {
                 put("\",\"sni\":\"", &line)
                 LogEscape.json(channel.serverName, channel.serverName.indices, into: &line)
             }
+            if let certificate = exchange.client.certificate {
+                put("\",\"client_subject\":\"", &line)
+                LogEscape.json(certificate.subject, certificate.subject.indices, into: &line)
+                put("\",\"client_fingerprint\":\"", &line)
+                line.append(contentsOf: certificate.fingerprint)
+            }
         }
         put("\",\"protocol\":\"", &line)
         put(Self.name(of: request.version), &line)

@@ -44,7 +44,7 @@ struct Edge: Sendable {
         let writer = LogWriter(StandardOutputSink())
         self.writer = writer
         metrics.watch(writer)
-        let certificates = try settings.https.isEmpty ? nil : Self.certificates(settings, tickets.keys)
+        let certificates = try settings.https.isEmpty ? nil : Self.certificates(settings, tickets)
         server = try ProxyServer(
             configuration: ProxyConfiguration(settings), metrics: metrics,
             accessLog: settings.accessLog.telemetry.map { ($0, writer) })
@@ -55,11 +55,11 @@ struct Edge: Sendable {
             certificates: certificates, takesTurns: true)
     }
 
-    private static func certificates(_ settings: Settings, _ tickets: TicketKeys?) throws -> CertificateStore {
+    private static func certificates(_ settings: Settings, _ tickets: TicketRotation) throws -> CertificateStore {
         var options = TLSOptions(settings)
-        options.tickets = tickets
+        options.tickets = tickets.keys
         do {
-            return try CertificateStore(options)
+            return try CertificateStore(options) { tickets.share($0) }
         } catch {
             throw SettingsError(
                 problem: "\(error)", key: "tls-ciphers",
@@ -171,7 +171,7 @@ struct Edge: Sendable {
     func publish(_ configuration: PreparedConfiguration) {
         server.publish(
             configuration.table, middlewares: configuration.middlewares, names: configuration.addresses,
-            certificates: configuration.certificates)
+            certificates: configuration.certificates, clientRules: configuration.clientRules)
         state.serve(configuration)
         let table = configuration.table
         metrics.configure { figures in

@@ -129,7 +129,7 @@ extension PreparedConfiguration {
     func explain(_ request: ExplainedRequest, _ configuration: ProxyConfiguration) -> RequestExplanation {
         RequestExplainer(
             table: table, middlewares: explanations ?? MiddlewareSet(), configuration: configuration,
-            addresses: addresses
+            addresses: addresses, clientRules: clientRules
         ).explain(head: request.head, peer: request.peer, isSecure: request.isSecure)
     }
 }

@@ -123,6 +123,7 @@ struct InCluster {
         options.translation.allowsLoopbackNames = false
         options.namespaces = settings.watchNamespaces
         if let secret = options.translation.defaultCertificate { options.extra.secrets.insert(secret) }
+        if let secret = options.translation.ticketKeys { options.extra.secrets.insert(secret) }
         if settings.watchAllSecrets { options.secrets = .namespaces }
         if settings.watchAllConfigMaps { options.configMaps = .namespaces }
         let here = namespace(access)

@@ -8,6 +8,7 @@ import KubernetesAPI
 import Manifests
 import Middlewares
 import Model
+import Proxy
 import Routing
 import Scripting
 import TLSEngine
@@ -22,6 +23,8 @@ struct PreparedConfiguration: Sendable {
     var addresses: [String: [IPAddress]]
     /// Nil where nobody asks for them.
     var certificates: CertificateTable?
+    /// Nil where no host asks for client certificates.
+    var clientRules: ClientRules?
     var diagnostics: [Diagnostic]
 }
 
@@ -107,7 +110,7 @@ actor Pipeline {
         self.table = table
         return PreparedConfiguration(
             table: table, middlewares: made?.sets ?? [], explanations: made?.explanations, addresses: addresses,
-            certificates: made?.certificates, diagnostics: diagnostics)
+            certificates: made?.certificates, clientRules: made?.clientRules, diagnostics: diagnostics)
     }
 
     /// Whether one of these upstreams has an endpoint that must be looked up, or had one.
@@ -152,6 +155,7 @@ private actor Workshop {
         var isUnfinished: Bool
         /// Nil where TLS is not spoken.
         var certificates: CertificateTable?
+        var clientRules: ClientRules?
         var table: RouteTable
 
         /// Whether it was made for this snapshot, endpoints aside.
@@ -161,6 +165,7 @@ private actor Workshop {
                 && known.defaultRoute == snapshot.defaultRoute && known.scripts == snapshot.scripts
                 && known.certificates == snapshot.certificates
                 && known.defaultCertificate == snapshot.defaultCertificate
+                && known.ticketKeys == snapshot.ticketKeys
                 && known.upstreams.count == snapshot.upstreams.count
                 && zip(known.upstreams, snapshot.upstreams).allSatisfy {
                     $0.name == $1.name && $0.allowedNamespaces == $1.allowedNamespaces
@@ -193,10 +198,11 @@ private actor Workshop {
     func make(_ snapshot: Snapshot, previous: RouteTable?) -> Made {
         let preparation = compiler.prepare(snapshot)
         let judged = certificates?.prepare(snapshot, now: Int64(Date().timeIntervalSince1970))
+        let clients = ClientRules.make(snapshot, unusable: judged?.table.unusable ?? [])
         return Made(
             sets: preparation.sets, explanations: explainer?.prepare(snapshot).sets.first,
-            diagnostics: preparation.diagnostics + (judged?.diagnostics ?? []),
-            isUnfinished: preparation.isUnfinished, certificates: judged?.table,
+            diagnostics: preparation.diagnostics + (judged?.diagnostics ?? []) + clients.diagnostics,
+            isUnfinished: preparation.isUnfinished, certificates: judged?.table, clientRules: clients.rules,
             table: RouteTable(snapshot, previous: previous))
     }
 
@@ -213,10 +219,12 @@ extension TranslationOptions {
         namespaces = Set(settings.watchNamespaces)
         defaultBackend = settings.defaultBackend.flatMap { ServicePortName($0) }
         redirectsToHTTPS = settings.sslRedirect
-        defaultCertificate = settings.defaultTLSSecret.flatMap { text in
+        func name(_ text: String) -> ObjectName? {
             let parts = text.split(separator: "/").map(String.init)
             return parts.count == 2 ? ObjectName(namespace: parts[0], name: parts[1]) : nil
         }
+        defaultCertificate = settings.defaultTLSSecret.flatMap(name)
+        ticketKeys = settings.ticketKeysSecret.flatMap(name)
         zone = settings.zone
         allowsInlineScripts = settings.allowInlineScripts
         hostsAreExclusive = settings.hostsAreExclusive

@@ -48,6 +48,10 @@ struct RunFlags: ParsableArguments {
     var https: [String] = []
     @Option(help: ArgumentHelp("Certificate for hosts without one (default: made on start).", valueName: "ns/name"))
     var defaultTlsSecret: String?
+    @Option(
+        help: ArgumentHelp(
+            "Secret with the keys of session tickets (default: each replica's own).", valueName: "ns/name"))
+    var ticketKeysSecret: String?
     @Option(help: ArgumentHelp("Oldest version of TLS for clients (default 1.2).", valueName: "1.2|1.3"))
     var tlsMinVersion: String?
     @Option(help: ArgumentHelp("TLS 1.2 ciphers, as OpenSSL names them.", valueName: "list"))
@@ -197,6 +201,7 @@ struct RunFlags: ParsableArguments {
         list("http", http)
         list("https", https)
         text("default-tls-secret", defaultTlsSecret)
+        text("ticket-keys-secret", ticketKeysSecret)
         text("tls-min-version", tlsMinVersion)
         text("tls-ciphers", tlsCiphers)
         text("tls-handshake-timeout", tlsHandshakeTimeout)
@@ -267,6 +272,8 @@ struct Settings: Sendable {
     var https: [SocketAddress] = []
     /// `namespace/name`
     var defaultTLSSecret: String?
+    /// `namespace/name`
+    var ticketKeysSecret: String?
     var tlsMinVersion: TLSVersion
     /// Nil: those of the field's recommendation.
     var tlsCiphers: String?
@@ -377,6 +384,7 @@ struct Settings: Sendable {
         http = try read.addresses("http", default: "0.0.0.0:8080")
         https = read.text("https") == "off" ? [] : try read.addresses("https", default: "0.0.0.0:8443")
         defaultTLSSecret = try read.objectName("default-tls-secret")
+        ticketKeysSecret = try read.objectName("ticket-keys-secret")
         let version = read.text("tls-min-version") ?? "1.2"
         guard let tlsMinVersion = TLSVersion.allCases.first(where: { $0.description == "TLSv\(version)" }) else {
             throw SettingsError(
@@ -520,7 +528,7 @@ struct WebhookSettings: Sendable {
 
     /// Nil when no webhook is asked for.
     init?(_ read: SettingsReader) throws {
-        guard read.text("webhook") != nil, let address = try read.addresses("webhook", default: "0.0.0.0:8443").first
+        guard read.text("webhook") != nil, let address = try read.addresses("webhook", default: "0.0.0.0:8444").first
         else { return nil }
         self.address = address
         switch (read.text("webhook-certificate"), read.text("webhook-key")) {

@@ -10,7 +10,7 @@ enum TranslationText {
         let snapshot = translation.snapshot
         var lines: [String] = []
         for host in snapshot.hosts {
-            lines.append("host \(host.pattern)")
+            lines.append("host \(host.pattern)" + Self.text(of: host.clientAuthentication))
             for route in host.routes { lines.append("  " + text(of: snapshot.routes[route], in: snapshot)) }
         }
         if let index = snapshot.defaultRoute {
@@ -35,6 +35,22 @@ enum TranslationText {
         return lines.map { $0 + "\n" }.joined()
     }
 
+    private static func text(of rule: ClientAuthentication?) -> String {
+        guard let rule else { return "" }
+        var text = " clients=\(rule.mode.rawValue) of \(rule.ingress)"
+        if let clients = rule.verification {
+            let name = rule.secret.map { "\($0)" } ?? "nobody"
+            text +=
+                " by \(name) (\(clients.authorities.count)+\(clients.revocations.count) bytes) depth=\(clients.depth)"
+        } else {
+            text += " closed"
+        }
+        if let page = rule.errorPage { text += " error-page=\(page)" }
+        if rule.passesCertificate { text += " passed" }
+        if let pattern = rule.subjectPattern { text += " subject=\(pattern.debugDescription)" }
+        return text
+    }
+
     static func text(of route: Route, in snapshot: Snapshot) -> String {
         var upstream = route.upstream.map { snapshot.upstreams[$0].name } ?? "503"
         if let secure = route.secureUpstream { upstream += " or over TLS \(snapshot.upstreams[secure].name)" }
@@ -48,6 +64,7 @@ enum TranslationText {
             if let value { text += " \(name)=\(value)" }
         }
         if policy.redirectsToHTTPS { text += " redirect=https" }
+        if policy.isDenied { text += " denied" }
         for binding in route.scripts { text += "\n    run " + Self.text(of: binding, in: snapshot) }
         return text
     }

@@ -1,10 +1,12 @@
 """A WebSocket server and a client of the `websockets` library, with the proxy between them.
 
-Usage: websocket.py PROXY HOST ENDPOINTS-FILE. The server takes a free port and writes it as an EndpointSlice.
+Usage: websocket.py PROXY HOST ENDPOINTS-FILE [CERTIFICATE]. The server takes a free port and writes it as an EndpointSlice.
+With a certificate the client comes over TLS, and trusts that one alone.
 """
 
 import asyncio
 import os
+import ssl
 import sys
 
 from websocket_peers import Server
@@ -12,12 +14,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 
-async def reach(uri, host, port):
+async def reach(uri, host, port, context):
     """Connects once the proxy has taken the endpoint in: until then it answers 503, or 502 for an
     earlier one that is gone."""
     while True:
         try:
-            return await connect(uri, host=host, port=port, proxy=None, max_size=2**21, subprotocols=["other", "chat"])
+            return await connect(
+                uri, host=host, port=port, ssl=context, proxy=None, max_size=2**21, subprotocols=["other", "chat"])
         except InvalidStatus as error:
             if error.response.status_code not in (502, 503):
                 raise
@@ -26,8 +29,10 @@ async def reach(uri, host, port):
 async def main():
     address, name, path = sys.argv[1:4]
     host, port = address.rsplit(":", 1)
+    context = ssl.create_default_context(cafile=sys.argv[4]) if len(sys.argv) > 4 else None
+    scheme = "wss" if context else "ws"
     server = Server(path)
-    socket = await reach(f"ws://{name}/chat", host, int(port))
+    socket = await reach(f"{scheme}://{name}/chat", host, int(port), context)
     print("opened:", socket.subprotocol, [extension.name for extension in socket.protocol.extensions])
     await socket.send("through the moon gate")
     print("text:", await socket.recv())
@@ -45,7 +50,7 @@ async def main():
     print("ping of the server:", await socket.recv())
     await socket.close(4002, "enough")
     print("closed by the client:", socket.close_code, server.saw(4002))
-    socket = await reach(f"ws://{name}/chat", host, int(port))
+    socket = await reach(f"{scheme}://{name}/chat", host, int(port), context)
     await socket.send("close, please")
     try:
         await socket.recv()

@@ -1,4 +1,5 @@
 import Model
+import Synchronization
 import Testing
 
 @testable import TLSEngine
@@ -143,5 +144,92 @@ struct CertificateStoreTests {
         #expect("\(TicketKey())" == "TicketKey")
         #expect(TicketKey([1, 2, 3]) == nil)
         #expect(TicketKey() != TicketKey())
+    }
+
+    // MARK: Clients' certificates
+
+    private func asking(_ clients: ClientVerification?, _ mode: ClientAuthentication.Mode = .required)
+        -> ClientAuthentication
+    {
+        let ingress = ObjectReference(kind: "Ingress", namespace: "shop", name: "web")
+        var rule = ClientAuthentication(ingress: ingress, place: Place(object: ingress))
+        rule.secret = ObjectReference(kind: "Secret", namespace: "shop", name: "clients")
+        rule.mode = mode
+        rule.verification = clients
+        return rule
+    }
+
+    @Test func `each host has the handshake that its own rules ask for, whosever certificate it has`() throws {
+        let one = ClientVerification(authorities: try pair("one").chain)
+        let two = ClientVerification(authorities: try pair("two").chain, depth: 2)
+        let store = try CertificateStore(TLSOptions())
+        var snapshot = snapshot([
+            ("shop", [.exact("shop.test")], ["shop.test", "listed.test"], try pair("shop.test")),
+            ("shop", [.wildcard("shop.test")], ["*.shop.test"], try pair("*.shop.test")),
+        ])
+        snapshot.hosts = [
+            VirtualHost(pattern: .any, routes: [], clientAuthentication: asking(two)),
+            VirtualHost(pattern: .wildcard("shop.test"), routes: [], clientAuthentication: asking(one)),
+            VirtualHost(pattern: .exact("shop.test"), routes: [], clientAuthentication: asking(two)),
+            VirtualHost(pattern: .exact("open.shop.test"), routes: []),
+            VirtualHost(pattern: .exact("off.shop.test"), routes: [], clientAuthentication: asking(one, .off)),
+            VirtualHost(pattern: .exact("else.test"), routes: []),
+        ]
+        let (table, diagnostics) = store.prepare(snapshot, now: Self.now)
+        #expect(diagnostics.map(\.code) == ["MG165"])
+        for (name, certificate, clients) in [
+            ("shop.test", "shop/s0", two), ("a.shop.test", "shop/s1", one), ("open.shop.test", "shop/s1", nil),
+            ("off.shop.test", "shop/s1", nil), ("else.test", "self-signed", nil), ("", "self-signed", two),
+            ("a.else.test", "self-signed", two), ("nobody.test", "self-signed", two),
+        ] as [(String, String, ClientVerification?)] {
+            let served = table.certificate(for: name)
+            #expect(served.name == certificate, "\(name)")
+            #expect(served.clients == clients, "\(name)")
+            #expect(served.context()?.clients == clients, "\(name)")
+        }
+        // Nothing changed: nothing is made anew.
+        let again = store.prepare(snapshot, now: Self.now).table
+        #expect(again.certificate(for: "shop.test") === table.certificate(for: "shop.test"))
+        #expect(one.identity.count == 32 && one.identity != two.identity)
+    }
+
+    @Test(arguments: [
+        ("garbage", "", "MG337"), ("", "", "MG337"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "", "MG337"), ("good", "garbage", "MG337"),
+        ("short", "", "MG338"), ("good", "", ""),
+    ])
+    func `authorities that can't be used are told, and make no context`(
+        authorities: String, revocations: String, code: String
+    ) throws {
+        let store = try CertificateStore(TLSOptions())
+        let pem =
+            authorities == "good"
+            ? try pair("good").chain
+            : authorities == "short" ? try TLSKeyPair.selfSigned(name: "short", days: 1).chain : Array(authorities.utf8)
+        let clients = ClientVerification(authorities: pem, revocations: Array(revocations.utf8))
+        var snapshot = Snapshot()
+        snapshot.hosts = [
+            VirtualHost(pattern: .exact("a.test"), routes: [], clientAuthentication: asking(clients)),
+            VirtualHost(pattern: .exact("b.test"), routes: [], clientAuthentication: asking(clients)),
+        ]
+        let (table, diagnostics) = store.prepare(snapshot, now: Self.now)
+        #expect(diagnostics.map(\.code) == (code.isEmpty ? [] : [code]))
+        #expect(table.unusable == (code == "MG337" ? [clients] : []))
+        #expect((table.certificate(for: "a.test").clients == nil) == (code == "MG337"))
+    }
+
+    @Test(arguments: [(0, false), (79, false), (80, true), (160, true), (161, false), (640, true), (720, false)])
+    func `keys of tickets are whole, few, and each another`(count: Int, isGood: Bool) throws {
+        let bytes = (0..<count).map { UInt8(truncatingIfNeeded: $0 / 80 + $0) }
+        #expect((TicketKeys.read(bytes) != nil) == isGood)
+        if count == 160 { #expect(TicketKeys.read(Array(bytes.prefix(80) + bytes.prefix(80))) == nil) }
+        let taken = Mutex<[TicketKey]?>([])
+        let store = try CertificateStore(TLSOptions()) { keys in taken.withLock { $0 = keys } }
+        var snapshot = Snapshot()
+        let secret = ObjectReference(kind: "Secret", namespace: "shop", name: "tickets")
+        snapshot.ticketKeys = TicketKeySource(secret: secret, keys: bytes, place: Place(object: secret))
+        let diagnostics = store.prepare(snapshot, now: Self.now).diagnostics
+        #expect(diagnostics.map(\.code) == (isGood ? [] : ["MG339"]))
+        #expect((taken.withLock { $0 }?.count ?? 0) * 80 == (isGood ? count : 0))
     }
 }

@@ -151,6 +151,57 @@ const char *mg_tls_server_name(const mg_tls_session *);
 bool mg_tls_peer_certificate(const mg_tls_session *, char *subject, size_t subject_size, char fingerprint[65],
                              bool *verified);
 
+/// What stands in a client's certificate, and what it is worth. Before the call the sizes hold the room of the texts;
+/// all are terminated.
+typedef struct {
+    /// RFC 2253, in printable ASCII.
+    char *subject;
+    size_t subject_size;
+    char *issuer;
+    size_t issuer_size;
+    /// Alternative names with their kind, separated by newlines; what does not fit is left out.
+    char *names;
+    size_t names_size;
+    char *pem;
+    size_t pem_size;
+    char fingerprint[65];
+    /// Seconds since 1970.
+    int64_t not_after;
+    /// X509_V_ERR_…, 0 where nothing is wrong: the gravest that was found (see `is_untrusted`), not the last.
+    int problem;
+    /// In OpenSSL's words; lives for ever.
+    const char *problem_text;
+    /// Nothing is wrong but that no authority stands for it.
+    bool is_untrusted;
+} mg_tls_client;
+
+typedef enum {
+    MG_TLS_CLIENT_NONE = 0,
+    MG_TLS_CLIENT_TOLD = 1,
+    /// There is one, and it is larger than the room: nothing of it can be relied on.
+    MG_TLS_CLIENT_TOO_LARGE = 2,
+} mg_tls_client_status;
+
+mg_tls_client_status mg_tls_client_certificate(const mg_tls_session *, mg_tls_client *client);
+/// Judges the client's certificate, with the chain that came with it, by the authorities of another context. False where
+/// there is none.
+bool mg_tls_judge_again(mg_tls_session *, const mg_tls_context *, mg_tls_client *client);
+
+/// The times of authorities and revocation lists in PEM: 0 where there are none.
+typedef struct {
+    /// When the first of the authorities ends, and the last.
+    int64_t first_end;
+    int64_t last_end;
+    /// When the first of the lists is to be replaced.
+    int64_t next_update;
+} mg_tls_authority_facts;
+
+void mg_tls_authority_times(const uint8_t *authorities, size_t authorities_count, const uint8_t *revocations,
+                            size_t revocations_count, mg_tls_authority_facts *facts);
+
+/// SHA-256.
+bool mg_tls_digest(const uint8_t *bytes, size_t count, uint8_t digest[32]);
+
 /// Makes a self-signed ECDSA P-256 certificate for `name`, both as PEM. The sizes hold the room and then the length.
 bool mg_tls_self_sign(const char *name, int days, char *chain, size_t *chain_size, char *key, size_t *key_size);
 

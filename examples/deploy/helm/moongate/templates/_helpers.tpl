@@ -74,6 +74,7 @@ spec:
         - --ingress-class={{ .Values.ingressClass.name }}
         - --controller-name={{ .Values.ingressClass.controller }}
         - --election-lease={{ .Release.Namespace }}/{{ include "moongate.name" . }}-leader
+        - --ticket-keys-secret={{ .Release.Namespace }}/{{ include "moongate.name" . }}-tickets
         - --drain-delay={{ .Values.drain.delay }}
         - --drain-timeout={{ .Values.drain.timeout }}
         {{- range .Values.watchNamespaces }}
