@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .build/venv
-PYTHON_PACKAGES := websockets==15.0.1 h2==4.3.0 wsproto==1.2.0
+PYTHON_PACKAGES := grpcio==1.85.3 h2==4.4.1 websockets==15.0.1 wsproto==1.2.0
 FUZZ_SECONDS ?= 60
 FUZZ_REVIEWS ?= 100000
 BENCH_ROUNDS ?= 5

@@ -1,4 +1,4 @@
-// What a client may ask of a connection that brings no request forward. Each of the floods that HTTP/2 servers have
+// What a peer may ask of a connection that brings no request forward. Each of the floods that HTTP/2 servers have
 // fallen to is made of frames that are cheap to send and not to take: PING and SETTINGS (CVE-2019-9512, -9515),
 // PRIORITY, empty DATA (CVE-2019-9518), WINDOW_UPDATE by single bytes (CVE-2019-9511), resets (CVE-2019-9514,
 // CVE-2023-44487, CVE-2025-8671), CONTINUATION (CVE-2024-27983). They pay from an account that grows with time, and with
@@ -47,8 +47,14 @@ struct FrameBudget: Sendable {
     static let mostContinuations = 8
     /// Bytes of bodies, either way, that pay for one frame.
     static let bytesPerFrame = 128
-    /// What a request pays for: its priority, and a window opened for its response.
+    /// What a client's request pays for: its priority, and a window opened for its response.
     static let framesPerRequest = 4
+    /// What a request of ours pays for: the heads and the end of its response, two windows, a PING, a reset.
+    static let framesPerResponse = 8
+
+    private let role: HTTP2Role
+
+    init(_ role: HTTP2Role = .server) { self.role = role }
 
     /// Counts a frame that has come; false if it is one too many.
     ///
@@ -57,7 +63,8 @@ struct FrameBudget: Sendable {
         switch frame.type {
         case FrameHead.headers:
             continuations = 0
-            return beginsStream || noise.take(now: now)
+            // A server can send informational heads without end, and heads of streams that are no more.
+            return role == .server && beginsStream || noise.take(now: now)
         case FrameHead.continuation:
             continuations += 1
             return continuations <= Self.mostContinuations
@@ -76,6 +83,9 @@ struct FrameBudget: Sendable {
     mutating func passed(_ bytes: Int, received: Bool) {
         if bytes > 0 { noise.add(bytes / Self.bytesPerFrame + (received ? 1 : 0)) }
     }
+
+    /// A request of ours goes out.
+    mutating func requested() { noise.add(Self.framesPerResponse) }
 
     /// A stream was reset; false if it is one too many.
     mutating func reset(now: UInt64) -> Bool { resets.take(now: now) }

@@ -14,6 +14,9 @@ struct FrameHead: Equatable, Sendable {
     static let headers: UInt8 = 1
     static let priority: UInt8 = 2
     static let rstStream: UInt8 = 3
+    static let settings: UInt8 = 4
+    static let ping: UInt8 = 6
+    static let goAway: UInt8 = 7
     static let continuation: UInt8 = 9
     static let endStream: UInt8 = 1
     static let endHeaders: UInt8 = 4

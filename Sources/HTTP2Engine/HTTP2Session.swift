@@ -4,19 +4,21 @@
 internal import CNGHTTP2
 package import Model
 
-/// The server's side of a connection.
+/// One side of a connection: the server's, or the client's (`HTTP2Session+Client.swift`).
 ///
 /// ```
 ///  receive ──▶ nextEvent … ──▶ adopt, submit, offer, end, consume, reset ──▶ nextOutput … ──▶ nextEvent …
 /// ```
 ///
-/// Belongs to one thread. Every stream that is adopted answers `.closed` once, unless `forget` was called before.
+/// Belongs to one thread. Every stream that is adopted or requested answers `.closed` once, unless `forget` was called
+/// before.
 @safe package final class HTTP2Session {
     // SAFETY (of every use below): `session` is made in `init` and freed in `deinit` only; it holds a pointer to this
     // object, which is read in the callbacks of calls that are made on this object while it is alive. Streams carry a
     // number in their user data, never a pointer.
-    private var session: OpaquePointer?
+    var session: OpaquePointer?
     package let limits: HTTP2Limits
+    let role: HTTP2Role
     /// The head of the last `.headReceived` or `.trailersReceived`: fields in the order in which they came, pseudo-fields
     /// first, each laid out in the arena as a line of HTTP/1.1. Whoever takes it may leave another one in its place.
     package var incoming = MessageHead()
@@ -27,8 +29,8 @@ package import Model
     /// The first nine bytes of the frame of the last `.data`.
     package private(set) var frameHead = InlineArray<9, UInt8>(repeating: 0)
 
-    private var splitter = FrameSplitter(expectsPreface: true)
-    private var budget = FrameBudget()
+    private var splitter: FrameSplitter
+    var budget: FrameBudget
     private var now: UInt64 = 0
     private var events: [HTTP2Event] = []
     private var eventIndex = 0
@@ -37,7 +39,7 @@ package import Model
     private var inputCount = 0
     private var blockSize = 0
     private var blockIsCut = false
-    private var slots: [Slot] = []
+    var slots: [Slot] = []
     private var freeSlots: [Int32] = []
     private var names: [nghttp2_nv] = unsafe []
     private var controlBytes: UnsafePointer<UInt8>?
@@ -55,18 +57,25 @@ package import Model
     private var nextReset = 0
     private static let mostRemembered = 1_024
 
-    private struct Slot {
+    struct Slot {
         var stream: Int32
         var owner: UInt64
         /// Bytes of the body that were offered and are in no frame yet.
         var available = 0
         var isEnded = false
         var trailers: MessageHead?
+        /// Of a request of ours: its head has been framed; its final response has not come; it could not be sent.
+        var wasSent = false
+        var awaitsHead = false
+        var wasRefused = false
     }
 
     /// Nil when there is no memory.
-    package init?(_ limits: HTTP2Limits) {
+    package init?(_ limits: HTTP2Limits, role: HTTP2Role = .server) {
         self.limits = limits
+        self.role = role
+        splitter = FrameSplitter(expectsPreface: role == .server)
+        budget = FrameBudget(role)
         var callbacks: OpaquePointer?
         var option: OpaquePointer?
         guard unsafe nghttp2_session_callbacks_new(&callbacks) == 0, let callbacks = unsafe callbacks else {
@@ -86,17 +95,30 @@ package import Model
         // Ours are bounded by what is taken from upstreams and scripts; one that the library dropped would hang its stream.
         unsafe nghttp2_option_set_max_send_header_block_length(option, 1 << 20)
         unsafe nghttp2_option_set_no_closed_streams(option, 1)
+        // Until a server has said how many requests it takes, it is asked few: more would be refused.
+        if role == .client { unsafe nghttp2_option_set_peer_max_concurrent_streams(option, 16) }
         let context = unsafe Unmanaged.passUnretained(self).toOpaque()
-        guard unsafe nghttp2_session_server_new2(&session, callbacks, context, option) == 0 else { return nil }
-        let settings = [
-            Self.setting(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.streams),
+        let made =
+            switch role {
+            case .server: unsafe nghttp2_session_server_new2(&session, callbacks, context, option)
+            case .client: unsafe nghttp2_session_client_new2(&session, callbacks, context, option)
+            }
+        guard made == 0 else { return nil }
+        var settings = [
             Self.setting(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, limits.streamWindow),
             Self.setting(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.headBytes),
-            // WebSocket (RFC 8441 §3).
-            Self.setting(NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1),
-            // The tree of priorities is a client's hold on our memory and time, and nobody uses it any more.
-            Self.setting(NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1),
         ]
+        switch role {
+        case .server:
+            settings.append(Self.setting(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.streams))
+            // WebSocket (RFC 8441 §3).
+            settings.append(Self.setting(NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1))
+            // The tree of priorities is a client's hold on our memory and time, and nobody uses it any more.
+            settings.append(Self.setting(NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1))
+        case .client:
+            // Nobody would read what is pushed (RFC 9113 §8.4).
+            settings.append(Self.setting(NGHTTP2_SETTINGS_ENABLE_PUSH, 0))
+        }
         // SAFETY: the library copies the settings during the call.
         let code = unsafe settings.withUnsafeBufferPointer {
             unsafe nghttp2_submit_settings(session, 0, $0.baseAddress, $0.count)
@@ -141,7 +163,7 @@ package import Model
             fail(.malformed)
             return
         }
-        if let head, head.type == FrameHead.headers {
+        if role == .server, let head, head.type == FrameHead.headers {
             if head.stream > lastStream {
                 lastStream = head.stream
             } else if beginsAgain(head.stream) {
@@ -213,23 +235,24 @@ package import Model
     /// Takes a stream of `.headReceived` up: its events carry `owner` from here on. Streams are given the connection in
     /// turns, whatever priority their client asks for.
     package func adopt(stream: Int32, owner: UInt64) -> HTTP2Handle {
-        streamCount += 1
-        let slot = Slot(stream: stream, owner: owner)
-        let row: Int32
-        if let free = freeSlots.popLast() {
-            row = free
-            slots[Int(row)] = slot
-        } else {
-            row = Int32(truncatingIfNeeded: slots.count)
-            slots.append(slot)
-        }
+        let row = insert(Slot(stream: stream, owner: owner))
         var priority = nghttp2_extpri(urgency: UInt32(NGHTTP2_EXTPRI_DEFAULT_URGENCY), inc: 1)
         unsafe nghttp2_session_set_stream_user_data(session, stream, Self.tag(row))
         unsafe nghttp2_session_change_extpri_stream_priority(session, stream, &priority, 1)
         return HTTP2Handle(stream: stream, row: row)
     }
 
-    /// The owners of all adopted streams.
+    func insert(_ slot: Slot) -> Int32 {
+        streamCount += 1
+        if let free = freeSlots.popLast() {
+            slots[Int(free)] = slot
+            return free
+        }
+        slots.append(slot)
+        return Int32(truncatingIfNeeded: slots.count - 1)
+    }
+
+    /// The owners of all streams that are adopted or requested, and not closed.
     package var owners: [UInt64] { slots.filter { $0.stream != 0 }.map(\.owner) }
 
     /// How many streams there may be at the most; `owner(at:)` of each number below tells whether there is one.
@@ -247,23 +270,23 @@ package import Model
         unsafe nghttp2_session_set_stream_user_data(session, handle.stream, nil)
     }
 
-    private func release(_ row: Int) {
+    func release(_ row: Int) {
         slots[row] = Slot(stream: 0, owner: 0)
         freeSlots.append(Int32(truncatingIfNeeded: row))
         streamCount -= 1
     }
 
     /// The row of a stream that is alive and not forgotten.
-    private func row(_ handle: HTTP2Handle) -> Int? {
+    func row(_ handle: HTTP2Handle) -> Int? {
         let row = Int(handle.row)
         return row < slots.count && slots[row].stream == handle.stream ? row : nil
     }
 
-    private static func tag(_ row: Int32) -> UnsafeMutableRawPointer? {
+    static func tag(_ row: Int32) -> UnsafeMutableRawPointer? {
         unsafe UnsafeMutableRawPointer(bitPattern: Int(row) + 1)
     }
 
-    private static func row(_ tag: UnsafeMutableRawPointer?) -> Int? {
+    static func row(_ tag: UnsafeMutableRawPointer?) -> Int? {
         let bits = Int(bitPattern: tag)
         return bits > 0 ? bits - 1 : nil
     }
@@ -288,7 +311,7 @@ package import Model
         }
     }
 
-    private func withNames(
+    func withNames(
         of head: borrowing MessageHead, _ body: (UnsafeMutableBufferPointer<nghttp2_nv>) -> Void
     ) {
         unsafe names.removeAll(keepingCapacity: true)
@@ -467,6 +490,14 @@ extension HTTP2Session {
             let tag = unsafe nghttp2_session_get_stream_user_data(session, id)
             return unsafe HTTP2Session.at(context) { unsafe $0.frameWent(frame, tag) }
         }
+        // A request that may not be sent any more: its stream is closed by the library next.
+        unsafe nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks) { session, frame, _, context in
+            guard let id = unsafe frame?.pointee.hd.stream_id, unsafe frame?.pointee.hd.type == FrameHead.headers else {
+                return 0
+            }
+            let tag = unsafe nghttp2_session_get_stream_user_data(session, id)
+            return unsafe HTTP2Session.at(context) { unsafe $0.headDidNotGo(tag) }
+        }
         unsafe nghttp2_session_callbacks_set_send_data_callback(callbacks) { _, _, head, count, source, context in
             guard let head = unsafe head, let tag = unsafe source?.pointee.ptr else { return 0 }
             return unsafe HTTP2Session.at(context) { unsafe $0.dataFramed(tag, head, count) }
@@ -520,15 +551,30 @@ extension HTTP2Session {
             if unsafe frame.headers.cat == NGHTTP2_HCAT_REQUEST {
                 budget.began()
                 events.append(.headReceived(stream: head.stream_id, ends: ends, isCut: blockIsCut))
-            } else if let owner = unsafe owner(tag) {
-                events.append(.trailersReceived(owner: owner, isCut: blockIsCut))
+            } else if let owner = unsafe owner(tag), let row = unsafe Self.row(tag) {
+                if slots[row].awaitsHead {
+                    slots[row].awaitsHead = isInformational(incoming)
+                    events.append(.responseReceived(owner: owner, ends: ends, isCut: blockIsCut))
+                } else {
+                    events.append(.trailersReceived(owner: owner, isCut: blockIsCut))
+                }
             }
         case FrameHead.data:
             if ends, let owner = unsafe owner(tag) { events.append(.ended(owner: owner)) }
         case FrameHead.rstStream:
-            if !budget.reset(now: now), fault == .none { fail(.resets) }
-        case 6:
+            switch role {
+            case .server: if !budget.reset(now: now), fault == .none { fail(.resets) }
+            case .client:
+                if let owner = unsafe owner(tag) {
+                    events.append(.resetReceived(owner: owner, code: unsafe frame.rst_stream.error_code))
+                }
+            }
+        case FrameHead.settings:
+            if role == .client, !ends { events.append(.settingsReceived) }
+        case FrameHead.ping:
             if ends { events.append(.pingAnswered) }
+        case FrameHead.goAway:
+            if role == .client { events.append(.goAwayReceived(code: unsafe frame.goaway.error_code)) }
         default: break
         }
         return 0
@@ -536,12 +582,14 @@ extension HTTP2Session {
 
     private func dataCame(_ tag: UnsafeMutableRawPointer?, _ data: UnsafePointer<UInt8>?, _ count: Int) -> Int32 {
         budget.passed(count, received: true)
+        // What one stream's reader leaves lying is held back by its own window: streams of others share the connection.
+        if role == .client { unsafe nghttp2_session_consume_connection(session, count) }
         guard let data = unsafe data, let base = unsafe input else { return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
         let offset = unsafe UnsafeRawPointer(data) - base
         guard offset >= 0, offset + count <= inputCount else { return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
         if let owner = unsafe owner(tag) {
             events.append(.dataReceived(owner: owner, offset..<offset + count))
-        } else {
+        } else if role == .server {
             unsafe nghttp2_session_consume_connection(session, count)
         }
         return 0
@@ -549,6 +597,7 @@ extension HTTP2Session {
 
     private func streamClosed(_ tag: UnsafeMutableRawPointer?, _ code: UInt32) -> Int32 {
         guard let row = unsafe Self.row(tag), let owner = unsafe owner(tag) else { return 0 }
+        let code = slots[row].wasRefused ? HTTP2ErrorCode.refusedStream.rawValue : code
         release(row)
         events.append(.closed(owner: owner, code: code))
         return 0
@@ -558,23 +607,30 @@ extension HTTP2Session {
         let head = unsafe frame.hd
         switch head.type {
         case FrameHead.headers, FrameHead.data:
+            if role == .client, let row = unsafe Self.row(tag), row < slots.count { slots[row].wasSent = true }
             if head.flags & FrameHead.endStream != 0, let owner = unsafe owner(tag) {
                 events.append(.finished(owner: owner))
             }
         case FrameHead.rstStream:
+            guard role == .server else { break }
             remember(reset: head.stream_id)
             // Those that the client has provoked count like its own (MadeYouReset).
             switch HTTP2ErrorCode(rawValue: unsafe frame.rst_stream.error_code) {
             case .noError, .internalError, .cancel: break
             default: if !budget.reset(now: now), fault == .none { fail(.resets) }
             }
-        case 7:
+        case FrameHead.goAway:
             let code = unsafe frame.goaway.error_code
             if code != 0, fault == .none {
                 fault = code == HTTP2ErrorCode.enhanceYourCalm.rawValue ? .flood : .malformed
             }
         default: break
         }
+        return 0
+    }
+
+    private func headDidNotGo(_ tag: UnsafeMutableRawPointer?) -> Int32 {
+        if let row = unsafe Self.row(tag), row < slots.count, !slots[row].wasSent { slots[row].wasRefused = true }
         return 0
     }
 
@@ -615,7 +671,7 @@ extension HTTP2Session {
     }
 }
 
-private let readData: nghttp2_data_source_read_callback = { _, stream, _, most, flags, source, context in
+let readData: nghttp2_data_source_read_callback = { _, stream, _, most, flags, source, context in
     guard let flags = unsafe flags, let source = unsafe source, let context = unsafe context else {
         return Int(NGHTTP2_ERR_CALLBACK_FAILURE.rawValue)
     }

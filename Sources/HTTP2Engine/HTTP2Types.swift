@@ -32,6 +32,11 @@ extension HTTP2Fault {
     }
 }
 
+package enum HTTP2Role: UInt8, Sendable {
+    case server
+    case client
+}
+
 /// A stream as its session knows it. Of a stream that is no more, every use is without effect.
 package struct HTTP2Handle: Equatable, Sendable {
     package let stream: Int32
@@ -40,7 +45,7 @@ package struct HTTP2Handle: Equatable, Sendable {
 
 /// Bounds of one session.
 package struct HTTP2Limits: Sendable, Hashable {
-    /// Streams that the peer may have open at one time.
+    /// Streams that may be open at one time.
     package var streams: Int
     /// Bytes of a stream's body that may come before we have taken any (RFC 9113 §6.9.2).
     package var streamWindow: Int
@@ -81,6 +86,18 @@ package enum HTTP2Event: Equatable, Sendable {
     case closed(owner: UInt64, code: UInt32)
     /// The PING of `ping` was answered: what was sent before it has been seen.
     case pingAnswered
+
+    // Of the client's side.
+    /// The head of a response, or an informational one, is in `incoming`, and has to be taken before the next byte is
+    /// given. `ends`: nothing follows it. `isCut`: it was too large, and is not all there.
+    case responseReceived(owner: UInt64, ends: Bool, isCut: Bool)
+    /// The server has reset the stream: `.closed` follows.
+    case resetReceived(owner: UInt64, code: UInt32)
+    /// What `mostStreams` says may have changed.
+    case settingsReceived
+    /// The server takes no more requests on this connection. Those that it will not serve are told by `.closed` with
+    /// REFUSED_STREAM, and may be sent elsewhere (RFC 9113 §6.8).
+    case goAwayReceived(code: UInt32)
 }
 
 /// What is to be written next.

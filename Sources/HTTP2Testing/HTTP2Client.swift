@@ -1,6 +1,5 @@
 // An HTTP/2 client for tests that says exactly what it is told to, right or wrong: frames by hand, and header blocks
 // without compression going out. What comes back is read by the book.
-internal import CNGHTTP2
 
 /// A frame as it stood on the wire (RFC 9113 §4.1).
 package struct TestFrame: Equatable, Sendable {
@@ -57,7 +56,7 @@ package struct TestStream: Sendable {
 }
 
 /// Owned by one test.
-@safe package final class HTTP2Client {
+package final class HTTP2Client {
     /// What is to be sent next.
     package var output: [UInt8] = []
     package private(set) var streams: [UInt32: TestStream] = [:]
@@ -70,7 +69,7 @@ package struct TestStream: Sendable {
     package var opensWindows = true
     private var input: [UInt8] = []
     private var block: [UInt8] = []
-    private var inflater: OpaquePointer?
+    private let inflater = TestInflater()
 
     package static let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
 
@@ -78,12 +77,6 @@ package struct TestStream: Sendable {
     package init(settings: [(UInt16, UInt32)] = []) {
         output = Self.preface
         send(TestFrame(TestFrame.settings, Self.payload(settings)))
-        // SAFETY: made here and freed in `deinit` only.
-        _ = unsafe nghttp2_hd_inflate_new(&inflater)
-    }
-
-    deinit {
-        unsafe nghttp2_hd_inflate_del(inflater)
     }
 
     package static func payload(_ settings: [(UInt16, UInt32)]) -> [UInt8] {
@@ -192,7 +185,7 @@ package struct TestStream: Sendable {
         case TestFrame.headers, TestFrame.continuation:
             block += frame.payload
             if frame.flags & 4 != 0 {
-                let fields = inflate(block)
+                let fields = inflater.inflate(block)
                 block = []
                 streams[frame.stream, default: TestStream()].blocks.append(fields)
             }
@@ -214,31 +207,6 @@ package struct TestStream: Sendable {
         }
         if frame.type <= TestFrame.headers, frame.flags & 1 != 0 {
             streams[frame.stream, default: TestStream()].isEnded = true
-        }
-    }
-
-    private func inflate(_ block: [UInt8]) -> [(name: String, value: String)] {
-        var result: [(name: String, value: String)] = []
-        var rest = block
-        while true {
-            var pair = unsafe nghttp2_nv()
-            var flags: Int32 = 0
-            // SAFETY: the library reads `rest` during the call; what it lends in `pair` is copied at once.
-            let n = unsafe rest.withUnsafeBufferPointer {
-                unsafe nghttp2_hd_inflate_hd2(inflater, &pair, &flags, $0.baseAddress, $0.count, 1)
-            }
-            guard n >= 0 else { return result + [("!inflate", "\(n)")] }
-            rest.removeFirst(n)
-            if UInt32(flags) & NGHTTP2_HD_INFLATE_EMIT.rawValue != 0 {
-                let name = unsafe UnsafeBufferPointer(start: pair.name, count: pair.namelen)
-                let value = unsafe UnsafeBufferPointer(start: pair.value, count: pair.valuelen)
-                unsafe result.append((String(decoding: name, as: UTF8.self), String(decoding: value, as: UTF8.self)))
-            }
-            if UInt32(flags) & NGHTTP2_HD_INFLATE_FINAL.rawValue != 0 {
-                unsafe nghttp2_hd_inflate_end_headers(inflater)
-                return result
-            }
-            if n == 0, UInt32(flags) & NGHTTP2_HD_INFLATE_EMIT.rawValue == 0 { return result }
         }
     }
 }

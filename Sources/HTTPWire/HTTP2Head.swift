@@ -156,7 +156,7 @@ package enum HTTP2Head {
         }
     }
 
-    private static func isLowercaseToken(_ name: Span<UInt8>) -> Bool {
+    static func isLowercaseToken(_ name: Span<UInt8>) -> Bool {
         for i in 0..<name.count where !ByteSet.token.contains(name[i]) || name[i] &- 65 < 26 { return false }
         return !name.isEmpty
     }
@@ -276,7 +276,7 @@ package enum HTTP2Head {
         return hasDate
     }
 
-    private static func append(_ name: StaticString, _ value: Span<UInt8>, to list: inout MessageHead) {
+    static func append(_ name: StaticString, _ value: Span<UInt8>, to list: inout MessageHead) {
         let start = list.bytes.count
         list.bytes.append(name)
         let nameRange = ByteRange(offset: start, count: list.bytes.count - start)

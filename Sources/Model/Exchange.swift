@@ -203,6 +203,8 @@ package final class Exchange {
     // MARK: For the log
     package var endpoint: SocketAddress?
     package var attempts: UInt16 = 0
+    /// The status of a gRPC call; negative where the request is none, or ended without one.
+    package var grpcStatus: Int8 = -1
     /// Nanoseconds of the loop's clock; 0 has not happened.
     package var started: UInt64 = 0
     package var upstreamStarted: UInt64 = 0
@@ -249,6 +251,7 @@ package final class Exchange {
         if !ownBody.isEmpty { ownBody.removeAll(keepingCapacity: ownBody.capacity <= 65536) }
         endpoint = nil
         attempts = 0
+        grpcStatus = -1
         started = 0
         upstreamStarted = 0
         upstreamAnswered = 0

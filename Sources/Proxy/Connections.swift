@@ -109,7 +109,7 @@ final class DroppedTrailers {
     init(_ head: MessageHead = MessageHead()) { self.head = head }
 }
 
-/// One connection to an endpoint.
+/// One connection to an endpoint, or one stream of a connection that speaks HTTP/2: what an exchange has behind it.
 final class UpstreamConnection {
     let socket: Socket
     let endpoint: EndpointID
@@ -129,6 +129,14 @@ final class UpstreamConnection {
     var input: Buffer?
     var output: Buffer?
     var flight: Flight?
+    /// It speaks HTTP/2, or will when it stands: it has streams in place of an exchange of its own.
+    var carrier: UpstreamCarrier?
+    /// This is a stream: its bytes come and go through the connection that carries it.
+    var stream: UpstreamStream?
+
+    /// Whether it is a stream, or carries some.
+    @inline(__always)
+    var isFramed: Bool { stream != nil || carrier != nil }
 
     init(socket: Socket, endpoint: EndpointID) {
         self.socket = socket
@@ -212,6 +220,10 @@ final class Flight {
     // MARK: The request, on its way
     /// The encoded head, and as much of the body as is kept to be sent again.
     var outgoing: Buffer?
+    /// What has gone of the body over HTTP/2, as much of it as is kept to be sent again.
+    var sentBody: Buffer?
+    /// Attempts that no endpoint has seen anything of.
+    var moves: UInt8 = 0
     /// `outgoing` has not been written yet on this attempt.
     var outgoingPending = false
     /// All that was taken from the client is still in `outgoing`, so that it could be sent again.
@@ -270,6 +282,7 @@ final class Flight {
         clientReason = .none
         isErrorPage = false
         outgoingPending = false
+        moves = 0
         isReplayable = true
         attemptWasSent = false
         tried.removeAll()

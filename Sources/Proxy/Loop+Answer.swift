@@ -66,9 +66,59 @@ extension Loop {
         f.exchange.response.set(name.span, to: value.span)
     }
 
+    /// What a call ended with, for the log: in the trailers, or in the head of a response that is nothing else.
+    func noteCallStatus(_ f: Flight) {
+        let exchange = f.exchange
+        guard exchange.grpcStatus < 0, GRPC.isCall(exchange.request) else { return }
+        if let status = GRPC.status(of: f.responseTrailers) ?? GRPC.status(of: exchange.response) {
+            exchange.grpcStatus = Int8(status.rawValue)
+        }
+    }
+
+    /// The response has begun and cannot be completed. A call that is still there to be told ends with a status; any
+    /// other response is broken, so that nobody takes it for whole.
+    func breakResponse(_ f: Flight) {
+        f.ending = .broken
+        let exchange = f.exchange
+        guard f.responseFraming == .frames, exchange.request.version == .http2, exchange.reason.status >= 500,
+            GRPC.isCall(exchange.request), let d = f.downstream, let stream = d.stream, !stream.isGone
+        else { return }
+        let status = GRPCStatus(httpStatus: exchange.reason.status)
+        exchange.grpcStatus = Int8(status.rawValue)
+        f.responseTrailers.removeAll()
+        appendStatus(status, exchange.reason.status, to: &f.responseTrailers)
+        endBody(stream, trailers: f.responseTrailers)
+        f.ending = .complete
+    }
+
+    private func appendStatus(_ status: GRPCStatus, _ httpStatus: UInt16, to head: inout MessageHead) {
+        var message: [UInt8] = []
+        message.append(ErrorPage.phrase(httpStatus))
+        GRPC.append(status, message: message.span, to: &head)
+    }
+
+    /// The same failure for a gRPC client: a response that is a head and nothing else (gRPC over HTTP/2,
+    /// "Trailers-Only").
+    private func makeCallStatus(_ f: Flight, _ httpStatus: UInt16) {
+        let exchange = f.exchange
+        let status = GRPCStatus(httpStatus: httpStatus)
+        exchange.grpcStatus = Int8(status.rawValue)
+        exchange.origin = .moongate
+        exchange.response.removeAll()
+        exchange.ownBody.removeAll(keepingCapacity: true)
+        exchange.response.status = 200
+        exchange.response.appendStatic("content-type", "application/grpc")
+        appendStatus(status, httpStatus, to: &exchange.response)
+        addTransportSecurity(f)
+    }
+
     private func makeErrorPage(_ f: Flight) {
         let exchange = f.exchange
         let status = f.refusedStatus != 0 ? f.refusedStatus : exchange.reason.status
+        if exchange.request.version == .http2, GRPC.isCall(exchange.request) {
+            makeCallStatus(f, status)
+            return
+        }
         exchange.origin = .moongate
         exchange.response.removeAll()
         exchange.ownBody.removeAll(keepingCapacity: true)

@@ -44,6 +44,7 @@ extension Loop {
             // Nobody was there to be answered: the log says why by the status, too.
             f.exchange.response.status = f.exchange.reason.status
         }
+        if f.exchange.request.version == .http2 { noteCallStatus(f) }
         if f.phasesRan { f.pin.middlewares.runLog(f.exchange) }
         if f.isTunnel { telemetry.tunnelClosed() }
         telemetry.finished(f.exchange, f.pin)
@@ -57,6 +58,7 @@ extension Loop {
             f.downstream = nil
         }
         giveBack(&f.outgoing)
+        giveBack(&f.sentBody)
         f.recycle()
         let pin = f.pin
         f.pin = current
@@ -77,9 +79,10 @@ extension Loop {
             case .sendResponseHead: sendResponseHead(f)
             case .answer: answer(f)
             case .endResponse: endResponse(f)
-            case .breakResponse: f.ending = .broken
+            case .breakResponse: breakResponse(f)
             case .releaseUpstream:
-                if let u = detach(f) { perform(u, .released) }
+                // A stream has carried what it was made for.
+                if let u = detach(f) { perform(u, u.stream == nil ? .released : .discarded) }
             case .closeUpstream:
                 if let u = detach(f) { perform(u, .discarded) }
             case .startTunnel: startTunnel(f)
@@ -144,7 +147,8 @@ extension Loop {
         case .admit(let facts):
             f.facts = facts
             // A stream's frames are off already: what comes is data, up to its end.
-            d.body = BodyDecoder(d.stream != nil && facts.body == .chunked ? .untilClose : facts.body)
+            // The session has counted it against its length; trailers may follow all the same.
+            d.body = BodyDecoder(d.stream != nil && !facts.body.isEmpty ? .untilClose : facts.body)
             let hasBody = !facts.body.isEmpty
             f.exchange.bytesIn = UInt64(f.exchange.request.bytes.count)
             perform(d, .headAdmitted(body: hasBody, persistent: facts.keepsAlive && d.stream == nil))
@@ -287,6 +291,10 @@ extension Loop {
     // MARK: Sending
 
     private func sendRequestHead(_ f: Flight) {
+        if let u = f.upstream, let stream = u.stream {
+            submitRequest(f, u, stream)
+            return
+        }
         f.outgoingPending = true
         f.attemptWasSent = false
         f.exchange.upstreamStarted = nowNanoseconds
@@ -302,12 +310,16 @@ extension Loop {
     }
 
     @inline(__always)
-    private func responseTimeout(of f: Flight) -> UInt64 {
+    func responseTimeout(of f: Flight) -> UInt64 {
         f.exchange.responseTimeout != 0 ? UInt64(f.exchange.responseTimeout) : f.policy.responseHeadTimeout
     }
 
     func sendRequestBody(_ f: Flight, _ u: UpstreamConnection, _ bytes: RawSpan) {
         f.exchange.bytesIn &+= UInt64(bytes.byteCount)
+        if let stream = u.stream {
+            putRequest(f, u, stream, bytes)
+            return
+        }
         let isChunked = f.requestFraming == .chunked
         if f.outgoingPending, let outgoing = f.outgoing, bytes.byteCount <= keptBody,
             outgoing.room >= bytes.byteCount + 32
@@ -399,7 +411,9 @@ extension Loop {
     }
 
     func endRequest(_ d: Downstream, _ f: Flight, _ u: UpstreamConnection) {
-        if f.requestFraming == .chunked {
+        if let stream = u.stream {
+            endRequestBody(f, stream)
+        } else if f.requestFraming == .chunked {
             if f.outgoingPending, let outgoing = f.outgoing, outgoing.room >= 8, f.requestTrailers.fields.isEmpty {
                 outgoing.append(ChunkEncoder.last)
             } else {
@@ -420,7 +434,7 @@ extension Loop {
     }
 
     func flush(_ u: UpstreamConnection) {
-        guard let f = u.flight, !u.machine.isConnecting else { return }
+        guard let f = u.flight, !u.machine.isConnecting, u.stream == nil else { return }
         guard f.outgoingPending || (u.output != nil && !u.flags.contains(.blocked)) else { return }
         if !writeUpstream(f, u, RawSpan()) { undeliverable(f, u) }
         if f.upstreamWritesEnd, u.output == nil, f.machine.isTunnelling { transport.shutdownWrites(u.socket) }
@@ -471,6 +485,7 @@ extension Loop {
         exchange.upstreamAnswered = nowNanoseconds
         // From here on nothing is sent again.
         if !f.outgoingPending { giveBack(&f.outgoing) }
+        giveBack(&f.sentBody)
         exchange.origin = .upstream
         exchange.reason = .none
         addTransportSecurity(f)
@@ -690,7 +705,8 @@ extension Loop {
         switch kind {
         case .none: break
         case .connect:
-            if let u = f.upstream { perform(u, .timedOut) }
+            // A connection that does not come about fails all who wait for it.
+            if let u = f.upstream { perform(u.stream?.carrier ?? u, .timedOut) }
         case .requestBody:
             // Whose turn was it? An endpoint that takes nothing holds the client up.
             if let u = f.upstream, u.flags.contains(.blocked) {

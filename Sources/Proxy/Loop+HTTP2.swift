@@ -101,6 +101,9 @@ extension Loop {
                 perform(s, .broken)
             case .pingAnswered:
                 if c.farewell == .announced { sayFarewell(c) }
+            case .responseReceived, .resetReceived, .settingsReceived, .goAwayReceived:
+                // Of the far side.
+                break
             }
         }
     }
@@ -182,7 +185,7 @@ extension Loop {
     }
 
     /// Bytes that are framed before they are written.
-    private static var mostFramed: Int { 60 * 1024 }
+    static var mostFramed: Int { 60 * 1024 }
 
     /// Some of the stream's output has gone: its reader is alive.
     private func wentOut(_ s: Downstream) {

@@ -42,6 +42,16 @@ extension Loop {
                 telemetry.upstream(.attempt, exchange, f.pin)
                 open(f, endpoint)
                 return
+            case .join(let endpoint, let handle):
+                exchange.attempts &+= 1
+                exchange.endpoint = address(endpoint)
+                guard join(f, endpoint, handle) else { continue }
+                return
+            case .shed(.full):
+                telemetry.upstream(.shedOverloaded, exchange, f.pin)
+                if exchange.reason == .none { exchange.reason = .overloaded }
+                perform(f, .answerDecided)
+                return
             case .shed(.noEndpoint):
                 if fallsBack(f) { continue }
                 telemetry.upstream(.shedNoEndpoint, exchange, f.pin)
@@ -56,7 +66,7 @@ extension Loop {
         }
     }
 
-    private func address(_ endpoint: EndpointID) -> Model.SocketAddress? {
+    func address(_ endpoint: EndpointID) -> Model.SocketAddress? {
         // Lent for changing although nothing is changed: a read of the property would copy the table, with a retain
         // for each of its arrays.
         func look(_ table: inout UpstreamTable) -> Model.SocketAddress? { table.address(of: endpoint) }
@@ -69,7 +79,7 @@ extension Loop {
         let exchange = f.exchange
         guard exchange.isUpstreamChosen, !exchange.isUpstreamStrict else { return false }
         let own = f.pin.publication.upstream(of: exchange.route, isSecure: exchange.client.channel != nil)
-        guard own >= 0, own != exchange.upstream else { return false }
+        guard own >= 0, own != exchange.upstream, f.requestBodyBytes == 0 else { return false }
         exchange.upstream = own
         exchange.isUpstreamChosen = false
         exchange.tag(Self.fallbackTag.span, Self.noEndpointsTag.span)
@@ -97,8 +107,10 @@ extension Loop {
             let u = UpstreamConnection(socket: socket, endpoint: endpoint)
             let row = upstreamConnections.insert(u)
             u.token = Token(kind: TokenKind.upstream, index: row.index, generation: row.generation)
-            u.flight = f
-            f.upstream = u
+            if !table.isMultiplexed(f.target) || !carry(f, u) {
+                u.flight = f
+                f.upstream = u
+            }
             telemetry.upstreamOpened()
             telemetry.upstream(.connect, f.exchange, f.pin)
             if !transport.register(socket, u.token) {
@@ -137,6 +149,17 @@ extension Loop {
         let wasReused = f.upstream?.machine.isReused ?? false
         if f.exchange.reason == .none { f.exchange.reason = connectFailed ? .connectFailed : .upstreamClosed }
         let mayRetry = mayRetry(f, connectFailed: connectFailed, wasReused: wasReused)
+        attemptEnded(f, mayRetry: mayRetry, needsFresh: !connectFailed)
+    }
+
+    /// What has gone of the body is kept in the form of the protocol that it went by: with another one it is lost.
+    private func isKeptForResending(_ f: Flight) -> Bool {
+        f.requestBodyBytes == 0
+            || table.isMultiplexed(f.pin.map[Int(f.exchange.upstream)]) == (f.sentBody != nil)
+    }
+
+    func attemptEnded(_ f: Flight, mayRetry: Bool, needsFresh: Bool) {
+        let mayRetry = mayRetry && isKeptForResending(f)
         if let u = f.upstream, u.machine.isClosed || u.machine.isConnecting {
             // A connection that never was is nothing for the exchange to close.
             f.upstream = nil
@@ -145,15 +168,16 @@ extension Loop {
         f.lastFailure = f.exchange.reason
         if mayRetry {
             f.exchange.reason = .none
-            f.needsFresh = !connectFailed
+            f.needsFresh = needsFresh
             telemetry.upstream(.retry, f.exchange, f.pin)
         }
         perform(f, .attemptFailed(retry: mayRetry))
     }
 
-    private func mayRetry(_ f: Flight, connectFailed: Bool, wasReused: Bool) -> Bool {
+    /// - Parameter spends: whether it comes out of the upstream's budget.
+    func mayRetry(_ f: Flight, connectFailed: Bool, wasReused: Bool, spends: Bool = true) -> Bool {
         let limit = f.exchange.retries >= 0 ? Int(f.exchange.retries) : f.policy.retries
-        guard Int(f.exchange.attempts) <= limit else { return false }
+        guard Int(f.exchange.attempts) - Int(f.moves) <= limit else { return false }
         // A dead connection from the pool on which nothing was sent is as good as one that was never made.
         let failure: RetryRule.Failure =
             connectFailed || wasReused && !f.attemptWasSent ? .connectFailed : wasReused ? .reusedClosed : .freshClosed
@@ -163,7 +187,7 @@ extension Loop {
                 bodyBytesSent: f.attemptWasSent || !f.isReplayable ? f.requestBodyBytes : 0,
                 hasBody: !f.facts.body.isEmpty, isBodyKept: f.isReplayable)
         else { return false }
-        if table.mayRetry(f.target, now: nowNanoseconds) { return true }
+        if !spends || table.mayRetry(f.target, now: nowNanoseconds) { return true }
         telemetry.upstream(.retryRefused, f.exchange, f.pin)
         return false
     }
@@ -175,17 +199,32 @@ extension Loop {
         while let action = actions.next() {
             switch action {
             case .reportConnected:
+                if let carrier = u.carrier {
+                    carrierConnected(u, carrier)
+                    continue
+                }
                 let isBack = table.connected(u.endpoint)
                 if let f = u.flight {
                     if isBack { telemetry.upstream(.recovery, f.exchange, f.pin) }
                     perform(f, .connected)
                 }
             case .reportFailed, .reportTimeout:
+                if let carrier = u.carrier {
+                    carrierFailed(carrier, isTimeout: action == .reportTimeout)
+                    continue
+                }
                 guard let f = u.flight else { continue }
                 telemetry.upstream(.connectFailed, f.exchange, f.pin)
                 if action == .reportTimeout { f.exchange.reason = .connectTimeout }
                 f.tried.insert(u.endpoint)
-                attemptFailed(f, connectFailed: true)
+                guard u.stream != nil else {
+                    attemptFailed(f, connectFailed: true)
+                    continue
+                }
+                // All who waited for one connection look for another; that is one attempt more, however many they are.
+                if f.exchange.reason == .none { f.exchange.reason = .connectFailed }
+                attemptEnded(
+                    f, mayRetry: mayRetry(f, connectFailed: true, wasReused: false, spends: false), needsFresh: false)
             case .reportEnded, .read:
                 break
             case .pool:
@@ -210,7 +249,16 @@ extension Loop {
                     table.idleClosed(u.endpoint, connection: u.token.rawValue)
                     telemetry.upstreamUnparked()
                 }
+            case .breakStreams: breakStreams(u)
             case .close:
+                if let stream = u.stream {
+                    close(u, stream)
+                    continue
+                }
+                if let carrier = u.carrier {
+                    close(u, carrier, event)
+                    continue
+                }
                 if u.isCounted {
                     u.isCounted = false
                     if event == .failed || event == .ended || event == .timedOut {
@@ -249,6 +297,10 @@ extension Loop {
     }
 
     func advance(_ u: UpstreamConnection) {
+        if u.isFramed {
+            advanceFramed(u)
+            return
+        }
         let scratch = self.scratch
         if u.machine.isConnecting { return }
         var rounds = 0
@@ -433,6 +485,10 @@ extension Loop {
 
     func writable(_ u: UpstreamConnection) {
         u.flags.remove(.blocked)
+        if let carrier = u.carrier {
+            flushFrames(u, carrier)
+            return
+        }
         guard let f = u.flight else { return }
         if u.output != nil {
             if !write(u.socket, &u.output, &u.flags, RawSpan()) {
@@ -442,6 +498,11 @@ extension Loop {
         }
         if u.flags.contains(.blocked) { return }
         if f.upstreamWritesEnd, f.machine.isTunnelling { transport.shutdownWrites(u.socket) }
+        tookRequest(f)
+    }
+
+    /// The endpoint takes the request's body again.
+    func tookRequest(_ f: Flight) {
         if f.deadlineKind == .requestBody {
             // The client had to wait: that time is not its own.
             f.bodyAllowance = max(f.bodyAllowance, now &+ f.policy.streamIdleTimeout)

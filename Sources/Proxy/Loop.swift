@@ -138,7 +138,7 @@ final class Loop<T: Transport> {
     func closeSwept() {
         for handle in closing {
             guard let u = upstreamConnections[token: Token(rawValue: handle)] else { continue }
-            perform(u, .timedOut)
+            if let carrier = u.carrier { dismiss(u, carrier) } else { perform(u, .timedOut) }
         }
         closing.removeAll(keepingCapacity: true)
     }
@@ -222,7 +222,8 @@ final class Loop<T: Transport> {
         guard rate > 0, f.policy.streamIdleTimeout > 0 else { return }
         if f.bodyAllowance == 0 { f.bodyAllowance = now &+ f.policy.streamIdleTimeout }
         f.bodyAllowance &+= UInt64(received) &* 1_000 / rate
-        if f.bodyAllowance < f.deadline {
+        // A call may send a message now and then for as long as it lasts: it has to send them, and at no rate.
+        if f.bodyAllowance < f.deadline, !GRPC.isCall(f.exchange.request) {
             f.deadline = f.bodyAllowance
             scheduleFlight(f)
         }

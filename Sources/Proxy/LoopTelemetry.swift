@@ -39,6 +39,8 @@ final class LoopTelemetry {
     func http2Opened() { metrics.count(.http2Opened) }
     func http2Ended(_ fault: HTTP2Fault) { if fault != .none { metrics.count(fault) } }
 
+    func upstreamFault() { metrics.count(.upstreamFault) }
+
     func upstreamOpened() { metrics.adjust(.upstreamConnections, by: 1) }
     func upstreamClosed() { metrics.adjust(.upstreamConnections, by: -1) }
     func upstreamParked() { metrics.adjust(.idleUpstreamConnections, by: 1) }

@@ -1,12 +1,16 @@
 // The far side of a request's walk: one connection to one endpoint, and whether it may carry another exchange.
 
-/// The life of one upstream connection.
+/// The life of one upstream connection, or of one stream of a connection that speaks HTTP/2: a stream is a connection
+/// that carries one exchange, and goes.
 ///
 /// ```
 ///              connected              released             leased
 ///  connecting ───────────▶ leased ───────────────▶ pooled ─────────▶ leased …
 ///      │ failed, timedOut     │ discarded, ended      │ ended, bytes, timedOut
 ///      └──────────────────────┴────────────▶ closed ◀─┘
+///
+///         multiplexed              ended, failed, timedOut, discarded
+///  leased ───────────▶ multiplexing ────────────────────────────────▶ closed
 /// ```
 struct UpstreamMachine {
     enum Event: Equatable, Sendable {
@@ -23,6 +27,8 @@ struct UpstreamMachine {
         /// Bytes came that nobody asked for: whatever they are, they are no response to the next request
         /// (RFC 9112 §9.2: response smuggling).
         case bytesArrived
+        /// The connection speaks HTTP/2: it carries streams, each with a machine of its own.
+        case multiplexed
     }
 
     enum Action: UInt8, MachineAction {
@@ -37,12 +43,15 @@ struct UpstreamMachine {
         case unpool
         case read
         case close
+        /// The exchanges on its streams have lost their connection.
+        case breakStreams
     }
 
     private enum State: Equatable {
         case connecting
         case leased(reused: Bool)
         case pooled
+        case multiplexing
         case closed
     }
 
@@ -53,9 +62,17 @@ struct UpstreamMachine {
 
     init() { state = .connecting }
 
+    /// A stream of a connection that stands already, and has carried others.
+    static func joined() -> UpstreamMachine {
+        var machine = UpstreamMachine()
+        machine.state = .leased(reused: true)
+        return machine
+    }
+
     var isConnecting: Bool { state == .connecting }
     var isPooled: Bool { state == .pooled }
     var isClosed: Bool { state == .closed }
+    var isMultiplexing: Bool { state == .multiplexing }
     /// It has carried an exchange before: it may die under the next one through nobody's fault.
     var isReused: Bool { state == .leased(reused: true) }
 
@@ -75,7 +92,7 @@ struct UpstreamMachine {
             case .discarded:
                 state = .closed
                 return List(.close)
-            case .released, .leased, .bytesArrived: return surprised()
+            case .released, .leased, .bytesArrived, .multiplexed: return surprised()
             }
         case .leased:
             switch event {
@@ -88,6 +105,9 @@ struct UpstreamMachine {
             case .ended, .failed: return List(.reportEnded)
             case .bytesArrived: return List(.read)
             case .timedOut: return List()
+            case .multiplexed:
+                state = .multiplexing
+                return List()
             case .connected, .leased: return surprised()
             }
         case .pooled:
@@ -98,7 +118,15 @@ struct UpstreamMachine {
             case .ended, .failed, .timedOut, .bytesArrived, .discarded:
                 state = .closed
                 return List(.unpool, .close)
-            case .connected, .released: return surprised()
+            case .connected, .released, .multiplexed: return surprised()
+            }
+        case .multiplexing:
+            switch event {
+            case .ended, .failed, .timedOut, .discarded:
+                state = .closed
+                // Closed first: what its exchanges do next must not find it again.
+                return List(.close, .breakStreams)
+            case .connected, .released, .leased, .bytesArrived, .multiplexed: return surprised()
             }
         case .closed:
             return List()

@@ -101,6 +101,10 @@ struct AccessLogLine {
         }
         put("\",\"attempts\":", &line)
         Self.decimal(UInt64(exchange.attempts), &line)
+        if exchange.grpcStatus >= 0 {
+            put(",\"grpc_status\":", &line)
+            Self.decimal(UInt64(exchange.grpcStatus), &line)
+        }
         if exchange.reason != .none {
             put(",\"error\":\"", &line)
             put(exchange.reason.label, &line)

@@ -59,6 +59,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
     case handshakeFull
     case handshakeResumed
     case http2Opened
+    case upstreamFault
     /// Impossible states that were met; each is a bug.
     case bug
 
@@ -70,6 +71,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .handshakeFull: "tls_handshakes_full"
         case .handshakeResumed: "tls_handshakes_resumed"
         case .http2Opened: "http2_connections"
+        case .upstreamFault: "upstream_http2_faults"
         case .bug: "bugs"
         }
     }
@@ -82,6 +84,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .handshakeFull: "TLS handshakes with clients that came for the first time."
         case .handshakeResumed: "TLS handshakes that a session ticket made short."
         case .http2Opened: "Connections of clients that speak HTTP/2."
+        case .upstreamFault: "HTTP/2 connections closed because the endpoint broke the protocol or flooded them."
         case .bug: "Impossible states met; please report them."
         }
     }

@@ -74,6 +74,8 @@ package enum UpstreamAction: Sendable, Hashable {
     case lease(EndpointID, connection: UInt64)
     /// Open a new connection.
     case connect(EndpointID)
+    /// Use this connection beside those that are on it already: the handle under which it was opened.
+    case join(EndpointID, connection: UInt64)
     case shed(Shed)
 
     package enum Shed: UInt8, Sendable, Hashable {
@@ -81,6 +83,8 @@ package enum UpstreamAction: Sendable, Hashable {
         case noEndpoint
         /// This request has tried them all: the failure that it met stands.
         case allTried
+        /// Every connection that may be shared is full, and there may be no more of them: 503.
+        case full
     }
 }
 
@@ -91,6 +95,10 @@ package struct UpstreamSettings: Sendable {
     package var idleTimeout: UInt64 = 60_000_000_000
     /// Requests that one connection may carry; 0 has no bound.
     package var mostRequestsPerConnection = 0
+
+    /// Connections of HTTP/2 to one endpoint, and requests on one of them at a time, should the endpoint allow more.
+    package var mostShared = 64
+    package var mostStreams = 128
 
     /// Connect failures in a row that eject an endpoint.
     package var failuresToEject = 2

@@ -22,6 +22,8 @@ package final class UpstreamPlan: Sendable {
         package var name: String
         package var balance: Upstream.Balance
         package var addresses: [SocketAddress]
+        /// A connection carries many requests at a time.
+        package var isMultiplexed = false
         /// Some addresses come from names, and may change though the upstream does not.
         var hasNames: Bool
         /// It is the first, or only, of its name.
@@ -79,8 +81,8 @@ package final class UpstreamPlan: Sendable {
             let isFirst = isSameNames ? previous?.upstreams[i].isFirst == true : byName[upstream.name] == number
             let (addresses, hasNames) = Self.addresses(of: upstream, names)
             let entry = PlannedUpstream(
-                name: upstream.name, balance: upstream.balance, addresses: addresses, hasNames: hasNames,
-                isFirst: isFirst)
+                name: upstream.name, balance: upstream.balance, addresses: addresses,
+                isMultiplexed: upstream.protocol == .h2c, hasNames: hasNames, isFirst: isFirst)
             if let old, let previous { isUnchanged[i] = previous.upstreams[Int(old)] == entry }
             planned.append(entry)
         }

@@ -1,6 +1,9 @@
 // Step 5 of the walk of a request: an upstream's endpoint is chosen, and the answer is an action for the proxy: lease
 // an idle connection, connect, or shed.
 //
+// Where a connection carries many requests at a time (HTTP/2), the answer is to join one that has room, or to connect:
+// see `UpstreamTable+Shared.swift`.
+//
 // One table belongs to one loop: it is a value with flat arrays, takes the time as an argument and does no I/O. Counts
 // of requests and connections are this loop's own; with requests spread over the loops by the kernel, the loops
 // balance alike without talking to each other.
@@ -40,6 +43,7 @@ package struct UpstreamTable: Sendable {
     struct UpstreamState: Sendable {
         var balance: Upstream.Balance = .roundRobin
         var isFree = false
+        var isMultiplexed = false
         /// Slots of endpoints that may be chosen.
         var active: [UInt32] = []
         /// Slots of endpoints that are ejected or probing.
@@ -77,6 +81,10 @@ package struct UpstreamTable: Sendable {
         var isFree = false
         /// The last parked is taken first; the first is the oldest.
         var idle: [Idle] = []
+        /// Connections that carry many requests at a time.
+        var shared: [Shared] = []
+        /// What the endpoint last said that one of them may carry.
+        var mostStreams: Int32 = .max
     }
 
     struct Idle: Sendable {
@@ -87,7 +95,7 @@ package struct UpstreamTable: Sendable {
     // MARK: Choosing
 
     /// Chooses an endpoint of an upstream and says what to do. `.lease` and `.connect` count a request, which exactly
-    /// one of `connectFailed`, `park` and `abandon` ends.
+    /// one of `connectFailed`, `park` and `abandon` ends; `.join`, and `.connect` after `opened`, one that `left` ends.
     ///
     /// - tried: the endpoints that this request failed on; they are not chosen again.
     /// - hashKey: `Exchange.hashKey`; requests of one key go to one endpoint while it lives. 0 is none.
@@ -101,6 +109,7 @@ package struct UpstreamTable: Sendable {
         guard let e = pick(u, now: now, tried: tried, hashKey: hashKey) else {
             return .shed(upstreams[u].active.isEmpty && upstreams[u].ejected.isEmpty ? .noEndpoint : .allTried)
         }
+        if upstreams[u].isMultiplexed { return share(u, e, now: now, tried: tried, hashKey: hashKey) }
         upstreams[u].inFlight &+= 1
         if tried.count == 0, !isFresh { upstreams[u].budget.earn(settings) }
         let slot = Int(truncatingIfNeeded: e)
@@ -121,7 +130,7 @@ package struct UpstreamTable: Sendable {
         return EndpointID(slot: e, generation: endpoints[Int(e)].generation)
     }
 
-    private mutating func pick(_ u: Int, now: UInt64, tried: TriedEndpoints, hashKey: UInt64) -> UInt32? {
+    mutating func pick(_ u: Int, now: UInt64, tried: TriedEndpoints, hashKey: UInt64) -> UInt32? {
         if upstreams[u].comeback <= now, let probe = takeProbe(u, now: now, tried: tried) { return probe }
         let count = upstreams[u].active.count
         if count == 1, !tried.contains(upstreams[u].active[0]) { return upstreams[u].active[0] }
@@ -240,6 +249,13 @@ package struct UpstreamTable: Sendable {
         index(endpoint).map { endpoints[$0].address }
     }
 
+    /// Whether a connection of that upstream carries many requests at a time.
+    @inline(__always)
+    package func isMultiplexed(_ upstream: UpstreamID) -> Bool {
+        let u = Int(truncatingIfNeeded: upstream.slot)
+        return u < upstreams.count && upstreams[u].isMultiplexed
+    }
+
     package func requestsUnderWay(_ upstream: UpstreamID) -> Int {
         let u = Int(truncatingIfNeeded: upstream.slot)
         return u < upstreams.count ? Int(upstreams[u].inFlight) : 0
@@ -253,7 +269,7 @@ package struct UpstreamTable: Sendable {
     }
 
     @inline(__always)
-    private func index(_ endpoint: EndpointID) -> Int? {
+    func index(_ endpoint: EndpointID) -> Int? {
         let e = Int(truncatingIfNeeded: endpoint.slot)
         guard e < endpoints.count, endpoints[e].generation == endpoint.generation, !endpoints[e].isFree else {
             return nil
@@ -284,11 +300,15 @@ package struct UpstreamTable: Sendable {
     @discardableResult
     package mutating func connectFailed(_ endpoint: EndpointID, now: UInt64) -> Bool {
         guard let e = index(endpoint) else { return false }
-        let u = Int(endpoints[e].upstream)
-        upstreams[u].inFlight &-= 1
+        upstreams[Int(endpoints[e].upstream)].inFlight &-= 1
         endpoints[e].inFlight &-= 1
         endpoints[e].connections &-= 1
         defer { freeIfDone(e) }
+        return noteFailure(e, endpoint, now: now)
+    }
+
+    mutating func noteFailure(_ e: Int, _ endpoint: EndpointID, now: UInt64) -> Bool {
+        let u = Int(endpoints[e].upstream)
         if endpoints[e].isLeaving { return false }
         if endpoints[e].failures < .max { endpoints[e].failures += 1 }
         switch endpoints[e].health {
@@ -347,7 +367,7 @@ package struct UpstreamTable: Sendable {
         freeIfDone(e)
     }
 
-    private mutating func endRequest(_ e: Int) {
+    mutating func endRequest(_ e: Int) {
         endpoints[e].inFlight &-= 1
         upstreams[Int(endpoints[e].upstream)].inFlight &-= 1
         // A probe that ended without a verdict: the next request may find out.
@@ -374,6 +394,11 @@ package struct UpstreamTable: Sendable {
             if sweepPosition >= endpoints.count { sweepPosition = 0 }
             let e = sweepPosition
             sweepPosition += 1
+            if !endpoints[e].shared.isEmpty {
+                let timeout = settings.idleTimeout
+                closeShared(e, &closing) { now > $0.since && now - $0.since >= timeout }
+                freeIfDone(e)
+            }
             guard let oldest = endpoints[e].idle.first, now > oldest.since else { continue }
             let old = endpoints[e].idle.prefix { now > $0.since && now - $0.since >= settings.idleTimeout }.count
             if old == 0 { continue }
@@ -386,7 +411,8 @@ package struct UpstreamTable: Sendable {
 
     /// Appends all idle connections: descriptors are wanted for something better. They count as closed.
     package mutating func releaseIdle(closing: inout [UInt64]) {
-        for e in endpoints.indices where !endpoints[e].idle.isEmpty {
+        for e in endpoints.indices where !endpoints[e].idle.isEmpty || !endpoints[e].shared.isEmpty {
+            closeShared(e, &closing) { _ in true }
             for idle in endpoints[e].idle { closing.append(idle.connection) }
             endpoints[e].connections &-= Int32(truncatingIfNeeded: endpoints[e].idle.count)
             endpoints[e].idle.removeAll()
@@ -463,7 +489,7 @@ package struct UpstreamTable: Sendable {
 
     private mutating func add(_ planned: UpstreamPlan.PlannedUpstream, now: UInt64) -> UInt32 {
         let state = UpstreamState(
-            balance: planned.balance, cursor: UInt32(truncatingIfNeeded: dice.below(max(planned.addresses.count, 1))),
+            balance: planned.balance, isMultiplexed: planned.isMultiplexed, cursor: UInt32(truncatingIfNeeded: dice.below(max(planned.addresses.count, 1))),
             budget: RetryBudget(settings, now: now))
         let slot: UInt32
         if let free = freeUpstreams.popLast() {
@@ -495,6 +521,7 @@ package struct UpstreamTable: Sendable {
     ) {
         let u = Int(slot)
         upstreams[u].balance = planned.balance
+        upstreams[u].isMultiplexed = planned.isMultiplexed
         var known: [SocketAddress: UInt32] = [:]
         for e in upstreams[u].active + upstreams[u].ejected { known[endpoints[Int(e)].address] = e }
         var active: [UInt32] = []
@@ -517,10 +544,11 @@ package struct UpstreamTable: Sendable {
         endpoints[e].connections &-= Int32(truncatingIfNeeded: endpoints[e].idle.count)
         for idle in endpoints[e].idle { closing.append(idle.connection) }
         endpoints[e].idle = []
+        closeShared(e, &closing) { _ in true }
         freeIfDone(e)
     }
 
-    private mutating func freeIfDone(_ e: Int) {
+    mutating func freeIfDone(_ e: Int) {
         guard endpoints[e].isLeaving, !endpoints[e].isFree, endpoints[e].inFlight <= 0, endpoints[e].connections <= 0
         else { return }
         endpoints[e].isFree = true

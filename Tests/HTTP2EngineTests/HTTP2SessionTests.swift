@@ -87,6 +87,8 @@ private final class Talk {
             case .finished(let owner): finished.insert(owner)
             case .closed(let owner, let code): closed[owner] = code
             case .pingAnswered: pings += 1
+            case .responseReceived, .resetReceived, .settingsReceived, .goAwayReceived:
+                Issue.record("a server hears no such thing")
             }
         }
     }

@@ -22,26 +22,29 @@ final class Scene {
 
     init(
         endpoints: [UInt16] = [8001], policy: RoutePolicy = RoutePolicy(), clients: ClientConnections? = nil,
+        speaking: UpstreamProtocol = .http,
         configure: (inout ProxyConfiguration) -> Void = { _ in }
     ) {
         var configuration = ProxyConfiguration(listen: [], loops: 1)
         configure(&configuration)
         let publication = Publication(
-            table: RouteTable(Self.snapshot(endpoints, policy), generation: 1), sets: [], configuration: configuration)
+            table: RouteTable(Self.snapshot(endpoints, policy, speaking), generation: 1), sets: [], configuration: configuration)
         loop = Loop(
             transport: network, number: 0, configuration: configuration, publication: publication,
             telemetry: LoopTelemetry(metrics: hub.makeLoop {}, log: nil), clients: clients, nanoseconds: now, seed: 7)
         loop.beginPass(nanoseconds: now, wallSeconds: 784_111_777)
     }
 
-    static func snapshot(_ ports: [UInt16], _ policy: RoutePolicy = RoutePolicy()) -> Snapshot {
+    static func snapshot(
+        _ ports: [UInt16], _ policy: RoutePolicy = RoutePolicy(), _ speaking: UpstreamProtocol = .http
+    ) -> Snapshot {
         var snapshot = Snapshot()
         snapshot.upstreams = [
             Upstream(
                 namespace: "shop", service: "web", port: "80",
                 endpoints: ports.map {
                     Endpoint(Model.SocketAddress(ip: IPAddress(v4: 0x0a00_0001), port: $0))
-                })
+                }, protocol: speaking)
         ]
         snapshot.routes = [
             Route(
@@ -52,10 +55,10 @@ final class Scene {
         return snapshot
     }
 
-    func publish(_ ports: [UInt16], generation: UInt64) {
+    func publish(_ ports: [UInt16], generation: UInt64, speaking: UpstreamProtocol = .http) {
         loop.adopt(
             Publication(
-                table: RouteTable(Self.snapshot(ports), generation: generation), sets: [],
+                table: RouteTable(Self.snapshot(ports, RoutePolicy(), speaking), generation: generation), sets: [],
                 configuration: loop.configuration, previous: loop.current.publication))
         loop.finishPass()
     }

@@ -26,7 +26,7 @@ struct UpstreamBenchmark {
                         connects += 1
                         table.connected(id)
                         _ = table.park(id, connection: UInt64(connects), served: 1, now: UInt64(n))
-                    case .shed: Issue.record("nothing to wait for")
+                    case .join, .shed: Issue.record("nothing to wait for")
                     }
                 }
             }

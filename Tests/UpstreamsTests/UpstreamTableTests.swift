@@ -595,6 +595,7 @@ func eject(_ number: Int, in bench: Bench, now: UInt64 = 0) throws {
                 case .lease(let id, let connection):
                     #expect(parked.removeValue(forKey: connection) == id)
                     held.append(id)
+                case .join: Issue.record("none of them is multiplexed")
                 case .shed: break
                 }
             case 6 where !held.isEmpty, 7 where !held.isEmpty, 8 where !held.isEmpty:

@@ -1,0 +1,127 @@
+// Connections that carry many requests at a time. A request joins one that has room: the first that was opened and is
+// not full, so that as few stay open as are needed. Where all are full another is opened, up to a bound; where that is
+// reached, another endpoint is asked, and then the request is shed: it would wait behind as many as 64 × 128 others.
+//
+// What a connection may carry is the endpoint's word (SETTINGS_MAX_CONCURRENT_STREAMS), and at most ours. One that
+// takes no more (GOAWAY) carries what is on it to the end.
+internal import Model
+
+extension UpstreamTable {
+    struct Shared: Sendable {
+        var connection: UInt64
+        /// Requests that are on it.
+        var streams: Int32
+        /// How many there may be; 0 when it takes no more.
+        var most: Int32
+        /// Since when there has been none.
+        var since: UInt64
+    }
+
+    mutating func share(
+        _ u: Int, _ first: UInt32, now: UInt64, tried: TriedEndpoints, hashKey: UInt64
+    ) -> UpstreamAction {
+        var e = first
+        var full = tried
+        // As many as can be remembered.
+        for _ in 0..<8 {
+            let slot = Int(truncatingIfNeeded: e)
+            let id = EndpointID(slot: e, generation: endpoints[slot].generation)
+            let free = endpoints[slot].shared.firstIndex { $0.streams < $0.most }
+            if free != nil || endpoints[slot].shared.count < settings.mostShared {
+                upstreams[u].inFlight &+= 1
+                if tried.count == 0 { upstreams[u].budget.earn(settings) }
+                endpoints[slot].inFlight &+= 1
+                if let free {
+                    endpoints[slot].shared[free].streams += 1
+                    return .join(id, connection: endpoints[slot].shared[free].connection)
+                }
+                endpoints[slot].connections &+= 1
+                return .connect(id)
+            }
+            // A probe that cannot be made is left to the next request.
+            if case .probing = endpoints[slot].health {
+                endpoints[slot].health = .ejected(until: now)
+                upstreams[u].comeback = now
+            }
+            full.insert(id)
+            guard let next = pick(u, now: now, tried: full, hashKey: hashKey) else { break }
+            e = next
+        }
+        return .shed(.full)
+    }
+
+    /// The connection of a `.connect` is being made, and will carry many requests; that of the `.connect` is the first.
+    package mutating func opened(_ endpoint: EndpointID, connection: UInt64, now: UInt64) {
+        guard let e = index(endpoint) else { return }
+        let most = min(endpoints[e].mostStreams, Int32(clamping: settings.mostStreams))
+        endpoints[e].shared.append(Shared(connection: connection, streams: 1, most: most, since: now))
+    }
+
+    /// How many requests the connection may carry at a time, by the endpoint's word; more that are on it stay.
+    package mutating func limit(_ endpoint: EndpointID, connection: UInt64, streams: Int) {
+        guard let e = index(endpoint), let i = position(e, connection), endpoints[e].shared[i].most > 0 else { return }
+        // Of an endpoint that takes none for now, one request finds out when it does again.
+        let most = Int32(clamping: max(1, min(streams, settings.mostStreams)))
+        endpoints[e].shared[i].most = most
+        endpoints[e].mostStreams = most
+    }
+
+    /// The connection takes no more requests; what is on it is finished.
+    package mutating func retire(_ endpoint: EndpointID, connection: UInt64) {
+        guard let e = index(endpoint), let i = position(e, connection) else { return }
+        endpoints[e].shared[i].most = 0
+    }
+
+    /// A request of a shared connection is over. False: the connection should be closed when nothing is on it.
+    package mutating func left(_ endpoint: EndpointID, connection: UInt64, now: UInt64) -> Bool {
+        guard let e = index(endpoint) else { return false }
+        endRequest(e)
+        defer { freeIfDone(e) }
+        guard let i = position(e, connection) else { return false }
+        endpoints[e].shared[i].streams -= 1
+        endpoints[e].shared[i].since = now
+        return !endpoints[e].isLeaving && endpoints[e].shared[i].most > 0
+    }
+
+    /// A shared connection is closed; the requests that were on it are ended by `left`.
+    package mutating func sharedClosed(_ endpoint: EndpointID, connection: UInt64) {
+        guard let e = index(endpoint), let i = position(e, connection) else { return }
+        endpoints[e].shared.remove(at: i)
+        endpoints[e].connections &-= 1
+        freeIfDone(e)
+    }
+
+    /// A shared connection did not come about; the requests that wait for it are ended by `left`. True when the endpoint
+    /// is ejected by this.
+    package mutating func sharedFailed(_ endpoint: EndpointID, connection: UInt64, now: UInt64) -> Bool {
+        guard let e = index(endpoint), let i = position(e, connection) else { return false }
+        endpoints[e].shared.remove(at: i)
+        endpoints[e].connections &-= 1
+        defer { freeIfDone(e) }
+        return noteFailure(e, endpoint, now: now)
+    }
+
+    /// How many connections to an endpoint are shared, and how many requests are on them.
+    package func sharedConnections(_ endpoint: EndpointID) -> (connections: Int, streams: Int) {
+        guard let e = index(endpoint) else { return (0, 0) }
+        return (endpoints[e].shared.count, endpoints[e].shared.reduce(0) { $0 + Int($1.streams) })
+    }
+
+    private func position(_ e: Int, _ connection: UInt64) -> Int? {
+        endpoints[e].shared.firstIndex { $0.connection == connection }
+    }
+
+    /// Appends those that carry nothing, and of which `isDue` says so. They count as closed.
+    mutating func closeShared(_ e: Int, _ closing: inout [UInt64], where isDue: (Shared) -> Bool) {
+        var i = 0
+        while i < endpoints[e].shared.count {
+            guard endpoints[e].shared[i].streams == 0, isDue(endpoints[e].shared[i]) else {
+                i += 1
+                continue
+            }
+            closing.append(endpoints[e].shared[i].connection)
+            endpoints[e].shared.remove(at: i)
+            endpoints[e].connections &-= 1
+        }
+    }
+}
