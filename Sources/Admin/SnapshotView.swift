@@ -23,6 +23,8 @@ struct SnapshotView: Encodable {
         let ingress: String
         let rule: String
         let upstream: String?
+        /// For requests on TLS connections, where it is another.
+        let secureUpstream: String?
         let policy: Policy?
         let scripts: [Binding]?
     }
@@ -49,8 +51,17 @@ struct SnapshotView: Encodable {
     struct UpstreamView: Encodable {
         let name: String
         let balance: String
-        let appProtocol: String
+        let `protocol`: String
+        let tls: TLSView?
         let endpoints: [EndpointView]
+    }
+
+    struct TLSView: Encodable {
+        let secret: String?
+        let clientCertificate: Bool
+        let verify: Bool
+        let name: String
+        let sni: Bool
     }
 
     struct EndpointView: Encodable {
@@ -149,6 +160,7 @@ struct SnapshotView: Encodable {
             return RouteView(
                 path: route.path.path, pathType: pathType, ingress: "\(route.ingress.namespace)/\(route.ingress.name)",
                 rule: route.rule, upstream: item(snapshot.upstreams, route.upstream)?.name,
+                secureUpstream: item(snapshot.upstreams, route.secureUpstream)?.name,
                 policy: policy == RoutePolicy()
                     ? nil
                     : Policy(
@@ -164,7 +176,12 @@ struct SnapshotView: Encodable {
         }
         upstreams = snapshot.upstreams.map { upstream in
             UpstreamView(
-                name: upstream.name, balance: upstream.balance.rawValue, appProtocol: upstream.appProtocol.rawValue,
+                name: upstream.name, balance: upstream.balance.rawValue, protocol: upstream.protocol.rawValue,
+                tls: upstream.tls.map { tls in
+                    TLSView(
+                        secret: tls.secret.map { "\($0.namespace)/\($0.name)" }, clientCertificate: tls.pair != nil,
+                        verify: tls.verifies, name: tls.name, sni: tls.sendsName)
+                },
                 endpoints: upstream.endpoints.map { endpoint in
                     let address =
                         switch endpoint.host {

@@ -200,7 +200,7 @@ package final class ClusterController: Sendable {
         init() {}
 
         init(_ snapshot: Snapshot) {
-            ruled = Set(snapshot.routes.compactMap(\.upstream))
+            ruled = Set(snapshot.routes.flatMap { route in [route.upstream, route.secureUpstream].compactMap(\.self) })
             for (index, upstream) in snapshot.upstreams.enumerated() {
                 let service = ObjectName(namespace: upstream.namespace, name: upstream.service)
                 ofService[service, default: []].append(index)
@@ -374,6 +374,7 @@ package final class ClusterController: Sendable {
         cache.reserveCapacity(translation.statuses.count)
         let names = translation.statuses.map(\.ingress)
         let held = memory.references
+        let foreignPrefix = options.translation.foreignPrefix
         store.watched.read { state in
             for name in names {
                 guard let ingress = state.objects.ingresses[name] else { continue }
@@ -381,7 +382,7 @@ package final class ClusterController: Sendable {
                 if let known = held[name], known.version == version {
                     cache[name] = known
                 } else {
-                    cache[name] = (version, ObjectReferences(of: ingress))
+                    cache[name] = (version, ObjectReferences(of: ingress, foreignPrefix: foreignPrefix))
                 }
             }
         }

@@ -19,6 +19,8 @@ package struct AnnotationSpec: Sendable {
     enum Effect: Sendable {
         case policy(@Sendable (String, inout RoutePolicy) throws(ValueProblem) -> Void)
         case balance
+        /// How the backends are spoken to.
+        case backend(@Sendable (String, inout BackendSettings) throws(ValueProblem) -> Void)
         /// Read together with its siblings by `ScriptAnnotations`.
         case scripts
         /// Read where the object is used.
@@ -47,6 +49,14 @@ package enum AnnotationTable {
     package static let loadBalance = "load-balance"
     package static let sslRedirect = "ssl-redirect"
     package static let forceSSLRedirect = "force-ssl-redirect"
+    package static let backendProtocol = "backend-protocol"
+    package static let proxySSLSecret = "proxy-ssl-secret"
+    package static let proxySSLVerify = "proxy-ssl-verify"
+    package static let proxySSLVerifyDepth = "proxy-ssl-verify-depth"
+    package static let proxySSLName = "proxy-ssl-name"
+    package static let proxySSLServerName = "proxy-ssl-server-name"
+    package static let proxySSLCiphers = "proxy-ssl-ciphers"
+    package static let proxySSLProtocols = "proxy-ssl-protocols"
     package static let scripts = "scripts"
     package static let script = "script"
     package static let scriptArgs = "script-args"
@@ -109,6 +119,53 @@ package enum AnnotationTable {
                 policy.forceSSLRedirect = try Quantities.boolean(text)
             }),
         AnnotationSpec(
+            key: backendProtocol, kinds: ingress, syntax: "HTTP | HTTPS | AUTO_HTTP | GRPC | GRPCS", risk: .low,
+            doc: "What the backends speak, whatever their Services say. AUTO_HTTP: TLS where the client came by TLS.",
+            effect: .backend { text, backend throws(ValueProblem) in
+                backend.choice = try BackendProtocol.choice(text)
+            }),
+        AnnotationSpec(
+            key: proxySSLSecret, kinds: ingress, syntax: "namespace/name", risk: .medium,
+            doc: "A Secret of this namespace: `tls.crt` and `tls.key` (shown to backends), `ca.crt`, `ca.crl`.",
+            effect: .backend { text, backend in backend.secret = text }),
+        AnnotationSpec(
+            key: proxySSLVerify, kinds: ingress, syntax: "on | off", risk: .low,
+            doc: "Verifies backends' certificates by `ca.crt`, or by the system's authorities. Default: off.",
+            effect: .backend { text, backend throws(ValueProblem) in
+                backend.tls.verifies = try BackendProtocol.isOn(text)
+            }),
+        AnnotationSpec(
+            key: proxySSLVerifyDepth, kinds: ingress, syntax: "1-10", risk: .low,
+            doc: "Most certificates between a backend's and the authority's. Default: 1.",
+            effect: .backend { text, backend throws(ValueProblem) in
+                backend.tls.verifyDepth = try Quantities.integer(text, in: 1...10)
+            }),
+        AnnotationSpec(
+            key: proxySSLName, kinds: ingress, syntax: "host or address", risk: .high,
+            doc: "The name of the backend in TLS. Default: `SERVICE.NAMESPACE.svc`, or the external name.",
+            effect: .backend { text, backend throws(ValueProblem) in
+                backend.tls.name = try BackendProtocol.serverName(text)
+                backend.tls.isNameGiven = true
+            }),
+        AnnotationSpec(
+            key: proxySSLServerName, kinds: ingress, syntax: "on | off", risk: .low,
+            doc: "Tells backends that name (SNI). Default: off.",
+            effect: .backend { text, backend throws(ValueProblem) in
+                backend.tls.sendsName = try BackendProtocol.isOn(text)
+            }),
+        AnnotationSpec(
+            key: proxySSLCiphers, kinds: ingress, syntax: "cipher list", risk: .medium,
+            doc: "OpenSSL's list of ciphers for TLS 1.2 to backends.",
+            effect: .backend { text, backend throws(ValueProblem) in
+                backend.tls.ciphers = try BackendProtocol.ciphers(text)
+            }),
+        AnnotationSpec(
+            key: proxySSLProtocols, kinds: ingress, syntax: "TLSv1.2 TLSv1.3", risk: .low,
+            doc: "The versions of TLS to backends. Default: both.",
+            effect: .backend { text, backend throws(ValueProblem) in
+                (backend.tls.allowsTLS12, backend.tls.allowsTLS13) = try BackendProtocol.versions(text)
+            }),
+        AnnotationSpec(
             key: scripts, kinds: ingress, syntax: "YAML list", risk: .medium,
             doc: "The scripts of the Ingress: items of script, args, order, paths, on-error, budget, percent, mode.",
             effect: .scripts),
@@ -133,7 +190,16 @@ package enum AnnotationTable {
     ]
 
     /// Those of ingress-nginx that are acted on as ours of the same name; ours goes first where both are there.
-    static let foreign: Set<String> = [sslRedirect, forceSSLRedirect]
+    static let foreign: Set<String> = [
+        sslRedirect, forceSSLRedirect, backendProtocol, proxySSLSecret, proxySSLVerify, proxySSLVerifyDepth,
+        proxySSLName, proxySSLServerName, proxySSLCiphers, proxySSLProtocols,
+    ]
+
+    /// The text of an annotation that may stand under either prefix.
+    static func text(_ key: String, of metadata: ObjectMeta, foreignPrefix: String) -> String? {
+        metadata.annotations[prefix + key]
+            ?? (foreign.contains(key) ? metadata.annotations["\(foreignPrefix)/\(key)"] : nil)
+    }
 
     package static let byKey: [String: AnnotationSpec] = Dictionary(
         all.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
@@ -154,8 +220,9 @@ package enum AnnotationTable {
             let syntax = spec.syntax.replacing("|", with: "\\|")
             page += "| `\(prefix)\(spec.key)` | \(kinds) | \(syntax) | \(spec.risk.rawValue) | \(spec.doc) |\n"
         }
-        let shared = foreign.sorted().map { "`\($0)`" }.joined(separator: " and ")
-        page += "\nOf ingress-nginx's annotations, \(shared) are acted on as those of the same name here.\n"
+        let shared = foreign.sorted().map { "`\($0)`" }
+        page += "\nOf ingress-nginx's annotations, these are acted on as those of the same name here:\n"
+        page += shared.joined(separator: ", ") + ".\n"
         return page
     }
 }

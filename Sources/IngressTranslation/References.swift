@@ -15,8 +15,16 @@ package struct ObjectReferences: Sendable, Hashable {
     }
 
     /// Those of one Ingress. Annotations that can't be read refer to nothing: what was last good is kept by its source.
-    package init(of ingress: Ingress) {
+    /// - Parameter foreignPrefix: of the ingress-nginx annotations, as in `TranslationOptions`.
+    package init(of ingress: Ingress, foreignPrefix: String = TranslationOptions().foreignPrefix) {
         let namespace = ingress.metadata.namespace
+        // A Secret of another namespace is never asked for.
+        if let text = AnnotationTable.text(
+            AnnotationTable.proxySSLSecret, of: ingress.metadata, foreignPrefix: foreignPrefix),
+            let name = BackendProtocol.secretName(text), name.namespace == namespace
+        {
+            secrets.insert(name)
+        }
         for tls in ingress.spec.tls {
             if let secret = tls.secretName, !secret.isEmpty {
                 secrets.insert(ObjectName(namespace: namespace, name: secret))

@@ -17,6 +17,8 @@ struct ServiceResolver {
     private let places: Places
     private let slices: [ObjectName: [ObjectName]]
     private var resolved: [ServicePortName: Resolution] = [:]
+    /// The Service ports as they speak of themselves.
+    private var bases: [Base] = []
 
     private(set) var upstreams: [Upstream] = []
     private(set) var diagnostics: [Diagnostic] = []
@@ -34,17 +36,69 @@ struct ServiceResolver {
         self.slices = slices
     }
 
-    /// Finds or makes the upstream of a Service port. `isInRule` tells a port that an Ingress leads to from one that is
-    /// there only because a script might choose it: nobody needs to hear that the latter has no endpoints.
-    mutating func resolve(_ name: ServicePortName, isInRule: Bool = true) -> Resolution {
-        if let known = resolved[name] { return known }
-        let resolution = make(name, isInRule: isInRule)
-        resolved[name] = resolution
-        return resolution
+    private struct Base {
+        var upstream: Upstream
+        /// What TLS calls the endpoints where nobody says: the name that the cluster gives the Service, or the external
+        /// name.
+        var serverName: String
+        /// Where it stands in `upstreams` without a variant; nil if nowhere yet.
+        var plain: Int?
+        /// Where its variants stand, by their names.
+        var variants: [String: Int] = [:]
     }
 
-    mutating func setBalance(_ balance: Upstream.Balance, of upstream: Int) { upstreams[upstream].balance = balance }
+    /// How an Ingress wants a Service port to be spoken to; nil leaves it to the Service.
+    typealias Wish = (protocol: UpstreamProtocol?, tls: UpstreamTLS?)
 
+    /// Finds or makes the upstream of a Service port. `isInRule` tells a port that an Ingress leads to from one that is
+    /// there only because a script might choose it: nobody needs to hear that the latter has no endpoints.
+    mutating func resolve(_ name: ServicePortName, as wish: Wish? = nil, isInRule: Bool = true) -> Resolution {
+        let resolution: Resolution
+        if let known = resolved[name] {
+            resolution = known
+        } else {
+            resolution = make(name, isInRule: isInRule)
+            resolved[name] = resolution
+        }
+        guard case .upstream(let base) = resolution else { return resolution }
+        return .upstream(place(base, wish))
+    }
+
+    /// A Service port is balanced in one way, however it is spoken to.
+    mutating func setBalance(_ balance: Upstream.Balance, of upstream: Int) {
+        guard case .upstream(let base)? = resolved[Self.port(of: upstreams[upstream])] else { return }
+        bases[base].upstream.balance = balance
+        if let plain = bases[base].plain { upstreams[plain].balance = balance }
+        for index in bases[base].variants.values { upstreams[index].balance = balance }
+    }
+
+    static func port(of upstream: Upstream) -> ServicePortName {
+        ServicePortName(
+            service: ObjectName(namespace: upstream.namespace, name: upstream.service), port: upstream.port)
+    }
+
+    /// The place of a Service port among the upstreams, spoken to as is wished.
+    private mutating func place(_ base: Int, _ wish: Wish?) -> Int {
+        if let wish {
+            let own = bases[base].upstream
+            let spoken = wish.protocol ?? own.protocol
+            var tls = spoken.isSecure ? wish.tls : nil
+            if tls?.isNameGiven == false { tls?.name = bases[base].serverName }
+            let varied = own.varied(spoken, tls)
+            if !varied.variant.isEmpty {
+                if let known = bases[base].variants[varied.variant] { return known }
+                upstreams.append(varied)
+                bases[base].variants[varied.variant] = upstreams.count - 1
+                return upstreams.count - 1
+            }
+        }
+        if let plain = bases[base].plain { return plain }
+        upstreams.append(bases[base].upstream)
+        bases[base].plain = upstreams.count - 1
+        return upstreams.count - 1
+    }
+
+    /// - Returns: `.upstream` with an index into `bases`.
     private mutating func make(_ name: ServicePortName, isInRule: Bool) -> Resolution {
         guard let service = objects.services[name.service] else { return .noService }
         var port = findPort(service, name.port)
@@ -58,17 +112,23 @@ struct ServiceResolver {
         }
         var upstream = Upstream(namespace: name.service.namespace, service: name.service.name, port: name.port)
         upstream.allowedNamespaces = Grant.namespaces(service.metadata)
-        upstream.appProtocol = Self.appProtocol(port?.appProtocol)
+        upstream.protocol = BackendProtocol.spoken(by: port)
+        var serverName = "\(name.service.name).\(name.service.namespace).svc"
         if service.spec.type == "ExternalName" {
             // The API demands no ports of an ExternalName: a number in the Ingress is enough.
             guard let number = port?.port ?? Int(name.port) else { return .noPort(known: Self.ports(of: service)) }
             upstream.endpoints = externalEndpoints(service, port: number, isInRule: isInRule)
+            switch upstream.endpoints.first?.host {
+            case .ip(let ip)?: serverName = "\(ip)"
+            case .name(let name)?: serverName = name.hasSuffix(".") ? String(name.dropLast()) : name
+            case nil: break
+            }
         } else {
             guard let port else { return .noPort(known: Self.ports(of: service)) }
             upstream.endpoints = sliceEndpoints(service, port, isInRule: isInRule)
         }
-        upstreams.append(upstream)
-        return .upstream(upstreams.count - 1)
+        bases.append(Base(upstream: upstream, serverName: serverName))
+        return .upstream(bases.count - 1)
     }
 
     private func place(_ service: Service) -> Place { places.place(Service.kind, service.metadata.objectName) }
@@ -81,14 +141,6 @@ struct ServiceResolver {
     private static func ports(of service: Service) -> [String] {
         service.spec.ports.filter { $0.protocol == "TCP" }
             .map { $0.name.isEmpty ? String($0.port) : "\($0.port) (\($0.name))" }
-    }
-
-    private static func appProtocol(_ text: String?) -> Upstream.AppProtocol {
-        switch text?.lowercased() {
-        case "https": .https
-        case "kubernetes.io/h2c", "h2c", "grpc": .h2c
-        default: .http
-        }
     }
 
     // MARK: Slices

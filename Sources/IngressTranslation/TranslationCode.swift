@@ -34,6 +34,10 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case emptySecret = "MG162"
     case badStatusSource = "MG170"
     case badDefaultBackend = "MG171"
+    case noFastCGI = "MG183"
+    case badBackendSecret = "MG184"
+    case systemAuthorities = "MG185"
+    case idleBackendTLS = "MG186"
 
     package var name: String {
         switch self {
@@ -68,6 +72,10 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .emptySecret: "no-certificate"
         case .badStatusSource: "bad-status-source"
         case .badDefaultBackend: "bad-default-backend"
+        case .noFastCGI: "no-fastcgi"
+        case .badBackendSecret: "bad-backend-secret"
+        case .systemAuthorities: "system-authorities"
+        case .idleBackendTLS: "idle-backend-tls"
         }
     }
 
@@ -75,12 +83,12 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         switch self {
         case .badHost, .badPath, .pathConflict, .hostTaken, .badBackend, .noService, .noPort, .badScripts,
             .unknownScript, .scriptNotGranted, .scriptTooLarge, .inlineForbidden, .badSecretName, .badDefaultBackend,
-            .badExternalName:
+            .badExternalName, .noFastCGI, .badBackendSecret:
             .error
         case .sharedHost, .noRules, .noEndpoints, .targetPort, .badEndpoint, .balanceConflict, .unknownAnnotation,
-            .badAnnotation, .scriptPath, .shadowNotYet, .noSecret, .emptySecret, .badStatusSource:
+            .badAnnotation, .scriptPath, .shadowNotYet, .noSecret, .emptySecret, .badStatusSource, .idleBackendTLS:
             .warning
-        case .otherClass, .noClass, .foreignAnnotations: .note
+        case .otherClass, .noClass, .foreignAnnotations, .systemAuthorities: .note
         }
     }
 
@@ -119,6 +127,12 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .emptySecret: "A Secret named by spec.tls has no certificate or no key in it."
         case .badStatusSource: "The Service whose address is published does not exist or has no address."
         case .badDefaultBackend: "The operator's default backend does not exist."
+        case .noFastCGI: "An Ingress asks for FastCGI, which is not spoken; its paths answer 503."
+        case .badBackendSecret:
+            "A Secret named by proxy-ssl-secret is missing, unfit or of another namespace; its paths answer 503."
+        case .systemAuthorities:
+            "Backends' certificates are verified without a ca.crt: the authorities of the system decide."
+        case .idleBackendTLS: "TLS to backends is set up, and no backend of the Ingress speaks TLS."
         }
     }
 

@@ -63,7 +63,14 @@ private struct Work {
         /// The namespace of the oldest Ingress that names it, and that Ingress.
         var owner: ObjectName
         /// The default backend of the oldest Ingress here that has one.
-        var fallback: (ingress: Int, upstream: Int?)?
+        var fallback: (ingress: Int, backend: Resolved)?
+    }
+
+    /// A backend that makes a route; without an index the route answers 503.
+    struct Resolved {
+        var index: Int?
+        /// Another one for requests on TLS connections.
+        var secureIndex: Int?
     }
 
     /// An Ingress that is ours, with what its annotations say.
@@ -72,6 +79,7 @@ private struct Work {
         var name: ObjectName
         var policy = RoutePolicy()
         var balance: Upstream.Balance?
+        var backend = BackendSettings()
         var bindings: [(binding: ScriptBinding, paths: [String]?)] = []
         var reference: ObjectReference {
             ObjectReference(kind: Ingress.kind, namespace: name.namespace, name: name.name)
@@ -89,8 +97,8 @@ private struct Work {
     var hosts: [HostPattern: Host] = [:]
     var routes: [Route] = []
     var accepted: [Accepted] = []
-    /// Who decided how an upstream is balanced.
-    var balancers: [Int: (ingress: ObjectName, balance: Upstream.Balance)] = [:]
+    /// Who decided how a Service port is balanced.
+    var balancers: [ServicePortName: (ingress: ObjectName, balance: Upstream.Balance)] = [:]
 
     init(_ objects: ObjectSet, options: TranslationOptions, memory: TranslationMemory) {
         self.objects = objects
@@ -113,6 +121,7 @@ private struct Work {
         for index in accepted.indices where accepted[index].ingress.spec.rules.isEmpty { addCatchAll(index) }
         for index in accepted.indices { addRules(of: index) }
         for pattern in hosts.keys.sorted() { addFallback(of: pattern) }
+        for index in accepted.indices { checkBackendTLS(of: index) }
         for index in accepted.indices { addCertificates(of: index) }
         addDefaultCertificate()
         addRedirects()
@@ -227,6 +236,7 @@ private struct Work {
                 at: places.place(Ingress.kind, name),
                 mend: "see the documentation for what to write in their stead")
         }
+        readBackend(of: index)
         readScripts(of: index)
     }
 
@@ -244,6 +254,7 @@ private struct Work {
                     throw ValueProblem(wanted: "this is round-robin or least-request", example: "least-request")
                 }
                 accepted[index].balance = balance
+            case .backend(let apply): try apply(value, &accepted[index].backend)
             case .scripts, .grant: break
             }
         } catch {
@@ -441,7 +452,7 @@ private struct Work {
         let path = FieldPath([.key("spec"), .key("defaultBackend")])
         guard let upstream = resolve(backend, of: index, at: path) else { return }
         add(
-            path: .prefix("/"), host: .any, upstream: upstream.index, rule: "defaultBackend", of: index, at: path,
+            path: .prefix("/"), host: .any, backend: upstream, rule: "defaultBackend", of: index, at: path,
             field: nil)
     }
 
@@ -450,11 +461,11 @@ private struct Work {
         guard !item.ingress.spec.rules.isEmpty else { return }
         let rulesPath = FieldPath([.key("spec"), .key("rules")])
         /// Resolved once however many hosts the Ingress has, so that a missing Service is said once.
-        var fallback: (ingress: Int, upstream: Int?)?
+        var fallback: (ingress: Int, backend: Resolved)?
         if let backend = item.ingress.spec.defaultBackend,
             let upstream = resolve(backend, of: index, at: FieldPath([.key("spec"), .key("defaultBackend")]))
         {
-            fallback = (index, upstream.index)
+            fallback = (index, upstream)
         }
         for (ruleIndex, rule) in item.ingress.spec.rules.enumerated() {
             // Paths to fields are made only where something is wrong there.
@@ -485,7 +496,7 @@ private struct Work {
                 }
                 guard let upstream = resolve(path.backend, of: index, at: pathPath + "backend") else { continue }
                 add(
-                    path: pathPattern, host: pattern, upstream: upstream.index,
+                    path: pathPattern, host: pattern, backend: upstream,
                     rule: "rules[\(ruleIndex)].http.paths[\(pathIndex)]", of: index, at: pathPath, field: "path")
             }
         }
@@ -518,7 +529,7 @@ private struct Work {
     }
 
     private mutating func add(
-        path: PathPattern, host: HostPattern, upstream: Int?, rule: @autoclosure () -> String, of index: Int,
+        path: PathPattern, host: HostPattern, backend: Resolved, rule: @autoclosure () -> String, of index: Int,
         at fieldPath: @autoclosure () -> FieldPath, field: String?
     ) {
         // Field by field: a whole Ingress is dear to copy.
@@ -534,11 +545,11 @@ private struct Work {
                 mend: "delete one of the two; until then this one is not served")
             return
         }
-        routes.append(
-            Route(
-                path: path, ingress: reference, rule: rule(), host: host, upstream: upstream,
-                policy: accepted[index].policy,
-                scripts: bindings(of: index, for: path.path)))
+        var route = Route(
+            path: path, ingress: reference, rule: rule(), host: host, upstream: backend.index,
+            policy: accepted[index].policy, scripts: bindings(of: index, for: path.path))
+        route.secureUpstream = backend.secureIndex
+        routes.append(route)
         let number = routes.count - 1
         func note(_ host: inout Host) {
             host.routes.append(number)
@@ -556,16 +567,11 @@ private struct Work {
                 || accepted[fallback.ingress].ingress.spec.rules.contains(where: { ($0.host ?? "").isEmpty })
         else { return }
         add(
-            path: .prefix("/"), host: pattern, upstream: fallback.upstream, rule: "defaultBackend",
+            path: .prefix("/"), host: pattern, backend: fallback.backend, rule: "defaultBackend",
             of: fallback.ingress, at: FieldPath([.key("spec"), .key("defaultBackend")]), field: nil)
     }
 
     // MARK: Backends
-
-    /// A backend that makes a route; without an index the route answers 503.
-    private struct Resolved {
-        var index: Int?
-    }
 
     /// The upstream of a backend; nil if the backend makes no route at all.
     private mutating func resolve(
@@ -596,10 +602,17 @@ private struct Work {
         }
         let name = ServicePortName(
             service: ObjectName(namespace: ingress.namespace, name: service.name), port: port)
-        switch services.resolve(name) {
+        let (wish, secure) = accepted[index].backend.wishes
+        switch services.resolve(name, as: wish) {
         case .upstream(let upstream):
             balance(upstream, accepted[index].balance, for: ingress)
-            return Resolved(index: upstream)
+            if accepted[index].backend.isBroken { return Resolved(index: nil) }
+            var found = Resolved(index: upstream)
+            if let secure, case .upstream(let other) = services.resolve(name, as: secure) { found.secureIndex = other }
+            for place in [found.index, found.secureIndex] {
+                if let place, services.upstreams[place].tls != nil { accepted[index].backend.isUsed = true }
+            }
+            return found
         case .noService:
             let near = Spelling.nearest(to: service.name, among: namesOfServices(in: ingress.namespace))
             report(
@@ -631,8 +644,9 @@ private struct Work {
 
     private mutating func balance(_ upstream: Int, _ balance: Upstream.Balance?, for ingress: ObjectName) {
         guard let balance else { return }
-        guard let before = balancers[upstream] else {
-            balancers[upstream] = (ingress, balance)
+        let port = ServiceResolver.port(of: services.upstreams[upstream])
+        guard let before = balancers[port] else {
+            balancers[port] = (ingress, balance)
             services.setBalance(balance, of: upstream)
             return
         }
@@ -672,23 +686,136 @@ private struct Work {
         result.snapshot.defaultRoute = routes.count - 1
     }
 
-    /// A script may send requests to each Service port of its namespace, and to those that others grant to it.
+    /// A script may send requests to each Service port of its namespace, and to those that others grant to it. They are
+    /// spoken to as the Ingress of the script wishes its backends to be.
     private mutating func addChoosableUpstreams() {
-        let scripted = Set(
-            accepted.filter { $0.bindings.contains { $0.binding.mode != .off } }.map(\.name.namespace))
+        var scripted: Set<String> = []
+        var wishes: [String: [ServiceResolver.Wish]] = [:]
+        for item in accepted where item.bindings.contains(where: { $0.binding.mode != .off }) {
+            scripted.insert(item.name.namespace)
+            if let wish = item.backend.wishes.0, !item.backend.isBroken {
+                wishes[item.name.namespace, default: []].append(wish)
+            }
+        }
         guard !scripted.isEmpty else { return }
         for (name, service) in objects.services.sorted(by: { $0.key < $1.key }) {
             let granted = Grant.namespaces(service.metadata)
             guard scripted.contains(name.namespace) || scripted.contains(where: { Grant.covers(granted, $0) }) else {
                 continue
             }
+            let wished = wishes.filter { $0.key == name.namespace || Grant.covers(granted, $0.key) }
+                .sorted { $0.key < $1.key }.flatMap(\.value)
             for port in service.spec.ports where port.protocol == "TCP" {
-                _ = services.resolve(ServicePortName(service: name, port: String(port.port)), isInRule: false)
-                if !port.name.isEmpty {
-                    _ = services.resolve(ServicePortName(service: name, port: port.name), isInRule: false)
+                for text in [String(port.port), port.name] where !text.isEmpty {
+                    let name = ServicePortName(service: name, port: text)
+                    _ = services.resolve(name, isInRule: false)
+                    for wish in wished { _ = services.resolve(name, as: wish, isInRule: false) }
                 }
             }
         }
+    }
+
+    // MARK: TLS to backends
+
+    /// What the annotations say of the backends, with the Secret that they name.
+    private mutating func readBackend(of index: Int) {
+        let name = accepted[index].name
+        if accepted[index].backend.choice == .fastCGI {
+            accepted[index].backend.isBroken = true
+            report(
+                .noFastCGI, "\(AnnotationTable.backendProtocol) is \"FCGI\", and FastCGI is not spoken",
+                at: backendPlace(AnnotationTable.backendProtocol, of: index),
+                mend: "put a server of HTTP before the backend; until then the paths of this Ingress answer 503")
+        }
+        let hasOther = !accepted[index].backend.tls.label.isEmpty
+        guard accepted[index].backend.secret != nil || hasOther else { return }
+        if let text = accepted[index].backend.secret {
+            let place = backendPlace(AnnotationTable.proxySSLSecret, of: index)
+            accepted[index].backend.tls.place = place
+            if let problem = takeBackendSecret(text, of: index) {
+                accepted[index].backend.isBroken = true
+                report(
+                    .badBackendSecret, problem.what, at: place,
+                    mend: "\(problem.mend); until then the paths of this Ingress answer 503")
+            }
+        } else {
+            let keys = [
+                AnnotationTable.proxySSLVerify, AnnotationTable.proxySSLName, AnnotationTable.proxySSLServerName,
+                AnnotationTable.proxySSLCiphers, AnnotationTable.proxySSLProtocols,
+            ]
+            let key = keys.first {
+                AnnotationTable.text($0, of: accepted[index].ingress.metadata, foreignPrefix: options.foreignPrefix)
+                    != nil
+            }
+            accepted[index].backend.tls.place = backendPlace(key ?? AnnotationTable.proxySSLVerify, of: index)
+        }
+        let backend = accepted[index].backend
+        if backend.tls.verifies, backend.tls.authorities.isEmpty, !backend.isBroken {
+            report(
+                .systemAuthorities,
+                "backends of \"\(name)\" are verified, and no ca.crt is given: the authorities of the system decide",
+                at: backendPlace(AnnotationTable.proxySSLVerify, of: index),
+                mend:
+                    "name a Secret with the authority in ca.crt by \(AnnotationTable.proxySSLSecret), if it is your own"
+            )
+        }
+    }
+
+    /// Takes over what the Secret of `proxy-ssl-secret` holds; answers why it can't.
+    private mutating func takeBackendSecret(_ text: String, of index: Int) -> (what: String, mend: String)? {
+        let namespace = accepted[index].name.namespace
+        let key = AnnotationTable.proxySSLSecret
+        guard let name = BackendProtocol.secretName(text) else {
+            return ("\(key) is \(quoted(text)); this is a namespace and a name", "write \"\(namespace)/NAME\"")
+        }
+        // Whoever may write an Ingress in one namespace must not use the keys of another.
+        guard name.namespace == namespace else {
+            return (
+                "\(key) names a Secret of the namespace \(quoted(name.namespace))",
+                "name a Secret of the namespace \(namespace)"
+            )
+        }
+        guard let secret = objects.secrets[name] else {
+            return ("there is no Secret \(quoted("\(name)"))", "create it")
+        }
+        let chain = secret.bytes("tls.crt") ?? []
+        let privateKey = secret.bytes("tls.key") ?? []
+        let authorities = secret.bytes("ca.crt") ?? []
+        guard chain.isEmpty == privateKey.isEmpty else {
+            return (
+                "the Secret \(quoted("\(name)")) has only one of tls.crt and tls.key",
+                "put both there, for a client certificate, or neither"
+            )
+        }
+        guard !chain.isEmpty || !authorities.isEmpty else {
+            return (
+                "the Secret \(quoted("\(name)")) has neither ca.crt nor tls.crt",
+                "put the authority into ca.crt, or a client certificate and its key into tls.crt and tls.key, all PEM"
+            )
+        }
+        accepted[index].backend.tls.secret = ObjectReference(
+            kind: Secret.kind, namespace: name.namespace, name: name.name)
+        if !chain.isEmpty { accepted[index].backend.tls.pair = TLSKeyPair(chain: chain, key: privateKey) }
+        accepted[index].backend.tls.authorities = authorities
+        accepted[index].backend.tls.revocations = secret.bytes("ca.crl") ?? []
+        return nil
+    }
+
+    /// Who sets up TLS and speaks none has most likely forgotten something.
+    private mutating func checkBackendTLS(of index: Int) {
+        let backend = accepted[index].backend
+        guard !backend.isBroken, !backend.isUsed, !backend.tls.label.isEmpty else { return }
+        report(
+            .idleBackendTLS, "TLS to backends is set up, and no backend of this Ingress speaks TLS",
+            at: backend.tls.place,
+            mend: "add \(AnnotationTable.backendProtocol): HTTPS, or take the annotation out; it has no effect")
+    }
+
+    /// Where the annotation stands, under whichever prefix.
+    private func backendPlace(_ short: String, of index: Int) -> Place {
+        let isOurs = accepted[index].ingress.metadata.annotations[AnnotationTable.prefix + short] != nil
+        let key = isOurs ? AnnotationTable.prefix + short : "\(options.foreignPrefix)/\(short)"
+        return places.place(Ingress.kind, accepted[index].name, annotation: key)
     }
 
     // MARK: Certificates
@@ -797,6 +924,7 @@ private struct Work {
         for (new, old) in order.enumerated() { position[old] = new }
         for index in routes.indices {
             if let upstream = routes[index].upstream { routes[index].upstream = position[upstream] }
+            if let upstream = routes[index].secureUpstream { routes[index].secureUpstream = position[upstream] }
         }
         result.snapshot.upstreams = order.map { made[$0] }
         result.snapshot.routes = routes

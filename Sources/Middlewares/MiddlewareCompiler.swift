@@ -322,7 +322,10 @@ private struct BackendResolver {
     /// Only what is of the Ingress's own namespace or was granted to it (SCRIPTING.md §11): that another tenant's
     /// Service stands in the snapshot is no grant.
     func place(of backend: BackendName, for route: Route) -> Int? {
-        guard let place = places[name(backend, for: route)] else { return nil }
+        let name = name(backend, for: route)
+        // Spoken to as the Ingress wishes its own backends to be.
+        let own = route.upstream.flatMap { upstreams.indices.contains($0) ? upstreams[$0].variant : nil } ?? ""
+        guard let place = (own.isEmpty ? nil : places[name + own]) ?? places[name] else { return nil }
         let upstream = upstreams[place]
         let namespace = route.ingress.namespace
         let isGranted =
@@ -335,7 +338,7 @@ private struct BackendResolver {
         let name = name(backend, for: route)
         // What another namespace has is not this tenant's to know: only its own names are suggested, and a Service
         // that is not granted reads like one that is not there.
-        let own = names.filter { $0.hasPrefix("\(route.ingress.namespace)/") }
+        let own = upstreams.filter { $0.namespace == route.ingress.namespace && $0.variant.isEmpty }.map(\.name)
         let near = EditDistance.nearest(to: name, among: own).map { "did you mean \"\($0)\"? " } ?? ""
         return Diagnostic(
             .error, "MG330", "unknown-script-backend",

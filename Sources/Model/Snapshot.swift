@@ -83,6 +83,9 @@ package struct Route: Sendable, Equatable {
     package var host: HostPattern
     /// Index into `Snapshot.upstreams`; nil when the backend is unknown (Service or port missing): answers 503.
     package var upstream: Int?
+    /// The same for requests on TLS connections, where the backend is spoken to as the client speaks to us
+    /// (`backend-protocol: AUTO_HTTP`); nil: `upstream` serves them too.
+    package var secureUpstream: Int?
     package var policy: RoutePolicy
     /// In the order in which they run.
     package var scripts: [ScriptBinding]
@@ -121,16 +124,22 @@ package struct RoutePolicy: Sendable, Equatable {
     package init() {}
 }
 
-/// A Service port and its endpoints.
+/// A Service port, its endpoints, and how they are spoken to.
 package struct Upstream: Sendable, Equatable {
-    /// `namespace/service:port`, with the port as the Ingress wrote it: the key of pools, health and metrics.
+    /// `namespace/service:port`, with the port as the Ingress wrote it, and `variant`: the key of pools, health and
+    /// metrics.
     package var name: String
     package var namespace: String
     package var service: String
     package var port: String
     package var endpoints: [Endpoint]
     package var balance: Balance
-    package var appProtocol: AppProtocol
+    package var `protocol`: UpstreamProtocol
+    /// How TLS is made, where `protocol` is over TLS; nil takes the default, which verifies nothing.
+    package var tls: UpstreamTLS?
+    /// What an Ingress asks for beside what the Service says of itself, as `+https(verify)`; empty if nothing. One
+    /// Service port spoken to in two ways is two upstreams: their connections must never be mixed up.
+    package var variant = ""
     /// Which other namespaces' scripts may choose it (`moongate.dev/allow-namespaces` on the Service; `*` is all). A
     /// script may choose an upstream of its own namespace, and these; that an upstream is in the snapshot is no grant.
     package var allowedNamespaces: [String] = []
@@ -140,15 +149,22 @@ package struct Upstream: Sendable, Equatable {
         case leastRequest = "least-request"
     }
 
-    package enum AppProtocol: String, Sendable, Hashable {
-        case http
-        case https
-        case h2c
+    /// The upstream with other settings than its Service's own, under a name that tells it apart.
+    package func varied(_ protocol: UpstreamProtocol, _ tls: UpstreamTLS?) -> Upstream {
+        var result = self
+        let label = tls?.label ?? ""
+        result.protocol = `protocol`
+        result.tls = label.isEmpty ? nil : tls
+        result.variant =
+            `protocol` == self.protocol && label.isEmpty
+            ? "" : "+\(`protocol`.rawValue)" + (label.isEmpty ? "" : "(\(label))")
+        result.name = "\(namespace)/\(service):\(port)\(result.variant)"
+        return result
     }
 
     package init(
         namespace: String, service: String, port: String, endpoints: [Endpoint] = [], balance: Balance = .roundRobin,
-        appProtocol: AppProtocol = .http
+        protocol: UpstreamProtocol = .http
     ) {
         self.name = "\(namespace)/\(service):\(port)"
         self.namespace = namespace
@@ -156,7 +172,7 @@ package struct Upstream: Sendable, Equatable {
         self.port = port
         self.endpoints = endpoints
         self.balance = balance
-        self.appProtocol = appProtocol
+        self.protocol = `protocol`
     }
 }
 

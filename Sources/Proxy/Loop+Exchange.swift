@@ -212,7 +212,7 @@ extension Loop {
             path: bytes.span.extracting(exchange.request.pathRange.range))
         exchange.route = found.route
         if found.route >= 0 {
-            exchange.upstream = f.pin.publication.upstream(of: found.route)
+            exchange.upstream = f.pin.publication.upstream(of: found.route, isSecure: exchange.client.channel != nil)
             f.policy = f.pin.publication.policies[Int(found.route)]
         } else {
             exchange.upstream = -1

@@ -68,7 +68,7 @@ extension Loop {
     private func fallsBack(_ f: Flight) -> Bool {
         let exchange = f.exchange
         guard exchange.isUpstreamChosen, !exchange.isUpstreamStrict else { return false }
-        let own = f.pin.publication.upstream(of: exchange.route)
+        let own = f.pin.publication.upstream(of: exchange.route, isSecure: exchange.client.channel != nil)
         guard own >= 0, own != exchange.upstream else { return false }
         exchange.upstream = own
         exchange.isUpstreamChosen = false

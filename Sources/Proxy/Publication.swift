@@ -14,7 +14,8 @@ final class Publication: Sendable {
     let snapshot: Snapshot
     /// By route.
     let policies: [ResolvedPolicy]
-    /// By route: index of the upstream, -1 without.
+    /// By route: index of the upstream, -1 without. First of the routes for requests without TLS, then of the same for
+    /// those with it.
     private let upstreams: [Int32]
     let defaultPolicy: ResolvedPolicy
     /// The upstreams with their names looked up, compared with the publication before.
@@ -38,17 +39,19 @@ final class Publication: Sendable {
         defaultPolicy = defaults
         policies = table.snapshot.routes.map { ResolvedPolicy($0.policy, over: defaults) }
         let count = table.snapshot.upstreams.count
-        upstreams = table.snapshot.routes.map { route in
-            route.upstream.map { $0 >= 0 && $0 < count ? Int32($0) : -1 } ?? -1
-        }
+        func index(_ upstream: Int?) -> Int32 { upstream.map { $0 >= 0 && $0 < count ? Int32($0) : -1 } ?? -1 }
+        upstreams =
+            table.snapshot.routes.map { index($0.upstream) }
+            + table.snapshot.routes.map { index($0.secureUpstream ?? $0.upstream) }
         plan = UpstreamPlan(
             table.snapshot.upstreams, generation: table.generation, names: names, previous: previous?.plan)
     }
 
+    /// - Parameter isSecure: the request came on a TLS connection of ours.
     @inline(__always)
-    func upstream(of route: Int32) -> Int32 {
-        let index = Int(route)
-        return index >= 0 && index < upstreams.count ? upstreams[index] : -1
+    func upstream(of route: Int32, isSecure: Bool) -> Int32 {
+        guard route >= 0, Int(route) < policies.count else { return -1 }
+        return upstreams[isSecure ? Int(route) + policies.count : Int(route)]
     }
 
     /// The scripts of one loop; without any where the loop has none of its own.

@@ -34,6 +34,10 @@ package struct RequestExplanation: Sendable, Equatable, Codable {
     /// What the upstream gets in its request line.
     package var target: String?
     package var tags: [String: String] = [:]
+    /// The request came on a TLS connection of ours.
+    var isSecure = false
+
+    private enum CodingKeys: String, CodingKey { case steps, status, reason, fields, upstream, target, tags }
 
     package init() {}
 }
@@ -63,6 +67,7 @@ package struct RequestExplainer {
     /// `peer` over TLS (`isSecure`) or without.
     package func explain(head: [UInt8], peer: IPAddress, isSecure: Bool = false) -> RequestExplanation {
         var result = RequestExplanation()
+        result.isSecure = isSecure
         result.steps.append(listener(isSecure))
         let exchange = Exchange()
         exchange.client.isSecure = isSecure
@@ -172,7 +177,9 @@ package struct RequestExplainer {
         exchange.route = explanation.match.route
         exchange.upstream = -1
         let routes = table.snapshot.routes
-        if routes.indices.contains(Int(exchange.route)), let upstream = routes[Int(exchange.route)].upstream {
+        if routes.indices.contains(Int(exchange.route)),
+            let upstream = own(routes[Int(exchange.route)], result.isSecure)
+        {
             exchange.upstream = Int32(truncatingIfNeeded: upstream)
         }
         let host = explanation.hostSteps.map { step in
@@ -182,6 +189,11 @@ package struct RequestExplainer {
             .init("host", host.isEmpty ? "no host to match" : host.last ?? "", details: host.dropLast()))
         result.steps.append(
             .init("path", explanation.conclusion, details: explanation.candidates.map { describe($0, routes) }))
+    }
+
+    /// The upstream of a rule itself.
+    private func own(_ route: Route, _ isSecure: Bool) -> Int? {
+        isSecure ? route.secureUpstream ?? route.upstream : route.upstream
     }
 
     private func describe(_ candidate: RouteExplanation.Candidate, _ routes: [Route]) -> String {
@@ -205,9 +217,11 @@ package struct RequestExplainer {
     /// The request phases. False: they ended in an answer, which is in the exchange.
     private func runScripts(_ exchange: Exchange, _ result: inout RequestExplanation) -> Bool {
         var again: [RequestExplanation.Step] = []
+        let isSecure = result.isSecure
         let (verdict, events) = listening {
             middlewares.runRequestPhases(exchange) { exchange in
                 var inner = RequestExplanation()
+                inner.isSecure = isSecure
                 match(exchange, &inner)
                 again = inner.steps
             }
@@ -267,15 +281,18 @@ package struct RequestExplainer {
         }
         var upstream = snapshot.upstreams[Int(exchange.upstream)]
         result.steps.append(
-            .init("backend", upstream.name, details: [exchange.isUpstreamChosen ? "chosen by a script" : "of the rule"])
-        )
+            .init(
+                "backend", upstream.name,
+                details: [exchange.isUpstreamChosen ? "chosen by a script" : "of the rule"] + Self.spoken(upstream)))
         if endpoints(of: upstream).isEmpty, exchange.isUpstreamChosen, !exchange.isUpstreamStrict,
-            let own = route.upstream, snapshot.upstreams.indices.contains(own), own != Int(exchange.upstream)
+            let own = own(route, result.isSecure), snapshot.upstreams.indices.contains(own),
+            own != Int(exchange.upstream)
         {
             result.steps.append(
                 .init("backend", "\(snapshot.upstreams[own].name): \(upstream.name) has no ready endpoint"))
             exchange.tag(Array("fallback".utf8).span, Array("no_endpoints".utf8).span)
             upstream = snapshot.upstreams[own]
+            result.steps[result.steps.endIndex - 1].details = Self.spoken(upstream)
         }
         result.upstream = upstream.name
         let addresses = endpoints(of: upstream)
@@ -296,6 +313,26 @@ package struct RequestExplainer {
         let request = exchange.request
         result.target =
             request.text(request.pathRange) + (request.hasQuery ? "?" + request.text(request.queryRange) : "")
+    }
+
+    /// What is spoken with an upstream, where it is not plain HTTP/1.1.
+    private static func spoken(_ upstream: Upstream) -> [String] {
+        switch upstream.protocol {
+        case .http: return []
+        case .h2c: return ["spoken to by HTTP/2"]
+        case .https, .h2:
+            let what = "spoken to by \(upstream.protocol.isHTTP2 ? "HTTP/2" : "HTTP/1.1") over TLS"
+            guard let tls = upstream.tls else { return [what + ", the certificate not verified"] }
+            var details = [
+                what
+                    + (tls.verifies
+                        ? ", the certificate verified for \(tls.name)" : ", the certificate not verified")
+            ]
+            if let secret = tls.secret { details.append("by the Secret \(secret.namespace)/\(secret.name)") }
+            if tls.pair != nil { details.append("with a client certificate") }
+            if tls.sendsName { details.append("naming \(tls.name) (SNI)") }
+            return details
+        }
     }
 
     private func endpoints(of upstream: Upstream) -> [Model.SocketAddress] {

@@ -164,6 +164,7 @@ private actor Workshop {
                 && known.upstreams.count == snapshot.upstreams.count
                 && zip(known.upstreams, snapshot.upstreams).allSatisfy {
                     $0.name == $1.name && $0.allowedNamespaces == $1.allowedNamespaces
+                        && $0.protocol == $1.protocol && $0.tls == $1.tls
                 }
         }
     }

@@ -36,7 +36,8 @@ enum TranslationText {
     }
 
     static func text(of route: Route, in snapshot: Snapshot) -> String {
-        let upstream = route.upstream.map { snapshot.upstreams[$0].name } ?? "503"
+        var upstream = route.upstream.map { snapshot.upstreams[$0].name } ?? "503"
+        if let secure = route.secureUpstream { upstream += " or over TLS \(snapshot.upstreams[secure].name)" }
         var text = "\(route.path) -> \(upstream) (\(route.ingress) \(route.rule))"
         let policy = route.policy
         for (name, value) in [
@@ -66,7 +67,12 @@ enum TranslationText {
 
     private static func text(of upstream: Upstream) -> String {
         var text = "upstream \(upstream.name) \(upstream.balance.rawValue)"
-        if upstream.appProtocol != .http { text += " \(upstream.appProtocol.rawValue)" }
+        if upstream.protocol != .http { text += " \(upstream.protocol.rawValue)" }
+        if let tls = upstream.tls {
+            text += " tls=\(tls.name)"
+            if tls.pair != nil { text += ",pair" }
+            if !tls.authorities.isEmpty { text += ",ca" }
+        }
         if !upstream.allowedNamespaces.isEmpty { text += " for \(upstream.allowedNamespaces.joined(separator: " "))" }
         let endpoints = upstream.endpoints.map { endpoint in
             var text: String
