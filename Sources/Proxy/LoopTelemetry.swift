@@ -30,6 +30,10 @@ final class LoopTelemetry {
 
     func handshakeFinished(wasResumed: Bool) { metrics.count(wasResumed ? .handshakeResumed : .handshakeFull) }
     func handshakeFailed(_ failure: TLSFailure) { metrics.handshakeFailed(failure) }
+    func upstreamHandshakeFinished(wasResumed: Bool) {
+        metrics.count(wasResumed ? .upstreamHandshakeResumed : .upstreamHandshakeFull)
+    }
+    func upstreamHandshakeFailed(_ failure: TLSFailure) { metrics.upstreamHandshakeFailed(failure) }
     func http2Opened() { metrics.count(.http2Opened) }
     func http2Ended(_ fault: HTTP2Fault) { if fault != .none { metrics.count(fault) } }
 

@@ -129,9 +129,10 @@ package final class ProxyServer: Sendable {
     ///   - middlewares: one set a loop, as `MiddlewareCompiler.prepare` made them; none where there are no scripts.
     ///   - names: the addresses of endpoints that are given by name.
     ///   - certificates: for the listeners of `listenSecure`; nil takes those of the publication before.
+    ///   - securities: TLS to the upstreams that are spoken to over TLS; nil takes those of the publication before.
     package func publish(
         _ table: RouteTable, middlewares: [MiddlewareSet] = [], names: [String: [IPAddress]] = [:],
-        certificates: CertificateTable? = nil
+        certificates: CertificateTable? = nil, securities: UpstreamSecurityTable? = nil
     ) {
         state.withLock { state in
             let labels = metrics.registry.labels(
@@ -140,7 +141,8 @@ package final class ProxyServer: Sendable {
                 now: Int64(MonotonicClock.milliseconds() / 1_000))
             let next = Publication(
                 table: table, sets: middlewares, configuration: configuration, names: names, labels: labels,
-                certificates: certificates ?? state.publication.certificates, previous: state.publication)
+                certificates: certificates ?? state.publication.certificates,
+                securities: securities ?? state.publication.securityTable, previous: state.publication)
             state.retired = state.publication
             state.publication = next
             // Under the lock, so that two publications reach every loop in the same order.

@@ -5,11 +5,17 @@
 /// ```
 ///              connected              released             leased
 ///  connecting ───────────▶ leased ───────────────▶ pooled ─────────▶ leased …
-///      │ failed, timedOut     │ discarded, ended      │ ended, bytes, timedOut
-///      └──────────────────────┴────────────▶ closed ◀─┘
+///      │ │ established  ▲     │ discarded, ended      │ ended, bytes, timedOut
+///      │ └─▶ securing ──┘     │                       │
+///      │        │ connected   │                       │
+///      └────────┴─────────────┴────────────▶ closed ◀─┘
+///        failed, timedOut
 /// ```
 struct UpstreamMachine {
     enum Event: Equatable, Sendable {
+        /// The socket is connected, and TLS is to be spoken on it: the handshake begins.
+        case established
+        /// Requests may go out: the socket is connected, and the handshake done where there is one.
         case connected
         case failed
         case timedOut
@@ -33,6 +39,9 @@ struct UpstreamMachine {
         /// Tell the exchange that the stream ended.
         case reportEnded
         case reportTimeout
+        /// The same, of a handshake that did not end in time.
+        case reportHandshakeTimeout
+        case shakeHands
         case pool
         case unpool
         case read
@@ -41,6 +50,8 @@ struct UpstreamMachine {
 
     private enum State: Equatable {
         case connecting
+        /// The socket is connected; the TLS handshake is under way.
+        case securing
         case leased(reused: Bool)
         case pooled
         case closed
@@ -53,7 +64,9 @@ struct UpstreamMachine {
 
     init() { state = .connecting }
 
-    var isConnecting: Bool { state == .connecting }
+    /// No exchange can use it yet.
+    var isConnecting: Bool { state == .connecting || state == .securing }
+    var isSecuring: Bool { state == .securing }
     var isPooled: Bool { state == .pooled }
     var isClosed: Bool { state == .closed }
     /// It has carried an exchange before: it may die under the next one through nobody's fault.
@@ -75,7 +88,26 @@ struct UpstreamMachine {
             case .discarded:
                 state = .closed
                 return List(.close)
+            case .established:
+                state = .securing
+                return List(.shakeHands)
             case .released, .leased, .bytesArrived: return surprised()
+            }
+        case .securing:
+            switch event {
+            case .connected:
+                state = .leased(reused: false)
+                return List(.reportConnected)
+            case .failed, .ended:
+                state = .closed
+                return List(.close, .reportFailed)
+            case .timedOut:
+                state = .closed
+                return List(.close, .reportHandshakeTimeout)
+            case .discarded:
+                state = .closed
+                return List(.close)
+            case .established, .released, .leased, .bytesArrived: return surprised()
             }
         case .leased:
             switch event {
@@ -88,7 +120,7 @@ struct UpstreamMachine {
             case .ended, .failed: return List(.reportEnded)
             case .bytesArrived: return List(.read)
             case .timedOut: return List()
-            case .connected, .leased: return surprised()
+            case .established, .connected, .leased: return surprised()
             }
         case .pooled:
             switch event {
@@ -98,7 +130,7 @@ struct UpstreamMachine {
             case .ended, .failed, .timedOut, .bytesArrived, .discarded:
                 state = .closed
                 return List(.unpool, .close)
-            case .connected, .released: return surprised()
+            case .established, .connected, .released: return surprised()
             }
         case .closed:
             return List()

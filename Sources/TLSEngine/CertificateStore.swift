@@ -9,18 +9,20 @@ package enum CertificateCode: String, CaseIterable, Sendable {
     case unusable = "MG163"
     case expired = "MG164"
     case wrongName = "MG165"
+    case badBackendTLS = "MG187"
 
     package var name: String {
         switch self {
         case .unusable: "bad-certificate"
         case .expired: "certificate-expired"
         case .wrongName: "certificate-name"
+        case .badBackendTLS: "bad-backend-tls"
         }
     }
 
     package var severity: Severity {
         switch self {
-        case .unusable, .expired, .wrongName: .error
+        case .unusable, .expired, .wrongName, .badBackendTLS: .error
         }
     }
 
@@ -30,6 +32,8 @@ package enum CertificateCode: String, CaseIterable, Sendable {
         case .unusable: "A certificate or its key cannot be used; the last good one stays, or the default serves."
         case .expired: "A certificate has expired, or is not valid yet."
         case .wrongName: "A certificate is not for the host that it is to serve."
+        case .badBackendTLS:
+            "What TLS to backends is to be made with cannot be used; the last good stays, or the paths answer 503."
         }
     }
 

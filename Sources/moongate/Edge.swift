@@ -171,7 +171,7 @@ struct Edge: Sendable {
     func publish(_ configuration: PreparedConfiguration) {
         server.publish(
             configuration.table, middlewares: configuration.middlewares, names: configuration.addresses,
-            certificates: configuration.certificates)
+            certificates: configuration.certificates, securities: configuration.securities)
         state.serve(configuration)
         let table = configuration.table
         metrics.configure { figures in

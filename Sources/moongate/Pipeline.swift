@@ -22,6 +22,8 @@ struct PreparedConfiguration: Sendable {
     var addresses: [String: [IPAddress]]
     /// Nil where nobody asks for them.
     var certificates: CertificateTable?
+    /// TLS to upstreams.
+    var securities: UpstreamSecurityTable?
     var diagnostics: [Diagnostic]
 }
 
@@ -107,7 +109,7 @@ actor Pipeline {
         self.table = table
         return PreparedConfiguration(
             table: table, middlewares: made?.sets ?? [], explanations: made?.explanations, addresses: addresses,
-            certificates: made?.certificates, diagnostics: diagnostics)
+            certificates: made?.certificates, securities: made?.securities, diagnostics: diagnostics)
     }
 
     /// Whether one of these upstreams has an endpoint that must be looked up, or had one.
@@ -152,6 +154,7 @@ private actor Workshop {
         var isUnfinished: Bool
         /// Nil where TLS is not spoken.
         var certificates: CertificateTable?
+        var securities: UpstreamSecurityTable
         var table: RouteTable
 
         /// Whether it was made for this snapshot, endpoints aside.
@@ -174,6 +177,7 @@ private actor Workshop {
     /// nobody's figure. It sees every change, because only so does it know the same last good versions.
     private let explainer: MiddlewareCompiler?
     private let certificates: CertificateStore?
+    private let securities = UpstreamSecurityStore()
 
     init(
         loops: Int, explains: Bool, scripts: ScriptSurroundings, certificates: CertificateStore?, takesTurns: Bool
@@ -193,10 +197,11 @@ private actor Workshop {
     func make(_ snapshot: Snapshot, previous: RouteTable?) -> Made {
         let preparation = compiler.prepare(snapshot)
         let judged = certificates?.prepare(snapshot, now: Int64(Date().timeIntervalSince1970))
+        let secured = securities.prepare(snapshot)
         return Made(
             sets: preparation.sets, explanations: explainer?.prepare(snapshot).sets.first,
-            diagnostics: preparation.diagnostics + (judged?.diagnostics ?? []),
-            isUnfinished: preparation.isUnfinished, certificates: judged?.table,
+            diagnostics: preparation.diagnostics + (judged?.diagnostics ?? []) + secured.diagnostics,
+            isUnfinished: preparation.isUnfinished, certificates: judged?.table, securities: secured.table,
             table: RouteTable(snapshot, previous: previous))
     }
 

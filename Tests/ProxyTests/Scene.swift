@@ -4,6 +4,7 @@ import Middlewares
 import Model
 import Reactor
 import Routing
+import TLSEngine
 import Telemetry
 import Testing
 
@@ -19,29 +20,42 @@ final class Scene {
     var openedUpstreams: [Int32] = []
     private var seenOpened = 0
     var answersRequests = true
+    /// What upstreams speak TLS with; nil where they do not.
+    var server: TLSContext?
+    var peers: [Int32: TestTLSPeer] = [:]
+    /// Upstreams that end do so without a goodbye.
+    var cutsOff = false
 
     init(
         endpoints: [UInt16] = [8001], policy: RoutePolicy = RoutePolicy(), clients: ClientConnections? = nil,
-        configure: (inout ProxyConfiguration) -> Void = { _ in }
+        server: TLSContext? = nil, security: UpstreamSecurity? = nil, configure: (inout ProxyConfiguration) -> Void = { _ in }
     ) {
         var configuration = ProxyConfiguration(listen: [], loops: 1)
         configure(&configuration)
+        self.server = server
         let publication = Publication(
-            table: RouteTable(Self.snapshot(endpoints, policy), generation: 1), sets: [], configuration: configuration)
+            table: RouteTable(Self.snapshot(endpoints, policy, isSecure: server != nil), generation: 1), sets: [],
+            configuration: configuration, securities: Self.table(security))
         loop = Loop(
             transport: network, number: 0, configuration: configuration, publication: publication,
             telemetry: LoopTelemetry(metrics: hub.makeLoop {}, log: nil), clients: clients, nanoseconds: now, seed: 7)
         loop.beginPass(nanoseconds: now, wallSeconds: 784_111_777)
     }
 
-    static func snapshot(_ ports: [UInt16], _ policy: RoutePolicy = RoutePolicy()) -> Snapshot {
+    static func table(_ security: UpstreamSecurity?) -> UpstreamSecurityTable? {
+        security.map { UpstreamSecurityTable(["shop/web:80": $0]) }
+    }
+
+    static func snapshot(
+        _ ports: [UInt16], _ policy: RoutePolicy = RoutePolicy(), isSecure: Bool = false
+    ) -> Snapshot {
         var snapshot = Snapshot()
         snapshot.upstreams = [
             Upstream(
                 namespace: "shop", service: "web", port: "80",
                 endpoints: ports.map {
                     Endpoint(Model.SocketAddress(ip: IPAddress(v4: 0x0a00_0001), port: $0))
-                })
+                }, protocol: isSecure ? .https : .http)
         ]
         snapshot.routes = [
             Route(
@@ -52,11 +66,12 @@ final class Scene {
         return snapshot
     }
 
-    func publish(_ ports: [UInt16], generation: UInt64) {
+    func publish(_ ports: [UInt16], generation: UInt64, security: UpstreamSecurity? = nil) {
         loop.adopt(
             Publication(
-                table: RouteTable(Self.snapshot(ports), generation: generation), sets: [],
-                configuration: loop.configuration, previous: loop.current.publication))
+                table: RouteTable(Self.snapshot(ports, isSecure: security != nil), generation: generation), sets: [],
+                configuration: loop.configuration, securities: Self.table(security),
+                previous: loop.current.publication))
         loop.finishPass()
     }
 
@@ -129,8 +144,26 @@ final class Scene {
     @discardableResult
     func serve(_ descriptor: Int32, _ n: Int) throws -> Bool {
         guard let upstream = upstreams[descriptor] else { return false }
-        let bytes = network.take(descriptor, n)
+        var bytes = network.take(descriptor, n)
         if bytes.isEmpty { return false }
+        if let server {
+            guard let peer = peers[descriptor] ?? TestTLSPeer(server) else { return false }
+            peers[descriptor] = peer
+            bytes = peer.take(bytes)
+            network.send(descriptor, peer.output())
+            if peer.hasFailed {
+                network.end(descriptor)
+                return true
+            }
+            let answer = bytes.isEmpty ? [] : try upstream.take(bytes)
+            network.send(descriptor, peer.seal(answer))
+            if upstream.hasReset { network.reset(descriptor) }
+            if upstream.wantsClose {
+                if !cutsOff { network.send(descriptor, peer.goodbye()) }
+                network.end(descriptor)
+            }
+            return true
+        }
         let answer = try upstream.take(bytes)
         network.send(descriptor, answer)
         if upstream.hasReset { network.reset(descriptor) }
