@@ -44,9 +44,16 @@ struct mg_tls_context {
     mg_tls_tickets *tickets;
 };
 
+struct mg_tls_resumption {
+    atomic_int references;
+    SSL_SESSION *session;
+};
+
 struct mg_tls_session {
     SSL *ssl;
     mg_tls_context *context;
+    // Connecting: where the server's sessions go.
+    mg_tls_resumption *resumption;
     const uint8_t *input;
     size_t input_count;
     uint8_t *room;
@@ -161,10 +168,29 @@ static void say(char *error, size_t size, const char *what) {
     ERR_clear_error();
 }
 
-static mg_tls_error_class classify(void) {
+// What is wrong with the peer's certificate.
+static mg_tls_error_class classify_certificate(const SSL *ssl) {
+    switch (SSL_get_verify_result(ssl)) {
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH: return MG_TLS_ERROR_WRONG_NAME;
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_CERT_NOT_YET_VALID: return MG_TLS_ERROR_EXPIRED;
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_CERT_CHAIN_TOO_LONG: return MG_TLS_ERROR_UNKNOWN_CA;
+    default: return MG_TLS_ERROR_BAD_CERTIFICATE;
+    }
+}
+
+static mg_tls_error_class classify(const SSL *ssl) {
     unsigned long code = ERR_peek_last_error();
     if (ERR_GET_LIB(code) != ERR_LIB_SSL) return code ? MG_TLS_ERROR_OTHER : MG_TLS_ERROR_CUT;
     int reason = ERR_GET_REASON(code);
+    // What a server of plain HTTP answers to our hello is no record.
+    if (reason == SSL_R_WRONG_VERSION_NUMBER && !SSL_is_server(ssl)) return MG_TLS_ERROR_NOT_TLS;
     switch (reason) {
     case SSL_R_UNSUPPORTED_PROTOCOL:
     case SSL_R_VERSION_TOO_LOW:
@@ -173,10 +199,12 @@ static mg_tls_error_class classify(void) {
     case SSL_R_NO_SHARED_CIPHER:
     case SSL_R_NO_SUITABLE_KEY_SHARE:
     case SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM: return MG_TLS_ERROR_CIPHER;
+    case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED:
     case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return MG_TLS_ERROR_NO_CERTIFICATE;
-    case SSL_R_CERTIFICATE_VERIFY_FAILED: return MG_TLS_ERROR_BAD_CERTIFICATE;
+    case SSL_R_CERTIFICATE_VERIFY_FAILED: return classify_certificate(ssl);
     case SSL_R_TLSV1_ALERT_UNKNOWN_CA: return MG_TLS_ERROR_UNKNOWN_CA;
     case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED: return MG_TLS_ERROR_EXPIRED;
+    case SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL:
     case SSL_R_NO_APPLICATION_PROTOCOL: return MG_TLS_ERROR_ALPN;
     case SSL_R_HTTP_REQUEST:
     case SSL_R_HTTPS_PROXY_REQUEST: return MG_TLS_ERROR_NOT_TLS;
@@ -194,7 +222,7 @@ static mg_tls_status status_of(mg_tls_session *session, int result) {
     case SSL_ERROR_WANT_CLIENT_HELLO_CB: return MG_TLS_WANT;
     case SSL_ERROR_ZERO_RETURN: return MG_TLS_ENDED;
     default:
-        if (session->error == MG_TLS_ERROR_NONE) session->error = classify();
+        if (session->error == MG_TLS_ERROR_NONE) session->error = classify(session->ssl);
         // A failed call leaves its reasons in a queue of the thread, where the next session would find them.
         ERR_clear_error();
         return MG_TLS_FAILED;
@@ -360,6 +388,17 @@ static int record_only(int is_good, X509_STORE_CTX *store) {
     return 1;
 }
 
+// A server has given a session: the newest is the one to come back with.
+static int keep_session(SSL *ssl, SSL_SESSION *given) {
+    mg_tls_session *session = SSL_get_ex_data(ssl, session_index);
+    if (!session || !session->resumption || session->error != MG_TLS_ERROR_NONE || !SSL_SESSION_is_resumable(given))
+        return 0;
+    SSL_SESSION_free(session->resumption->session);
+    session->resumption->session = given;
+    // It is ours from here on.
+    return 1;
+}
+
 static bool add_authorities(X509_STORE *store, SSL_CTX *ssl, const uint8_t *pem, size_t count) {
     BIO *bio = BIO_new_mem_buf(pem, (int)count);
     if (!bio) return false;
@@ -466,6 +505,11 @@ mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, 
             SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET);
             SSL_CTX_set_num_tickets(ssl, 0);
         }
+    }
+    if (!problem && !accepts) {
+        // Kept by `keep_session`, an endpoint each: a cache of OpenSSL's would be shared by threads, behind a lock.
+        SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(ssl, keep_session);
     }
     if (problem) {
         say(error, error_size, problem);
@@ -652,7 +696,28 @@ mg_tls_session *mg_tls_session_accept(mg_tls_context *context, mg_tls_choose cho
     return session;
 }
 
-mg_tls_session *mg_tls_session_connect(mg_tls_context *context, const char *name) {
+mg_tls_resumption *mg_tls_resumption_new(void) {
+    mg_tls_resumption *resumption = calloc(1, sizeof *resumption);
+    if (resumption) resumption->references = 1;
+    return resumption;
+}
+
+bool mg_tls_resumption_is_filled(const mg_tls_resumption *resumption) { return resumption->session != NULL; }
+
+void mg_tls_resumption_release(mg_tls_resumption *resumption) {
+    if (!resumption || atomic_fetch_sub(&resumption->references, 1) != 1) return;
+    SSL_SESSION_free(resumption->session);
+    free(resumption);
+}
+
+static void forget_session(mg_tls_resumption *resumption) {
+    if (!resumption) return;
+    SSL_SESSION_free(resumption->session);
+    resumption->session = NULL;
+}
+
+mg_tls_session *mg_tls_session_connect(mg_tls_context *context, const char *name, bool sends_name,
+                                       mg_tls_resumption *resumption) {
     mg_tls_session *session = make_session(context);
     if (!session) return NULL;
     SSL_set_connect_state(session->ssl);
@@ -661,12 +726,22 @@ mg_tls_session *mg_tls_session_connect(mg_tls_context *context, const char *name
         // RFC 6066 §3: an address is no server name; it is looked for among the certificate's addresses.
         bool is_address = inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
         X509_VERIFY_PARAM *parameters = SSL_get0_param(session->ssl);
+        // RFC 6125 §6.4.3: a star is a whole label.
+        X509_VERIFY_PARAM_set_hostflags(parameters, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
         bool done = is_address ? X509_VERIFY_PARAM_set1_ip_asc(parameters, name) == 1
-                               : SSL_set_tlsext_host_name(session->ssl, name) == 1 && SSL_set1_host(session->ssl, name) == 1;
+                               : SSL_set1_host(session->ssl, name) == 1;
+        if (done && sends_name && !is_address) done = SSL_set_tlsext_host_name(session->ssl, name) == 1;
         if (!done) {
             mg_tls_session_free(session);
             return NULL;
         }
+    }
+    if (resumption) {
+        atomic_fetch_add(&resumption->references, 1);
+        session->resumption = resumption;
+        // One that can't be used costs a longer handshake.
+        if (resumption->session && !SSL_set_session(session->ssl, resumption->session)) forget_session(resumption);
+        ERR_clear_error();
     }
     return session;
 }
@@ -676,6 +751,7 @@ void mg_tls_session_free(mg_tls_session *session) {
     SSL_free(session->ssl);
     ERR_clear_error();
     mg_tls_context_release(session->context);
+    mg_tls_resumption_release(session->resumption);
     free(session->kept);
     free(session->name);
     free(session);
@@ -730,6 +806,8 @@ mg_tls_status mg_tls_handshake(mg_tls_session *session) {
     forget_errors();
     mg_tls_status status = status_of(session, SSL_do_handshake(session->ssl));
     if (status == MG_TLS_OK) session->is_open = true;
+    // Whatever was wrong, the next one begins anew.
+    if (status == MG_TLS_FAILED) forget_session(session->resumption);
     return status;
 }
 

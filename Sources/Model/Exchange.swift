@@ -65,6 +65,14 @@ package enum FailureReason: UInt8, Sendable, Hashable, CaseIterable {
     // The upstream's.
     case connectFailed
     case connectTimeout
+    case upstreamTLSHandshake
+    /// The endpoint's certificate leads to no authority, or has expired.
+    case upstreamTLSCertificate
+    /// It is for others.
+    case upstreamTLSName
+    case upstreamTLSTimeout
+    /// What TLS is to be made with can't be used.
+    case upstreamTLSSetup
     case upstreamClosed
     case upstreamReset
     case malformedResponse
@@ -104,6 +112,11 @@ package enum FailureReason: UInt8, Sendable, Hashable, CaseIterable {
         case .internalError: "internal-error"
         case .connectFailed: "connect-failed"
         case .connectTimeout: "connect-timeout"
+        case .upstreamTLSHandshake: "upstream-tls-handshake"
+        case .upstreamTLSCertificate: "upstream-tls-certificate"
+        case .upstreamTLSName: "upstream-tls-name"
+        case .upstreamTLSTimeout: "upstream-tls-timeout"
+        case .upstreamTLSSetup: "upstream-tls-setup"
         case .upstreamClosed: "upstream-closed"
         case .upstreamReset: "upstream-reset"
         case .malformedResponse: "malformed-response"
@@ -202,6 +215,8 @@ package final class Exchange {
 
     // MARK: For the log
     package var endpoint: SocketAddress?
+    /// What was agreed with the endpoint; nil without TLS.
+    package var upstreamChannel: SecureChannel?
     package var attempts: UInt16 = 0
     /// The status of a gRPC call; negative where the request is none, or ended without one.
     package var grpcStatus: Int8 = -1
@@ -250,6 +265,7 @@ package final class Exchange {
         reason = .none
         if !ownBody.isEmpty { ownBody.removeAll(keepingCapacity: ownBody.capacity <= 65536) }
         endpoint = nil
+        upstreamChannel = nil
         attempts = 0
         grpcStatus = -1
         started = 0

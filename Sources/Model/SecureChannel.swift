@@ -26,6 +26,7 @@ package enum TLSFailure: UInt8, Sendable, Hashable, CaseIterable {
     case badCertificate
     case unknownAuthority
     case expired
+    case wrongName
     case alpn
     case notTLS
     case cut
@@ -46,6 +47,7 @@ package enum TLSFailure: UInt8, Sendable, Hashable, CaseIterable {
         case .badCertificate: "bad-certificate"
         case .unknownAuthority: "unknown-authority"
         case .expired: "expired"
+        case .wrongName: "wrong-name"
         case .alpn: "alpn"
         case .notTLS: "not-tls"
         case .cut: "cut"

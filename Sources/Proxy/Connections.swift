@@ -4,6 +4,7 @@ internal import HTTPWire
 internal import Middlewares
 internal import Model
 internal import Reactor
+internal import TLSEngine
 internal import Telemetry
 internal import Upstreams
 
@@ -127,6 +128,7 @@ final class UpstreamConnection {
     /// The table has let go of it already.
     var isForgotten = false
     var input: Buffer?
+    /// Bytes that are to be written; over TLS, those that are still to be encrypted.
     var output: Buffer?
     var flight: Flight?
     /// It speaks HTTP/2, or will when it stands: it has streams in place of an exchange of its own.
@@ -137,11 +139,21 @@ final class UpstreamConnection {
     /// Whether it is a stream, or carries some.
     @inline(__always)
     var isFramed: Bool { stream != nil || carrier != nil }
+    /// What TLS on it was made by; nil without.
+    let security: UpstreamSecurity?
+    /// Between the socket and the buffers above.
+    let tls: SecureLayer?
 
-    init(socket: Socket, endpoint: EndpointID) {
+    init(socket: Socket, endpoint: EndpointID, security: UpstreamSecurity? = nil, tls: SecureLayer? = nil) {
         self.socket = socket
         self.endpoint = endpoint
+        self.security = security
+        self.tls = tls
     }
+
+    /// Nothing waits to be written.
+    @inline(__always)
+    var isFlushed: Bool { output == nil && (tls == nil || tls?.pending == nil) }
 }
 
 /// A publication as one loop holds it: its scripts, its indices into the loop's upstreams, and how many exchanges are

@@ -255,7 +255,7 @@ extension Loop {
                 guard let u = f.upstream, !u.flags.contains(.blocked) else { return false }
                 f.exchange.bytesIn &+= UInt64(input.count)
                 setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
-                let written = write(u.socket, &u.output, &u.flags, input.bytes)
+                let written = write(u, input.bytes)
                 input.removeAll()
                 if !written { perform(f, .responseBroken) }
                 return true

@@ -88,7 +88,7 @@ extension Loop {
             case .startTunnel: startTunnel(f)
             case .endUpstreamWrites:
                 f.upstreamWritesEnd = true
-                if let u = f.upstream, u.output == nil { transport.shutdownWrites(u.socket) }
+                if let u = f.upstream, u.isFlushed { endWrites(u) }
             case .endDownstreamWrites:
                 f.downstreamWritesEnd = true
                 if let stream = f.downstream?.stream {
@@ -388,9 +388,10 @@ extension Loop {
     private func writeUpstream(_ f: Flight, _ u: UpstreamConnection, _ more: RawSpan) -> Bool {
         f.attemptWasSent = true
         guard f.outgoingPending, let outgoing = f.outgoing else {
-            return write(u.socket, &u.output, &u.flags, more)
+            return write(u, more)
         }
         f.outgoingPending = false
+        if let tls = u.tls { return writeSecure(u, tls, outgoing.bytes, more) }
         // `outgoing` itself stays, for another attempt; what the kernel does not take of it is queued as a copy.
         switch transport.write(u.socket, outgoing.bytes, more) {
         case .bytes(let n):
@@ -435,9 +436,9 @@ extension Loop {
 
     func flush(_ u: UpstreamConnection) {
         guard let f = u.flight, !u.machine.isConnecting, u.stream == nil else { return }
-        guard f.outgoingPending || (u.output != nil && !u.flags.contains(.blocked)) else { return }
+        guard f.outgoingPending || (!u.isFlushed && !u.flags.contains(.blocked)) else { return }
         if !writeUpstream(f, u, RawSpan()) { undeliverable(f, u) }
-        if f.upstreamWritesEnd, u.output == nil, f.machine.isTunnelling { transport.shutdownWrites(u.socket) }
+        if f.upstreamWritesEnd, u.isFlushed, f.machine.isTunnelling { endWrites(u) }
     }
 
     /// The endpoint takes no more. It may have answered before it went: what it sent is read first.
@@ -447,6 +448,11 @@ extension Loop {
         u.flags.insert(.ended)
         u.flags.remove(.blocked)
         giveBack(&u.output)
+        if let tls = u.tls {
+            // Something is missing from now on: no goodbye may follow it.
+            giveBack(&tls.pending)
+            tls.saidGoodbye = true
+        }
         perform(f, .requestUndeliverable)
         if f.upstream === u { enqueue(u) }
     }

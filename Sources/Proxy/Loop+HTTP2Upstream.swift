@@ -39,6 +39,13 @@ extension Loop {
             table.sharedClosed(endpoint, connection: handle)
             return false
         }
+        guard u.security === f.pin.publication.security(of: f.exchange.upstream) else {
+            // It was made under settings that are in force no more: it finishes what it carries.
+            f.exchange.attempts &-= 1
+            _ = table.left(endpoint, connection: handle, now: nowNanoseconds)
+            retire(u, carrier)
+            return false
+        }
         telemetry.upstream(.attempt, f.exchange, f.pin)
         if carrier.isParked {
             carrier.isParked = false
@@ -50,6 +57,7 @@ extension Loop {
             setDeadline(f, .connect, after: f.policy.connectTimeout)
         } else {
             telemetry.upstream(.poolHit, f.exchange, f.pin)
+            f.exchange.upstreamChannel = u.tls?.channel
             perform(f, .connected)
         }
         return true
@@ -85,6 +93,7 @@ extension Loop {
         for token in waiting {
             guard let s = upstreamConnections[token: token] else { continue }
             s.stream?.isGone = true
+            if carrier.handshakeFailure != .none { s.flight?.exchange.reason = carrier.handshakeFailure }
             perform(s, isTimeout ? .timedOut : .failed)
         }
     }
@@ -97,7 +106,8 @@ extension Loop {
         f.exchange.upstreamStarted = nowNanoseconds
         guard let carrier = stream.carrier.carrier, let outgoing = f.outgoing,
             f.requestBodyBytes == 0 || f.sentBody != nil,
-            HTTP2Head.list(request: outgoing.span, scheme: "http", into: &fieldList)
+            HTTP2Head.list(
+                request: outgoing.span, scheme: stream.carrier.tls == nil ? "http" : "https", into: &fieldList)
         else {
             fail(f, .internalError)
             return
@@ -174,16 +184,22 @@ extension Loop {
     /// Reads also while the endpoint takes nothing: it may do the same, and one of the two has to begin. What may come
     /// is bounded by the windows of the streams and by the budget of frames.
     private func advanceCarrier(_ u: UpstreamConnection, _ carrier: UpstreamCarrier) {
-        if u.machine.isConnecting { return }
+        if u.machine.isConnecting, !u.machine.isSecuring { return }
         let scratch = self.scratch
         var rounds = 0
-        while u.machine.isMultiplexing, u.flags.contains(.readable) {
+        while u.machine.isMultiplexing || u.machine.isSecuring, u.flags.contains(.readable) {
             if rounds == 4 {
                 enqueue(u)
                 break
             }
             rounds += 1
             scratch.removeAll()
+            if let tls = u.tls {
+                receive(u, tls)
+                if u.machine.isMultiplexing, !scratch.isEmpty { readFrames(u, carrier, scratch) }
+                if u.machine.isMultiplexing, carrier.isBroken, !u.flags.contains(.readable) { perform(u, .failed) }
+                continue
+            }
             let room = scratch.room
             switch transport.read(u.socket, into: scratch) {
             case .bytes(let n):
@@ -224,7 +240,7 @@ extension Loop {
         guard session.fault != .none, u.machine.isMultiplexing else { return }
         // What can be said is said, whether or not the endpoint reads it.
         makeFrames(u, carrier)
-        _ = write(u.socket, &u.output, &u.flags, RawSpan())
+        _ = write(u, RawSpan())
         carrier.reason = .malformedResponse
         telemetry.upstreamFault()
         perform(u, .failed)
@@ -486,7 +502,7 @@ extension Loop {
         if u.machine.isMultiplexing, carrier.streams == 0 {
             carrier.session.terminate(.noError)
             makeFrames(u, carrier)
-            if u.output != nil { _ = write(u.socket, &u.output, &u.flags, RawSpan()) }
+            if u.output != nil { _ = write(u, RawSpan()) }
         }
         perform(u, .timedOut)
     }
@@ -502,6 +518,7 @@ extension Loop {
         } else {
             table.sharedClosed(u.endpoint, connection: u.token.rawValue)
         }
+        if let tls = u.tls { endSecurity(u, tls) }
         giveBack(&u.output)
         upstreamConnections.remove(index: u.token.index, generation: u.token.generation)
         transport.close(u.socket)
@@ -516,8 +533,8 @@ extension Loop {
         while u.machine.isMultiplexing, !u.flags.contains(.blocked) {
             makeFrames(u, carrier)
             act(u, carrier, on: nil)
-            guard u.machine.isMultiplexing, u.output != nil else { break }
-            if !write(u.socket, &u.output, &u.flags, RawSpan()) {
+            guard u.machine.isMultiplexing, !u.isFlushed else { break }
+            if !write(u, RawSpan()) {
                 // It may have answered before it went: that is read first.
                 carrier.isBroken = true
                 carrier.reason = .upstreamReset

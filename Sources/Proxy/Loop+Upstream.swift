@@ -2,6 +2,7 @@
 internal import HTTPWire
 internal import Model
 internal import Reactor
+internal import TLSEngine
 internal import Telemetry
 internal import Upstreams
 
@@ -29,6 +30,16 @@ extension Loop {
                 }
                 _ = u.machine.handle(.leased)
                 u.isCounted = true
+                if u.security != nil || pin.publication.hasSecurities {
+                    if u.security !== pin.publication.security(of: exchange.upstream) {
+                        // It was made under settings that are in force no more.
+                        exchange.attempts &-= 1
+                        telemetry.upstreamUnparked()
+                        perform(u, .discarded)
+                        continue
+                    }
+                    exchange.upstreamChannel = u.tls?.channel
+                }
                 u.flight = f
                 f.upstream = u
                 telemetry.upstreamUnparked()
@@ -95,6 +106,18 @@ extension Loop {
             attemptFailed(f, connectFailed: true)
             return
         }
+        let security = f.pin.publication.security(of: f.exchange.upstream)
+        var tls: SecureLayer?
+        if let security {
+            guard let session = security.connect(resumption(security, address)) else {
+                // The endpoint has done nothing wrong.
+                table.abandon(endpoint)
+                f.exchange.reason = security.isUsable ? .overloaded : .upstreamTLSSetup
+                perform(f, .attemptFailed(retry: false))
+                return
+            }
+            tls = SecureLayer(session)
+        }
         var result = transport.connect(to: NetworkAddress(address))
         if case .failed(let code) = result, Descriptors.isExhaustion(code) {
             // Connections that nobody uses hold what this one needs.
@@ -104,7 +127,7 @@ extension Loop {
         }
         switch result {
         case .connected(let socket), .inProgress(let socket):
-            let u = UpstreamConnection(socket: socket, endpoint: endpoint)
+            let u = UpstreamConnection(socket: socket, endpoint: endpoint, security: security, tls: tls)
             let row = upstreamConnections.insert(u)
             u.token = Token(kind: TokenKind.upstream, index: row.index, generation: row.generation)
             if !table.isMultiplexed(f.target) || !carry(f, u) {
@@ -140,7 +163,7 @@ extension Loop {
         } else if readiness.isWritable {
             if readiness.invitesReading { u.flags.insert(.readable) }
             if readiness.isOver { u.flags.insert(.ended) }
-            perform(u, .connected)
+            perform(u, u.tls == nil ? .connected : .established)
         }
     }
 
@@ -198,6 +221,8 @@ extension Loop {
         var actions = u.machine.handle(event)
         while let action = actions.next() {
             switch action {
+            case .shakeHands:
+                shakeHands(u)
             case .reportConnected:
                 if let carrier = u.carrier {
                     carrierConnected(u, carrier)
@@ -205,17 +230,21 @@ extension Loop {
                 }
                 let isBack = table.connected(u.endpoint)
                 if let f = u.flight {
+                    if let tls = u.tls ?? u.stream?.carrier.tls { f.exchange.upstreamChannel = tls.channel }
                     if isBack { telemetry.upstream(.recovery, f.exchange, f.pin) }
                     perform(f, .connected)
                 }
-            case .reportFailed, .reportTimeout:
+            case .reportFailed, .reportTimeout, .reportHandshakeTimeout:
+                if action == .reportHandshakeTimeout { telemetry.upstreamHandshakeFailed(.timeout) }
                 if let carrier = u.carrier {
+                    if action == .reportHandshakeTimeout { carrier.handshakeFailure = .upstreamTLSTimeout }
                     carrierFailed(carrier, isTimeout: action == .reportTimeout)
                     continue
                 }
                 guard let f = u.flight else { continue }
                 telemetry.upstream(.connectFailed, f.exchange, f.pin)
                 if action == .reportTimeout { f.exchange.reason = .connectTimeout }
+                if action == .reportHandshakeTimeout { f.exchange.reason = .upstreamTLSTimeout }
                 f.tried.insert(u.endpoint)
                 guard u.stream != nil else {
                     attemptFailed(f, connectFailed: true)
@@ -230,7 +259,7 @@ extension Loop {
             case .pool:
                 giveBack(&u.input)
                 u.served += 1
-                if isDraining || u.output != nil || u.flags.contains(.ended) || hasSurplus(u) {
+                if isDraining || !u.isFlushed || u.flags.contains(.ended) || hasSurplus(u) {
                     u.isForgotten = true
                     perform(u, .discarded)
                     continue
@@ -270,6 +299,7 @@ extension Loop {
                     }
                 }
                 giveBack(&u.input)
+                if let tls = u.tls { endSecurity(u, tls) }
                 giveBack(&u.output)
                 upstreamConnections.remove(index: u.token.index, generation: u.token.generation)
                 transport.close(u.socket)
@@ -281,6 +311,7 @@ extension Loop {
     /// Whether there is more on the connection than its response, which belongs to nobody (RFC 9112 §9.2). The last
     /// read may have been full, and then nobody has looked yet.
     private func hasSurplus(_ u: UpstreamConnection) -> Bool {
+        if let tls = u.tls { return hasSurplus(u, tls) }
         guard u.flags.contains(.readable) else { return false }
         probe.removeAll()
         guard case .wouldBlock = transport.read(u.socket, into: probe) else { return true }
@@ -291,7 +322,7 @@ extension Loop {
     // MARK: Reading
 
     private func wantsBytes(_ u: UpstreamConnection) -> Bool {
-        if u.machine.isPooled { return true }
+        if u.machine.isPooled || u.machine.isSecuring { return true }
         guard let f = u.flight, let d = f.downstream else { return false }
         return !d.flags.contains(.blocked)
     }
@@ -302,7 +333,7 @@ extension Loop {
             return
         }
         let scratch = self.scratch
-        if u.machine.isConnecting { return }
+        if u.machine.isConnecting, !u.machine.isSecuring { return }
         var rounds = 0
         while !u.machine.isClosed {
             if let input = u.input {
@@ -318,14 +349,23 @@ extension Loop {
                 break
             }
             rounds += 1
-            if u.input != nil {
+            if u.input != nil, u.tls == nil {
                 let input = reserve(&u.input, 4096)
                 let room = input.room
                 didRead(u, transport.read(u.socket, into: input), of: room)
             } else {
                 scratch.removeAll()
-                let room = scratch.room
-                didRead(u, transport.read(u.socket, into: scratch), of: room)
+                if let tls = u.tls {
+                    receive(u, tls)
+                    if u.input != nil {
+                        queue(&u.input, scratch.bytes)
+                        scratch.removeAll()
+                        continue
+                    }
+                } else {
+                    let room = scratch.room
+                    didRead(u, transport.read(u.socket, into: scratch), of: room)
+                }
                 while !scratch.isEmpty, u.flight != nil, consume(u, scratch) {}
                 if !scratch.isEmpty {
                     if u.flight == nil {
@@ -352,39 +392,39 @@ extension Loop {
         case .end:
             u.flags.remove(.readable)
             u.flags.insert(.ended)
-            ended(u, broken: false)
+            ended(u, .whole)
         case .failed:
             u.flags.remove(.readable)
             u.flags.insert(.ended)
-            ended(u, broken: true)
+            ended(u, .broken)
         }
     }
 
     /// The endpoint will send no more.
-    private func ended(_ u: UpstreamConnection, broken: Bool) {
+    func ended(_ u: UpstreamConnection, _ end: UpstreamEnd, because reason: FailureReason? = nil) {
         guard let f = u.flight else {
             perform(u, .ended)
             return
         }
+        let reason = reason ?? (end == .broken ? .upstreamReset : .upstreamClosed)
         _ = u.machine.handle(.ended)
         if f.machine.awaitsResponseHead {
+            f.exchange.reason = reason
             if u.parser.hasBegun {
-                f.exchange.reason = broken ? .upstreamReset : .upstreamClosed
                 perform(f, .responseBroken)
             } else {
-                f.exchange.reason = broken ? .upstreamReset : .upstreamClosed
                 attemptFailed(f, connectFailed: false)
             }
         } else if f.machine.isStreaming {
-            if !broken, u.body.inputClosed() {
+            if end == .whole, u.body.inputClosed() {
                 perform(f, .responseEnded(reusable: false))
             } else {
-                f.exchange.reason = broken ? .upstreamReset : .upstreamClosed
+                f.exchange.reason = reason
                 perform(f, .responseBroken)
             }
         } else if f.machine.isTunnelling {
             if let d = f.downstream { flush(d) }
-            perform(f, broken ? .responseBroken : .upstreamEnded)
+            perform(f, end == .whole ? .upstreamEnded : .responseBroken)
         }
     }
 
@@ -486,18 +526,26 @@ extension Loop {
     func writable(_ u: UpstreamConnection) {
         u.flags.remove(.blocked)
         if let carrier = u.carrier {
-            flushFrames(u, carrier)
+            if u.machine.isSecuring {
+                if !u.isFlushed, !write(u, RawSpan()) { handshakeFailed(u, .cut) }
+            } else {
+                flushFrames(u, carrier)
+            }
             return
         }
         guard let f = u.flight else { return }
-        if u.output != nil {
-            if !write(u.socket, &u.output, &u.flags, RawSpan()) {
-                undeliverable(f, u)
+        if !u.isFlushed {
+            if !write(u, RawSpan()) {
+                if u.machine.isSecuring {
+                    handshakeFailed(u, .cut)
+                } else {
+                    undeliverable(f, u)
+                }
                 return
             }
         }
         if u.flags.contains(.blocked) { return }
-        if f.upstreamWritesEnd, f.machine.isTunnelling { transport.shutdownWrites(u.socket) }
+        if f.upstreamWritesEnd, f.machine.isTunnelling { endWrites(u) }
         tookRequest(f)
     }
 
@@ -510,4 +558,26 @@ extension Loop {
         }
         if let d = f.downstream { enqueue(d) }
     }
+
+    /// Writes what is queued and then `more`, through TLS where there is any.
+    @inline(__always)
+    func write(_ u: UpstreamConnection, _ more: RawSpan) -> Bool {
+        if let tls = u.tls { return writeSecure(u, tls, more) }
+        return write(u.socket, &u.output, &u.flags, more)
+    }
+
+    /// Nothing more will be written, and the endpoint is told so.
+    func endWrites(_ u: UpstreamConnection) {
+        if let tls = u.tls { sayGoodbye(u, tls) }
+        transport.shutdownWrites(u.socket)
+    }
+}
+
+/// How an endpoint's bytes came to their end.
+enum UpstreamEnd {
+    /// In order: a body that lasts until then is whole.
+    case whole
+    /// Over TLS without a goodbye: somebody may have cut it (RFC 8446 §6.1).
+    case cut
+    case broken
 }

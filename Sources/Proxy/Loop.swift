@@ -24,6 +24,8 @@ final class Loop<T: Transport> {
     /// the session may hold half a record.
     let cipherIn = Buffer(capacity: 48 * 1024)
     let cipherOut = Buffer(capacity: 80 * 1024)
+    /// What makes handshakes with endpoints short.
+    var resumptions: [ResumptionKey: Resumable] = [:]
     /// The certificates in force; nil where nothing listens for TLS.
     var certificates: CertificateSource?
     /// To find out whether there is anything to read, while `scratch` is in use.
@@ -255,7 +257,7 @@ final class Loop<T: Transport> {
             if d.flags.contains(.readable) { advance(d) }
         case TokenKind.upstream:
             guard let u = upstreamConnections[token: event.token] else { return }
-            if u.machine.isConnecting {
+            if u.machine.isConnecting, !u.machine.isSecuring {
                 connectSettled(u, readiness)
                 return
             }
@@ -329,6 +331,7 @@ final class Loop<T: Transport> {
         if let table = next.certificates {
             if let certificates { certificates.table = table } else { certificates = CertificateSource(table) }
         }
+        if !resumptions.isEmpty { forgetResumptions(notIn: next) }
         // Spare flights let go of the old snapshot too.
         for f in spareFlights { f.pin = current }
         if old.flights == 0 { table.release(old.map, closing: &closing) }

@@ -36,6 +36,10 @@ final class LoopTelemetry {
         metrics.count(fault)
         notices.note(fault, from: peer)
     }
+    func upstreamHandshakeFinished(wasResumed: Bool) {
+        metrics.count(wasResumed ? .upstreamHandshakeResumed : .upstreamHandshakeFull)
+    }
+    func upstreamHandshakeFailed(_ failure: TLSFailure) { metrics.upstreamHandshakeFailed(failure) }
     func http2Opened() { metrics.count(.http2Opened) }
     func http2Ended(_ fault: HTTP2Fault) { if fault != .none { metrics.count(fault) } }
 

@@ -134,9 +134,11 @@ package final class ProxyServer: Sendable {
     ///   - names: the addresses of endpoints that are given by name.
     ///   - clientRules: what hosts ask of their clients' certificates; nil where none asks.
     ///   - certificates: for the listeners of `listenSecure`; nil takes those of the publication before.
+    ///   - securities: TLS to the upstreams that are spoken to over TLS; nil takes those of the publication before.
     package func publish(
         _ table: RouteTable, middlewares: [MiddlewareSet] = [], names: [String: [IPAddress]] = [:],
-        certificates: CertificateTable? = nil, clientRules: ClientRules? = nil
+        certificates: CertificateTable? = nil, clientRules: ClientRules? = nil,
+        securities: UpstreamSecurityTable? = nil
     ) {
         state.withLock { state in
             let labels = metrics.registry.labels(
@@ -146,7 +148,7 @@ package final class ProxyServer: Sendable {
             let next = Publication(
                 table: table, sets: middlewares, configuration: configuration, names: names, labels: labels,
                 certificates: certificates ?? state.publication.certificates, clientRules: clientRules,
-                previous: state.publication)
+                securities: securities ?? state.publication.securityTable, previous: state.publication)
             state.retired = state.publication
             state.publication = next
             // Under the lock, so that two publications reach every loop in the same order.

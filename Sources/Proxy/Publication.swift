@@ -25,14 +25,24 @@ final class Publication: Sendable {
     let certificates: CertificateTable?
     /// Nil where no host asks for client certificates.
     let clientRules: ClientRules?
+    let securityTable: UpstreamSecurityTable?
+    /// By upstream: how TLS to it is made, where it is spoken over TLS.
+    private let securities: [UpstreamSecurity?]
+    let hasSecurities: Bool
     private let sets: [MiddlewareSet]
 
     init(
         table: RouteTable, sets: [MiddlewareSet], configuration: ProxyConfiguration, names: [String: [IPAddress]] = [:],
         labels: TelemetryLabels = .none, certificates: CertificateTable? = nil, clientRules: ClientRules? = nil,
-        previous: Publication? = nil
+        securities: UpstreamSecurityTable? = nil, previous: Publication? = nil
     ) {
         self.clientRules = clientRules
+        securityTable = securities
+        self.securities = table.snapshot.upstreams.map { upstream in
+            // Without what it takes nothing is sent, and never in plain text instead.
+            upstream.protocol.isSecure ? securities?[upstream.name] ?? .unusable : nil
+        }
+        hasSecurities = self.securities.contains { $0 != nil }
         self.certificates = certificates
         self.table = table
         snapshot = table.snapshot
@@ -56,6 +66,12 @@ final class Publication: Sendable {
     func upstream(of route: Int32, isSecure: Bool) -> Int32 {
         guard route >= 0, Int(route) < policies.count else { return -1 }
         return upstreams[isSecure ? Int(route) + policies.count : Int(route)]
+    }
+
+    /// How TLS to an upstream is made; nil where it is spoken to without.
+    func security(of upstream: Int32) -> UpstreamSecurity? {
+        guard hasSecurities, securities.indices.contains(Int(upstream)) else { return nil }
+        return securities[Int(upstream)]
     }
 
     /// The scripts of one loop; without any where the loop has none of its own.

@@ -1,5 +1,5 @@
-// The seam of TLS: what stands between a downstream connection's socket and its buffers. Everything behind it reads
-// and writes plain bytes, and knows of TLS only that `Downstream.tls` is there.
+// The seam of TLS: what stands between a connection's socket and its buffers, to clients and to upstreams. Everything
+// behind it reads and writes plain bytes, and knows of TLS only that the connection's `tls` is there.
 internal import HTTPWire
 internal import Model
 internal import Reactor
@@ -19,12 +19,12 @@ enum ApplicationProtocol: UInt8, Sendable {
     }
 }
 
-/// The TLS layer of one downstream connection.
+/// The TLS layer of one connection.
 final class SecureLayer {
     let session: TLSSession
-    /// No byte of a request can have come yet, and none of a response can go.
+    /// No plain byte can have come yet, and none can go.
     var isHandshaking = true
-    /// The client has said that it sends no more (close_notify): what ends now ends whole.
+    /// The peer has said that it sends no more (close_notify): what ends now ends whole.
     var hasEnded = false
     /// We have said so.
     var saidGoodbye = false
@@ -55,20 +55,43 @@ final class SecureLayer {
     }
 }
 
+/// What has a socket, and may have TLS on it.
+protocol SecurableConnection: AnyObject {
+    var socket: Socket { get }
+    var flags: ConnectionFlags { get set }
+    /// Plain bytes that are still to be encrypted.
+    var output: Buffer? { get set }
+}
+
+extension Downstream: SecurableConnection {}
+extension UpstreamConnection: SecurableConnection {}
+
+/// What one reading of a secured socket came to.
+enum SecureEvent: Equatable {
+    /// What came is in `scratch`: plain bytes, or none, where it was no whole record or the handshake goes on.
+    case received
+    /// The handshake is done. What came behind it waits in `cipherIn`: `decrypt` goes on.
+    case secured
+    /// The handshake failed; the session says why. The alert is still to be sent.
+    case refused
+    /// The peer has said that it sends no more, and all before it has been taken.
+    case ended
+    /// The connection ended without a goodbye: somebody may have cut it (RFC 8446 §6.1).
+    case cut
+    case broken
+}
+
 extension Loop {
     // MARK: Reading
 
-    /// Reads the socket once and decrypts what came into `scratch`, which is empty. Ends and failures are told to the
-    /// machine, as `didRead` does for plain bytes.
+    /// Reads the socket once and decrypts what came into `scratch`, which is empty.
     ///
     /// All that was read is decrypted at once, so that nothing waits where no edge would tell of it: half a record rests
     /// in the session, at most 16 KiB, and with what is read here it fits into `scratch`.
-    func receive(_ d: Downstream, _ tls: SecureLayer) {
+    func readSecure<C: SecurableConnection>(_ c: C, _ tls: SecureLayer) -> SecureEvent {
         if tls.hasEnded {
-            d.flags.remove(.readable)
-            d.flags.insert(.endRead)
-            downstreamEnded(d)
-            return
+            c.flags.remove(.readable)
+            return .ended
         }
         let cipher = cipherIn
         cipher.removeAll()
@@ -76,28 +99,90 @@ extension Loop {
             // At most `ClientHello.maxCount` and one read: it fits.
             cipher.append(early.bytes)
             giveBack(&tls.early)
-            decrypt(d, tls, cipher)
-            return
+            return tls.isHandshaking ? shake(c, tls, cipher) : decrypt(c, tls, cipher)
         }
         let room = cipher.room
-        switch transport.read(d.socket, into: cipher) {
+        switch transport.read(c.socket, into: cipher) {
         case .bytes(let n):
-            if n < room, !d.flags.contains(.ended) { d.flags.remove(.readable) }
-            decrypt(d, tls, cipher)
+            if n < room, !c.flags.contains(.ended) { c.flags.remove(.readable) }
+            return tls.isHandshaking ? shake(c, tls, cipher) : decrypt(c, tls, cipher)
         case .wouldBlock:
-            d.flags.remove(.readable)
+            c.flags.remove(.readable)
+            return .received
         case .end:
-            d.flags.remove(.readable)
+            c.flags.remove(.readable)
+            return .cut
+        case .failed:
+            return .broken
+        }
+    }
+
+    /// One step of the handshake; what is left of the input stays in `cipherIn`.
+    private func shake<C: SecurableConnection>(_ c: C, _ tls: SecureLayer, _ cipher: Buffer) -> SecureEvent {
+        var unread = 0
+        func step(_ input: RawSpan) -> TLSProgress { tls.session.handshake(input, unread: &unread) }
+        let progress = step(cipher.bytes)
+        cipher.consume(cipher.count - unread)
+        switch progress {
+        case .needsInput: return emit(c, tls) ? .received : .broken
+        case .done: return emit(c, tls) ? .secured : .broken
+        case .ended, .failed: return .refused
+        }
+    }
+
+    /// Decrypts what is left in `cipherIn` into `scratch`.
+    func decrypt<C: SecurableConnection>(_ c: C, _ tls: SecureLayer) -> SecureEvent { decrypt(c, tls, cipherIn) }
+
+    private func decrypt<C: SecurableConnection>(_ c: C, _ tls: SecureLayer, _ cipher: Buffer) -> SecureEvent {
+        var progress = TLSProgress.needsInput
+        var unread = 0
+        func step(_ input: RawSpan) {
+            scratch.write { progress = tls.session.read(input, unread: &unread, into: &$0) }
+        }
+        step(cipher.bytes)
+        if tls.session.hasPendingOutput, !emit(c, tls) { progress = .failed }
+        switch progress {
+        case .needsInput:
+            return .received
+        case .ended:
+            // Told when what came before it has been taken: the next reading says so.
+            tls.hasEnded = true
+            c.flags.insert(.readable)
+            return .received
+        case .done, .failed:
+            // `done` would mean that `scratch` was too small, which it can't be.
+            if progress == .done { telemetry.bug() }
+            scratch.removeAll()
+            return .broken
+        }
+    }
+
+    /// Reads from a client. Ends and failures are told to the machine, as `didRead` does for plain bytes.
+    func receive(_ d: Downstream, _ tls: SecureLayer) {
+        var event = readSecure(d, tls)
+        if event == .secured {
+            secured(d, tls)
+            // The first request may have come with the end of the handshake.
+            guard !d.machine.isClosed else { return }
+            event = decrypt(d, tls)
+        }
+        switch event {
+        case .received: break
+        case .secured: telemetry.bug()
+        case .refused: handshakeFailed(d, tls)
+        case .ended:
+            d.flags.insert(.endRead)
+            downstreamEnded(d)
+        case .cut:
             d.flags.insert(.endRead)
             cut(d, tls)
-        case .failed:
+        case .broken:
             if tls.isHandshaking { telemetry.handshakeFailed(.cut) }
             perform(d, .broken)
         }
     }
 
-    /// The connection ended without a goodbye: somebody may have cut it (RFC 8446 §6.1). Whether what came is whole is
-    /// for the framing of HTTP to say, and a tunnel has none.
+    /// Whether what came is whole is for the framing of HTTP to say, and a tunnel has none.
     private func cut(_ d: Downstream, _ tls: SecureLayer) {
         if tls.isHandshaking { telemetry.handshakeFailed(.cut) }
         if d.machine.isTunnelling {
@@ -105,53 +190,6 @@ extension Loop {
         } else {
             downstreamEnded(d)
         }
-    }
-
-    private func decrypt(_ d: Downstream, _ tls: SecureLayer, _ cipher: Buffer) {
-        if tls.isHandshaking {
-            switch shake(tls, cipher) {
-            case .needsInput:
-                emit(d, tls)
-                return
-            case .done:
-                emit(d, tls)
-                guard !d.machine.isClosed else { return }
-                secured(d, tls)
-                // The first request may have come with the end of the handshake.
-                guard !d.machine.isClosed else { return }
-            case .ended, .failed:
-                handshakeFailed(d, tls, cipher)
-                return
-            }
-        }
-        var progress = TLSProgress.needsInput
-        var unread = 0
-        func step(_ input: RawSpan) {
-            scratch.write { progress = tls.session.read(input, unread: &unread, into: &$0) }
-        }
-        step(cipher.bytes)
-        if tls.session.hasPendingOutput { emit(d, tls) }
-        switch progress {
-        case .needsInput: break
-        case .ended:
-            // Told when what came before it has been taken: `receive` is called again.
-            tls.hasEnded = true
-            d.flags.insert(.readable)
-        case .done, .failed:
-            // `done` would mean that `scratch` was too small, which it can't be.
-            if progress == .done { telemetry.bug() }
-            scratch.removeAll()
-            perform(d, .broken)
-        }
-    }
-
-    /// One step of the handshake; what is left of the input stays in `cipher`.
-    private func shake(_ tls: SecureLayer, _ cipher: Buffer) -> TLSProgress {
-        var unread = 0
-        func step(_ input: RawSpan) -> TLSProgress { tls.session.handshake(input, unread: &unread) }
-        let progress = step(cipher.bytes)
-        cipher.consume(cipher.count - unread)
-        return progress
     }
 
     /// The handshake is done: from here on plain bytes go both ways, in the protocol that was agreed.
@@ -171,7 +209,7 @@ extension Loop {
         if announcesClose { announceEnd(d) }
     }
 
-    private func handshakeFailed(_ d: Downstream, _ tls: SecureLayer, _ cipher: Buffer) {
+    private func handshakeFailed(_ d: Downstream, _ tls: SecureLayer) {
         let failure = tls.session.failure
         telemetry.handshakeFailed(failure)
         if failure == .notTLS {
@@ -184,9 +222,7 @@ extension Loop {
             return
         }
         // The alert, which says why (RFC 8446 §6.2).
-        emit(d, tls)
-        guard !d.machine.isClosed else { return }
-        perform(d, .peerEnded)
+        perform(d, emit(d, tls) ? .peerEnded : .broken)
     }
 
     // MARK: Hosts
@@ -217,38 +253,50 @@ extension Loop {
 
     // MARK: Writing
 
-    /// Writes what is queued and then `more`. See `write` of a socket: what can't go is kept, and the connection counts
-    /// as blocked. False: broken.
-    func writeSecure(_ d: Downstream, _ tls: SecureLayer, _ more: RawSpan) -> Bool {
-        if d.flags.contains(.blocked) {
-            queue(&d.output, more)
+    /// Writes what is queued, then `first`, then `second`. See `write` of a socket: what can't go is kept, and the
+    /// connection counts as blocked. False: broken.
+    func writeSecure<C: SecurableConnection>(
+        _ c: C, _ tls: SecureLayer, _ first: RawSpan, _ second: RawSpan = RawSpan()
+    ) -> Bool {
+        if c.flags.contains(.blocked) {
+            queue(&c.output, first)
+            queue(&c.output, second)
             return true
         }
-        if tls.pending != nil, !writePending(d, tls) { return false }
+        if tls.pending != nil, !writePending(c, tls) { return false }
         if tls.isHandshaking {
-            queue(&d.output, more)
+            queue(&c.output, first)
+            queue(&c.output, second)
             return true
         }
-        var offset = 0
-        while !d.flags.contains(.blocked) {
+        var firstDone = 0
+        var secondDone = 0
+        while !c.flags.contains(.blocked) {
             var budget = Self.plainAtOnce
             cipherOut.removeAll()
-            if let output = d.output {
+            if let output = c.output {
                 let count = min(output.count, budget)
                 guard encrypt(tls, output.bytes.extracting(first: count)) else { return false }
                 output.consume(count)
                 budget -= count
-                if output.isEmpty { giveBack(&d.output) }
+                if output.isEmpty { giveBack(&c.output) }
             }
-            if d.output == nil, budget > 0, offset < more.byteCount {
-                let count = min(more.byteCount - offset, budget)
-                guard encrypt(tls, more.extracting(offset..<(offset + count))) else { return false }
-                offset += count
+            if c.output == nil, budget > 0, firstDone < first.byteCount {
+                let count = min(first.byteCount - firstDone, budget)
+                guard encrypt(tls, first.extracting(firstDone..<(firstDone + count))) else { return false }
+                firstDone += count
+                budget -= count
+            }
+            if c.output == nil, budget > 0, firstDone == first.byteCount, secondDone < second.byteCount {
+                let count = min(second.byteCount - secondDone, budget)
+                guard encrypt(tls, second.extracting(secondDone..<(secondDone + count))) else { return false }
+                secondDone += count
             }
             if cipherOut.isEmpty, !tls.session.hasPendingOutput { return true }
-            if !writeCipher(d, tls) { return false }
+            if !writeCipher(c, tls) { return false }
         }
-        queue(&d.output, more.extracting(droppingFirst: offset))
+        queue(&c.output, first.extracting(droppingFirst: firstDone))
+        queue(&c.output, second.extracting(droppingFirst: secondDone))
         return true
     }
 
@@ -263,18 +311,18 @@ extension Loop {
     }
 
     /// Writes what is in `cipherOut`, and what the session kept inside; the rest waits in `pending`.
-    private func writeCipher(_ d: Downstream, _ tls: SecureLayer) -> Bool {
+    private func writeCipher<C: SecurableConnection>(_ c: C, _ tls: SecureLayer) -> Bool {
         let cipherOut = self.cipherOut
         while true {
             if !cipherOut.isEmpty {
-                switch transport.write(d.socket, cipherOut.bytes, RawSpan()) {
+                switch transport.write(c.socket, cipherOut.bytes, RawSpan()) {
                 case .bytes(let n): cipherOut.consume(n)
                 case .wouldBlock: break
                 case .failed: return false
                 }
             }
             if !cipherOut.isEmpty {
-                d.flags.insert(.blocked)
+                c.flags.insert(.blocked)
                 keep(tls)
                 return true
             }
@@ -301,39 +349,37 @@ extension Loop {
         }
     }
 
-    private func writePending(_ d: Downstream, _ tls: SecureLayer) -> Bool {
+    private func writePending<C: SecurableConnection>(_ c: C, _ tls: SecureLayer) -> Bool {
         guard let pending = tls.pending else { return true }
-        switch transport.write(d.socket, pending.bytes, RawSpan()) {
+        switch transport.write(c.socket, pending.bytes, RawSpan()) {
         case .bytes(let n):
             pending.consume(n)
             if pending.isEmpty {
                 giveBack(&tls.pending)
             } else {
-                d.flags.insert(.blocked)
+                c.flags.insert(.blocked)
             }
             return true
         case .wouldBlock:
-            d.flags.insert(.blocked)
+            c.flags.insert(.blocked)
             return true
         case .failed:
             return false
         }
     }
 
-    /// Sends what the session itself has to say: its part of the handshake, an alert.
-    private func emit(_ d: Downstream, _ tls: SecureLayer) {
-        guard tls.session.hasPendingOutput else { return }
+    /// Sends what the session itself has to say: its part of the handshake, an alert. False: broken.
+    func emit<C: SecurableConnection>(_ c: C, _ tls: SecureLayer) -> Bool {
+        guard tls.session.hasPendingOutput else { return true }
         cipherOut.removeAll()
         take(tls.session)
-        if tls.pending != nil {
-            keep(tls)
-        } else if !writeCipher(d, tls) {
-            perform(d, .broken)
-        }
+        if tls.pending == nil { return writeCipher(c, tls) }
+        keep(tls)
+        return true
     }
 
     /// Says that we send no more, as far as the kernel takes it: whoever waits for it can tell an end from a cut.
-    func sayGoodbye(_ d: Downstream, _ tls: SecureLayer) {
+    func sayGoodbye<C: SecurableConnection>(_ c: C, _ tls: SecureLayer) {
         guard !tls.saidGoodbye, !tls.isHandshaking else { return }
         tls.saidGoodbye = true
         cipherOut.removeAll()
@@ -341,7 +387,7 @@ extension Loop {
         cipherOut.write { progress = tls.session.close(output: &$0) }
         guard progress == .done else { return }
         if tls.pending == nil {
-            _ = writeCipher(d, tls)
+            _ = writeCipher(c, tls)
             // What the kernel did not take is left out: written after the end it would break what is on its way.
             giveBack(&tls.pending)
         }

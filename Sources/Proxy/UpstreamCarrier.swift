@@ -23,6 +23,8 @@ final class UpstreamCarrier {
     var isParked = false
     /// Why its streams break when it does.
     var reason = FailureReason.upstreamClosed
+    /// Why the TLS handshake came to nothing, if it did.
+    var handshakeFailure = FailureReason.none
 
     init(session: HTTP2Session) { self.session = session }
 }

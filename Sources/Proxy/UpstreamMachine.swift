@@ -6,14 +6,20 @@
 /// ```
 ///              connected              released             leased
 ///  connecting ───────────▶ leased ───────────────▶ pooled ─────────▶ leased …
-///      │ failed, timedOut     │ discarded, ended      │ ended, bytes, timedOut
-///      └──────────────────────┴────────────▶ closed ◀─┘
+///      │ │ established  ▲     │ discarded, ended      │ ended, bytes, timedOut
+///      │ └─▶ securing ──┘     │                       │
+///      │        │ connected   │                       │
+///      └────────┴─────────────┴────────────▶ closed ◀─┘
+///        failed, timedOut
 ///
 ///         multiplexed              ended, failed, timedOut, discarded
 ///  leased ───────────▶ multiplexing ────────────────────────────────▶ closed
 /// ```
 struct UpstreamMachine {
     enum Event: Equatable, Sendable {
+        /// The socket is connected, and TLS is to be spoken on it: the handshake begins.
+        case established
+        /// Requests may go out: the socket is connected, and the handshake done where there is one.
         case connected
         case failed
         case timedOut
@@ -39,6 +45,9 @@ struct UpstreamMachine {
         /// Tell the exchange that the stream ended.
         case reportEnded
         case reportTimeout
+        /// The same, of a handshake that did not end in time.
+        case reportHandshakeTimeout
+        case shakeHands
         case pool
         case unpool
         case read
@@ -49,6 +58,8 @@ struct UpstreamMachine {
 
     private enum State: Equatable {
         case connecting
+        /// The socket is connected; the TLS handshake is under way.
+        case securing
         case leased(reused: Bool)
         case pooled
         case multiplexing
@@ -69,7 +80,9 @@ struct UpstreamMachine {
         return machine
     }
 
-    var isConnecting: Bool { state == .connecting }
+    /// No exchange can use it yet.
+    var isConnecting: Bool { state == .connecting || state == .securing }
+    var isSecuring: Bool { state == .securing }
     var isPooled: Bool { state == .pooled }
     var isClosed: Bool { state == .closed }
     var isMultiplexing: Bool { state == .multiplexing }
@@ -92,7 +105,26 @@ struct UpstreamMachine {
             case .discarded:
                 state = .closed
                 return List(.close)
+            case .established:
+                state = .securing
+                return List(.shakeHands)
             case .released, .leased, .bytesArrived, .multiplexed: return surprised()
+            }
+        case .securing:
+            switch event {
+            case .connected:
+                state = .leased(reused: false)
+                return List(.reportConnected)
+            case .failed, .ended:
+                state = .closed
+                return List(.close, .reportFailed)
+            case .timedOut:
+                state = .closed
+                return List(.close, .reportHandshakeTimeout)
+            case .discarded:
+                state = .closed
+                return List(.close)
+            case .established, .released, .leased, .bytesArrived, .multiplexed: return surprised()
             }
         case .leased:
             switch event {
@@ -108,7 +140,7 @@ struct UpstreamMachine {
             case .multiplexed:
                 state = .multiplexing
                 return List()
-            case .connected, .leased: return surprised()
+            case .established, .connected, .leased: return surprised()
             }
         case .pooled:
             switch event {
@@ -118,7 +150,7 @@ struct UpstreamMachine {
             case .ended, .failed, .timedOut, .bytesArrived, .discarded:
                 state = .closed
                 return List(.unpool, .close)
-            case .connected, .released, .multiplexed: return surprised()
+            case .established, .connected, .released, .multiplexed: return surprised()
             }
         case .multiplexing:
             switch event {
@@ -126,7 +158,7 @@ struct UpstreamMachine {
                 state = .closed
                 // Closed first: what its exchanges do next must not find it again.
                 return List(.close, .breakStreams)
-            case .connected, .released, .leased, .bytesArrived, .multiplexed: return surprised()
+            case .established, .connected, .released, .leased, .bytesArrived, .multiplexed: return surprised()
             }
         case .closed:
             return List()

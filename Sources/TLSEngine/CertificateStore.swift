@@ -12,6 +12,7 @@ package enum CertificateCode: String, CaseIterable, Sendable {
     case badClientRules = "MG337"
     case authorityExpired = "MG338"
     case badTicketKeys = "MG339"
+    case badBackendTLS = "MG187"
 
     package var name: String {
         switch self {
@@ -21,12 +22,13 @@ package enum CertificateCode: String, CaseIterable, Sendable {
         case .badClientRules: "bad-client-rules"
         case .authorityExpired: "authority-expired"
         case .badTicketKeys: "bad-ticket-keys"
+        case .badBackendTLS: "bad-backend-tls"
         }
     }
 
     package var severity: Severity {
         switch self {
-        case .unusable, .expired, .wrongName, .badClientRules, .authorityExpired: .error
+        case .unusable, .expired, .wrongName, .badClientRules, .authorityExpired, .badBackendTLS: .error
         case .badTicketKeys: .warning
         }
     }
@@ -42,6 +44,8 @@ package enum CertificateCode: String, CaseIterable, Sendable {
         case .authorityExpired:
             "An authority for clients' certificates has expired, or its revocation list is out of date."
         case .badTicketKeys: "The Secret with the keys of session tickets cannot be used; each replica keeps its own."
+        case .badBackendTLS:
+            "What TLS to backends is to be made with cannot be used; the last good stays, or the paths answer 503."
         }
     }
 

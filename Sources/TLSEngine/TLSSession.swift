@@ -54,11 +54,18 @@ package protocol CertificateChooser: AnyObject {
     }
 
     /// To a server that must prove to be `name`, where the context verifies.
-    package init?(connecting context: TLSContext, to name: String) {
+    /// - Parameters:
+    ///   - sendsName: the server is told the name by SNI; never an address (RFC 6066 §3).
+    ///   - resumption: of earlier sessions with the same server, context and name.
+    package init?(
+        connecting context: TLSContext, to name: String, sendsName: Bool = true, resumption: TLSResumption? = nil
+    ) {
         self.context = context
         chooser = nil
         box = nil
-        guard let made = unsafe mg_tls_session_connect(context.raw, name) else { return nil }
+        guard let made = unsafe mg_tls_session_connect(context.raw, name, sendsName, resumption?.raw) else {
+            return nil
+        }
         unsafe raw = unsafe made
     }
 
@@ -270,6 +277,25 @@ package protocol CertificateChooser: AnyObject {
         }
         return Peer(subject: text(subject), fingerprint: text(fingerprint), isVerified: isVerified)
     }
+}
+
+/// What makes the next handshake with one server short. Belongs to one loop.
+@safe package final class TLSResumption {
+    // SAFETY: made in `init`, released in `deinit`, never nil in between; counted atomically.
+    fileprivate let raw: OpaquePointer
+
+    /// Nil without memory.
+    package init?() {
+        guard let made = unsafe mg_tls_resumption_new() else { return nil }
+        unsafe raw = unsafe made
+    }
+
+    deinit {
+        unsafe mg_tls_resumption_release(raw)
+    }
+
+    /// A server has given something to come back with.
+    package var isFilled: Bool { unsafe mg_tls_resumption_is_filled(raw) }
 }
 
 extension TLSProgress {

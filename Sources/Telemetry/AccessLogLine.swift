@@ -99,6 +99,10 @@ struct AccessLogLine {
             put("\",\"endpoint\":\"", &line)
             Self.address(endpoint, &line)
         }
+        if let channel = exchange.upstreamChannel {
+            put("\",\"upstream_tls\":\"", &line)
+            line.append(contentsOf: channel.version)
+        }
         put("\",\"attempts\":", &line)
         Self.decimal(UInt64(exchange.attempts), &line)
         if exchange.grpcStatus >= 0 {

@@ -58,6 +58,8 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
     case tunnelOpened
     case handshakeFull
     case handshakeResumed
+    case upstreamHandshakeFull
+    case upstreamHandshakeResumed
     case http2Opened
     case upstreamFault
     /// Impossible states that were met; each is a bug.
@@ -70,6 +72,8 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .tunnelOpened: "tunnels_opened"
         case .handshakeFull: "tls_handshakes_full"
         case .handshakeResumed: "tls_handshakes_resumed"
+        case .upstreamHandshakeFull: "upstream_tls_handshakes_full"
+        case .upstreamHandshakeResumed: "upstream_tls_handshakes_resumed"
         case .http2Opened: "http2_connections"
         case .upstreamFault: "upstream_http2_faults"
         case .bug: "bugs"
@@ -83,6 +87,8 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .tunnelOpened: "Connections turned into tunnels by an upgrade."
         case .handshakeFull: "TLS handshakes with clients that came for the first time."
         case .handshakeResumed: "TLS handshakes that a session ticket made short."
+        case .upstreamHandshakeFull: "TLS handshakes with endpoints, from the beginning."
+        case .upstreamHandshakeResumed: "TLS handshakes with endpoints that an earlier session made short."
         case .http2Opened: "Connections of clients that speak HTTP/2."
         case .upstreamFault: "HTTP/2 connections closed because the endpoint broke the protocol or flooded them."
         case .bug: "Impossible states met; please report them."
@@ -190,6 +196,7 @@ struct LoopReport: Sendable {
     var gauges = [Int64](repeating: 0, count: LoopGauge.allCases.count)
     var failures = [UInt64](repeating: 0, count: FailureReason.allCases.count)
     var handshakeFailures = [UInt64](repeating: 0, count: TLSFailure.allCases.count)
+    var upstreamHandshakeFailures = [UInt64](repeating: 0, count: TLSFailure.allCases.count)
     var http2Faults = [UInt64](repeating: 0, count: HTTP2Fault.allCases.count)
     var proxyHeaderFaults = [UInt64](repeating: 0, count: ProxyHeaderFault.allCases.count)
 }
@@ -214,6 +221,10 @@ package final class LoopMetrics {
 
     package func handshakeFailed(_ failure: TLSFailure) {
         report.handshakeFailures[Int(failure.rawValue)] &+= 1
+    }
+
+    package func upstreamHandshakeFailed(_ failure: TLSFailure) {
+        report.upstreamHandshakeFailures[Int(failure.rawValue)] &+= 1
     }
 
     /// A request is over, however it ended.

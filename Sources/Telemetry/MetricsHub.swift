@@ -176,6 +176,13 @@ package final class MetricsHub: Sendable {
             let count = reports.reduce(0) { $0 &+ $1.proxyHeaderFaults[Int(fault.rawValue)] }
             page.sample(count, labels: "reason=\"\(fault.label)\"")
         }
+        page.family(
+            "moongate_upstream_tls_handshake_failures_total", "counter",
+            "TLS handshakes with endpoints that failed, by reason.")
+        for failure in TLSFailure.allCases where failure != .none {
+            let count = reports.reduce(0) { $0 &+ $1.upstreamHandshakeFailures[Int(failure.rawValue)] }
+            page.sample(count, labels: "reason=\"\(failure.label)\"")
+        }
         page.family("moongate_http2_faults_total", "counter", "HTTP/2 connections of clients ended by us, by reason.")
         for fault in HTTP2Fault.allCases where fault != .none {
             let count = reports.reduce(0) { $0 &+ $1.http2Faults[Int(fault.rawValue)] }

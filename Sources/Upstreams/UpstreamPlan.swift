@@ -82,7 +82,7 @@ package final class UpstreamPlan: Sendable {
             let (addresses, hasNames) = Self.addresses(of: upstream, names)
             let entry = PlannedUpstream(
                 name: upstream.name, balance: upstream.balance, addresses: addresses,
-                isMultiplexed: upstream.protocol == .h2c, hasNames: hasNames, isFirst: isFirst)
+                isMultiplexed: upstream.protocol.isHTTP2, hasNames: hasNames, isFirst: isFirst)
             if let old, let previous { isUnchanged[i] = previous.upstreams[Int(old)] == entry }
             planned.append(entry)
         }

@@ -171,7 +171,8 @@ struct Edge: Sendable {
     func publish(_ configuration: PreparedConfiguration) {
         server.publish(
             configuration.table, middlewares: configuration.middlewares, names: configuration.addresses,
-            certificates: configuration.certificates, clientRules: configuration.clientRules)
+            certificates: configuration.certificates, clientRules: configuration.clientRules,
+            securities: configuration.securities)
         state.serve(configuration)
         let table = configuration.table
         metrics.configure { figures in

@@ -25,6 +25,8 @@ struct PreparedConfiguration: Sendable {
     var certificates: CertificateTable?
     /// Nil where no host asks for client certificates.
     var clientRules: ClientRules?
+    /// TLS to upstreams.
+    var securities: UpstreamSecurityTable?
     var diagnostics: [Diagnostic]
 }
 
@@ -110,7 +112,8 @@ actor Pipeline {
         self.table = table
         return PreparedConfiguration(
             table: table, middlewares: made?.sets ?? [], explanations: made?.explanations, addresses: addresses,
-            certificates: made?.certificates, clientRules: made?.clientRules, diagnostics: diagnostics)
+            certificates: made?.certificates, clientRules: made?.clientRules, securities: made?.securities,
+            diagnostics: diagnostics)
     }
 
     /// Whether one of these upstreams has an endpoint that must be looked up, or had one.
@@ -156,6 +159,7 @@ private actor Workshop {
         /// Nil where TLS is not spoken.
         var certificates: CertificateTable?
         var clientRules: ClientRules?
+        var securities: UpstreamSecurityTable
         var table: RouteTable
 
         /// Whether it was made for this snapshot, endpoints aside.
@@ -179,6 +183,7 @@ private actor Workshop {
     /// nobody's figure. It sees every change, because only so does it know the same last good versions.
     private let explainer: MiddlewareCompiler?
     private let certificates: CertificateStore?
+    private let securities = UpstreamSecurityStore()
 
     init(
         loops: Int, explains: Bool, scripts: ScriptSurroundings, certificates: CertificateStore?, takesTurns: Bool
@@ -199,10 +204,13 @@ private actor Workshop {
         let preparation = compiler.prepare(snapshot)
         let judged = certificates?.prepare(snapshot, now: Int64(Date().timeIntervalSince1970))
         let clients = ClientRules.make(snapshot, unusable: judged?.table.unusable ?? [])
+        let secured = securities.prepare(snapshot)
         return Made(
             sets: preparation.sets, explanations: explainer?.prepare(snapshot).sets.first,
-            diagnostics: preparation.diagnostics + (judged?.diagnostics ?? []) + clients.diagnostics,
+            diagnostics: preparation.diagnostics + (judged?.diagnostics ?? []) + clients.diagnostics
+                + secured.diagnostics,
             isUnfinished: preparation.isUnfinished, certificates: judged?.table, clientRules: clients.rules,
+            securities: secured.table,
             table: RouteTable(snapshot, previous: previous))
     }
 

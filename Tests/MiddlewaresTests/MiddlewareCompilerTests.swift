@@ -233,6 +233,19 @@ import Testing
         #expect(outcome.request == .next && !outcome.exchange.isUpstreamChosen)
     }
 
+    @Test func aChosenBackendIsSpokenToAsItsIngressAsks() throws {
+        let script =
+            "return { config = { to = { type = 'backend' } }, route = function(req, ctx) ctx.upstream:use(ctx.config.to) end }"
+        var world = World(script, arguments: .map([.init("to", .string("canary:80"))]))
+        let plain = world.snapshot.upstreams[1]
+        world.snapshot.upstreams[0] = world.snapshot.upstreams[0].varied(.https, nil)
+        world.snapshot.routes[0].upstream = 0
+        #expect(try serve(world, world.compiler.prepare(world.snapshot)).exchange.upstream == 1)
+        world.snapshot.upstreams.append(plain.varied(.https, nil))
+        let last = Int32(world.snapshot.upstreams.count - 1)
+        #expect(try serve(world, world.compiler.prepare(world.snapshot)).exchange.upstream == last)
+    }
+
     @Test func modulesOfTheConfigMap() throws {
         var world = World(
             "local lib = require('lib')\nreturn { route = function(req, ctx) ctx:tag('v', lib.value()) end }")

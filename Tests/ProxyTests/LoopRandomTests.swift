@@ -71,9 +71,12 @@ import Testing
         }
     }
 
-    private func run(seed: UInt64, isRough: Bool) throws {
+    private func run(seed: UInt64, isRough: Bool, isSecure: Bool = false) throws {
         var random = Seeded(seed)
-        let scene = Scene(endpoints: Array([8001, 8002, 8003].prefix(Int.random(in: 1...3, using: &random))))
+        let scene = Scene(
+            endpoints: Array([8001, 8002, 8003].prefix(Int.random(in: 1...3, using: &random))),
+            server: isSecure ? try TestTLS.server() : nil, security: isSecure ? try TestTLS.security() : nil)
+        scene.cutsOff = isRough && seed % 2 == 0
         scene.network.outboundCapacity = [1, 700, 9_000, 65_536, 400_000].randomElement(using: &random) ?? 9
         if isRough, seed % 5 == 0 { scene.network.refusing = [8001] }
         var kinds = ["len", "len", "chunked", "close", "bye", "nothing", "hints"]
@@ -163,6 +166,16 @@ import Testing
     @Test(arguments: 1...40)
     func piecesMakeNoDifference(seed: Int) throws {
         try run(seed: UInt64(seed), isRough: false)
+    }
+
+    @Test(arguments: 1...20)
+    func piecesMakeNoDifferenceOverTLS(seed: Int) throws {
+        try run(seed: UInt64(seed), isRough: false, isSecure: true)
+    }
+
+    @Test(arguments: 1_000...1_029)
+    func breaksDoNoHarmOverTLS(seed: Int) throws {
+        try run(seed: UInt64(seed), isRough: true, isSecure: true)
     }
 
     @Test(arguments: 1_000...1_059)

@@ -4,6 +4,7 @@ import Middlewares
 import Model
 import Reactor
 import Routing
+import TLSEngine
 import Telemetry
 import Testing
 
@@ -19,20 +20,32 @@ final class Scene {
     var openedUpstreams: [Int32] = []
     private var seenOpened = 0
     var answersRequests = true
+    /// What upstreams speak TLS with; nil where they do not.
+    var server: TLSContext?
+    var peers: [Int32: TestTLSPeer] = [:]
+    /// Upstreams that end do so without a goodbye.
+    var cutsOff = false
 
     init(
         endpoints: [UInt16] = [8001], policy: RoutePolicy = RoutePolicy(), clients: ClientConnections? = nil,
-        speaking: UpstreamProtocol = .http,
+        speaking: UpstreamProtocol = .http, server: TLSContext? = nil, security: UpstreamSecurity? = nil,
         configure: (inout ProxyConfiguration) -> Void = { _ in }
     ) {
         var configuration = ProxyConfiguration(listen: [], loops: 1)
         configure(&configuration)
+        self.server = server
         let publication = Publication(
-            table: RouteTable(Self.snapshot(endpoints, policy, speaking), generation: 1), sets: [], configuration: configuration)
+            table: RouteTable(
+                Self.snapshot(endpoints, policy, server != nil && speaking == .http ? .https : speaking), generation: 1),
+            sets: [], configuration: configuration, securities: Self.table(security))
         loop = Loop(
             transport: network, number: 0, configuration: configuration, publication: publication,
             telemetry: LoopTelemetry(metrics: hub.makeLoop {}, log: nil), clients: clients, nanoseconds: now, seed: 7)
         loop.beginPass(nanoseconds: now, wallSeconds: 784_111_777)
+    }
+
+    static func table(_ security: UpstreamSecurity?) -> UpstreamSecurityTable? {
+        security.map { UpstreamSecurityTable(["shop/web:80": $0]) }
     }
 
     static func snapshot(
@@ -55,11 +68,15 @@ final class Scene {
         return snapshot
     }
 
-    func publish(_ ports: [UInt16], generation: UInt64, speaking: UpstreamProtocol = .http) {
+    func publish(
+        _ ports: [UInt16], generation: UInt64, speaking: UpstreamProtocol = .http, security: UpstreamSecurity? = nil
+    ) {
+        let speaking = security != nil && speaking == .http ? .https : speaking
         loop.adopt(
             Publication(
                 table: RouteTable(Self.snapshot(ports, RoutePolicy(), speaking), generation: generation), sets: [],
-                configuration: loop.configuration, previous: loop.current.publication))
+                configuration: loop.configuration, securities: Self.table(security),
+                previous: loop.current.publication))
         loop.finishPass()
     }
 
@@ -132,8 +149,26 @@ final class Scene {
     @discardableResult
     func serve(_ descriptor: Int32, _ n: Int) throws -> Bool {
         guard let upstream = upstreams[descriptor] else { return false }
-        let bytes = network.take(descriptor, n)
+        var bytes = network.take(descriptor, n)
         if bytes.isEmpty { return false }
+        if let server {
+            guard let peer = peers[descriptor] ?? TestTLSPeer(server) else { return false }
+            peers[descriptor] = peer
+            bytes = peer.take(bytes)
+            network.send(descriptor, peer.output())
+            if peer.hasFailed {
+                network.end(descriptor)
+                return true
+            }
+            let answer = bytes.isEmpty ? [] : try upstream.take(bytes)
+            network.send(descriptor, peer.seal(answer))
+            if upstream.hasReset { network.reset(descriptor) }
+            if upstream.wantsClose {
+                if !cutsOff { network.send(descriptor, peer.goodbye()) }
+                network.end(descriptor)
+            }
+            return true
+        }
         let answer = try upstream.take(bytes)
         network.send(descriptor, answer)
         if upstream.hasReset { network.reset(descriptor) }

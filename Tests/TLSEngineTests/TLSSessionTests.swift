@@ -211,7 +211,66 @@ struct TLSSessionTests {
     @Test func `a client does not accept another's certificate`() throws {
         let pair = try Pair(TLSSession(connecting: client(), to: "bank.test"), TLSSession(accepting: server()))
         #expect(pair.shake().client == .failed)
-        #expect(pair.client.failure == .badCertificate)
+        #expect(pair.client.failure == .wrongName)
+    }
+
+    @Test func `a client says what is wrong with a server`() throws {
+        func failure(
+            _ server: TLSContext, to name: String = "shop.test", _ edit: (inout TLSOptions) -> Void = { _ in }
+        ) throws -> TLSFailure {
+            let pair = try Pair(TLSSession(connecting: client(edit), to: name), TLSSession(accepting: server))
+            _ = pair.shake()
+            return pair.client.failure
+        }
+        let pay = try #require(Self.pay)
+        #expect(try failure(server()) == .none)
+        #expect(try failure(server()) { $0.authorities = pay.chain } == .unknownAuthority)
+        #expect(try failure(server(), to: "192.0.2.1") == .wrongName)
+        #expect(try failure(server(), to: "2001:db8::1") == .wrongName)
+        #expect(try failure(server(), to: "192.0.2.1") { $0.verification = .none } == .none)
+        #expect(try failure(server(), to: "bank.test") { $0.verification = .none } == .none)
+        #expect(try failure(server { $0.minimumVersion = .tls13 }) { $0.maximumVersion = .tls12 } == .version)
+        #expect(try failure(server()) { $0.protocols = ["spdy"] } == .alpn)
+        let plain = try Pair(TLSSession(connecting: client(), to: "shop.test"), TLSSession(accepting: server()))
+        plain.toClient = Array("HTTP/1.1 400 Bad Request\r\n\r\n".utf8)
+        #expect(plain.shake().client == .failed)
+        #expect(plain.client.failure == .notTLS)
+    }
+
+    @Test(arguments: [true, false])
+    func `a server is named only where it is asked for`(sends: Bool) throws {
+        let pair = try Pair(
+            TLSSession(connecting: client(), to: "shop.test", sendsName: sends), TLSSession(accepting: server()))
+        #expect(pair.shake() == (.done, .done))
+        #expect(pair.server.serverName == (sends ? "shop.test" : ""))
+    }
+
+    @Test(arguments: [TLSVersion.tls12, .tls13])
+    func `a session is resumed, and one that failed is not`(version: TLSVersion) throws {
+        let tickets = try #require(TicketKeys([TicketKey()]))
+        let accepting = try server {
+            $0.tickets = tickets
+            $0.maximumVersion = version
+        }
+        let connecting = try client()
+        let resumption = try #require(TLSResumption())
+        func connect(_ context: TLSContext) throws -> Pair {
+            let pair = try Pair(
+                TLSSession(connecting: connecting, to: "shop.test", resumption: resumption),
+                TLSSession(accepting: context))
+            _ = pair.shake()
+            _ = pair.send([1], fromClient: false)
+            _ = pair.receive(atClient: true)
+            return pair
+        }
+        #expect(try connect(accepting).client.wasResumed == false)
+        #expect(resumption.isFilled)
+        #expect(try connect(accepting).client.wasResumed == true)
+        // A server that knows nothing of it takes the long way, and one that fails takes it away.
+        #expect(try connect(server()).client.wasResumed == false)
+        let other = try TLSContext(accepting: [.selfSigned(name: "other.test")])
+        #expect(try connect(other).client.failure == .unknownAuthority)
+        #expect(!resumption.isFilled)
     }
 
     @Test(arguments: [true, false])

@@ -30,6 +30,7 @@ typedef enum {
     MG_TLS_ERROR_BAD_CERTIFICATE,
     MG_TLS_ERROR_UNKNOWN_CA,
     MG_TLS_ERROR_EXPIRED,
+    MG_TLS_ERROR_WRONG_NAME,
     MG_TLS_ERROR_ALPN,
     MG_TLS_ERROR_NOT_TLS,
     MG_TLS_ERROR_CUT,
@@ -43,6 +44,10 @@ typedef struct mg_tls_session mg_tls_session;
 /// The keys that session tickets are sealed with: one set for all contexts of a process, which may be changed at any
 /// time, by any thread.
 typedef struct mg_tls_tickets mg_tls_tickets;
+
+/// What one kind of connection to one server needs to be short the next time: the newest session that the server gave.
+/// Not to be used by two threads at once.
+typedef struct mg_tls_resumption mg_tls_resumption;
 
 typedef enum {
     MG_TLS_VERIFY_NONE = 0,
@@ -110,8 +115,15 @@ typedef mg_tls_context *(*mg_tls_choose)(void *user, const char *name, size_t co
 
 /// A session. `choose` may be NULL; `user` is passed to it and must outlive the handshake.
 mg_tls_session *mg_tls_session_accept(mg_tls_context *, mg_tls_choose choose, void *user);
-/// A session to a server that should be called `name` (checked against its certificate when `verify` is required).
-mg_tls_session *mg_tls_session_connect(mg_tls_context *, const char *name);
+/// A session to a server that should be called `name` (checked against its certificate when `verify` is required), a DNS
+/// name or an address. `sends_name` names it by SNI too, if it is no address. `resumption` may be NULL; the session keeps
+/// it alive, begins with what it holds and puts into it what the server gives.
+mg_tls_session *mg_tls_session_connect(mg_tls_context *, const char *name, bool sends_name,
+                                       mg_tls_resumption *resumption);
+/// NULL without memory.
+mg_tls_resumption *mg_tls_resumption_new(void);
+bool mg_tls_resumption_is_filled(const mg_tls_resumption *);
+void mg_tls_resumption_release(mg_tls_resumption *);
 void mg_tls_session_free(mg_tls_session *);
 
 /// Lends network bytes for the calls that follow, until the next feed. They are read in place.

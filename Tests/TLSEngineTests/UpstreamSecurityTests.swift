@@ -1,0 +1,80 @@
+import Model
+import TLSEngine
+import Testing
+
+struct UpstreamSecurityTests {
+    private static let authority = try? TLSKeyPair.selfSigned(name: "ca.test")
+
+    private func upstream(_ service: String, _ protocol: UpstreamProtocol, _ tls: UpstreamTLS? = nil) -> Upstream {
+        Upstream(namespace: "shop", service: service, port: "443").varied(`protocol`, tls)
+    }
+
+    private func snapshot(_ upstreams: Upstream...) -> Snapshot {
+        var snapshot = Snapshot()
+        snapshot.upstreams = upstreams
+        return snapshot
+    }
+
+    private func verifying(_ authorities: [UInt8], line: Int = 1) -> UpstreamTLS {
+        var tls = UpstreamTLS()
+        tls.secret = ObjectReference(kind: "Secret", namespace: "shop", name: "ca")
+        tls.verifies = true
+        tls.name = "web.shop.svc"
+        tls.authorities = authorities
+        tls.place = Place(file: "web.yaml", line: line)
+        return tls
+    }
+
+    @Test func `what did not change stays the same object`() throws {
+        let store = UpstreamSecurityStore()
+        let chain = try #require(Self.authority).chain
+        let plain = upstream("plain", .http)
+        let first = store.prepare(snapshot(upstream("a", .https), upstream("b", .https, verifying(chain)), plain))
+        #expect(first.diagnostics.isEmpty)
+        let names = ["shop/a:443+https", "shop/b:443+https(secret=shop/ca,verify)"]
+        #expect(names.allSatisfy { first.table[$0]?.isUsable == true })
+        #expect(first.table["shop/plain:443"] == nil)
+        // Where it stands in a file is no setting.
+        let second = store.prepare(
+            snapshot(upstream("a", .https), upstream("b", .https, verifying(chain, line: 9)), plain))
+        #expect(names.allSatisfy { first.table[$0] === second.table[$0] })
+        let third = try store.prepare(
+            snapshot(upstream("a", .https), upstream("b", .https, verifying(TLSKeyPair.selfSigned(name: "x").chain))))
+        #expect(third.table[names[0]] === first.table[names[0]])
+        #expect(third.table[names[1]] !== first.table[names[1]])
+    }
+
+    @Test func `a broken authority keeps the last good one, and is told until it is mended`() throws {
+        let store = UpstreamSecurityStore()
+        let chain = try #require(Self.authority).chain
+        let name = "shop/b:443+https(secret=shop/ca,verify)"
+        let broken = snapshot(upstream("b", .https, verifying(Array("garbage".utf8))))
+        let none = store.prepare(broken)
+        #expect(none.table[name]?.isUsable == false)
+        #expect(none.diagnostics.map(\.code) == ["MG187"])
+        #expect(none.diagnostics.first?.mend.hasSuffix("requests to these backends answer 503") == true)
+        let good = store.prepare(snapshot(upstream("b", .https, verifying(chain))))
+        #expect(good.table[name]?.isUsable == true)
+        for _ in 0..<2 {
+            let kept = store.prepare(broken)
+            #expect(kept.table[name] === good.table[name])
+            #expect(kept.diagnostics.first?.mend.hasSuffix("the last good settings are used") == true)
+        }
+        #expect(store.prepare(snapshot(upstream("b", .https, verifying(chain)))).diagnostics.isEmpty)
+    }
+
+    @Test func `keys of others and ciphers that nobody knows are refused`() throws {
+        let store = UpstreamSecurityStore()
+        var mixed = UpstreamTLS()
+        mixed.secret = ObjectReference(kind: "Secret", namespace: "shop", name: "pair")
+        mixed.pair = try TLSKeyPair(
+            chain: TLSKeyPair.selfSigned(name: "a.test").chain, key: TLSKeyPair.selfSigned(name: "b.test").key)
+        var ciphers = UpstreamTLS()
+        ciphers.ciphers = "NO-SUCH-CIPHER"
+        let result = store.prepare(snapshot(upstream("a", .https, mixed), upstream("b", .h2, ciphers)))
+        #expect(result.diagnostics.map(\.problem) == [
+            "TLS to backends with the Secret \"shop/pair\" can't be set up: the key does not belong to the certificate",
+            "TLS to backends can't be set up: no cipher of the list can be used: no cipher match",
+        ])
+    }
+}
