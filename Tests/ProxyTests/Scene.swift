@@ -28,7 +28,8 @@ final class Scene {
         var configuration = ProxyConfiguration(listen: [], loops: 1)
         configure(&configuration)
         let publication = Publication(
-            table: RouteTable(Self.snapshot(endpoints, policy, speaking), generation: 1), sets: [], configuration: configuration)
+            table: RouteTable(Self.snapshot(endpoints, policy, speaking), generation: 1), sets: [],
+            configuration: configuration)
         loop = Loop(
             transport: network, number: 0, configuration: configuration, publication: publication,
             telemetry: LoopTelemetry(metrics: hub.makeLoop {}, log: nil), clients: clients, nanoseconds: now, seed: 7)
