@@ -84,6 +84,10 @@ struct FrameBudget: Sendable {
         if bytes > 0 { noise.add(bytes / Self.bytesPerFrame + (received ? 1 : 0)) }
     }
 
+    /// A frame of a body went out that held all there was: a small message, for which the peer may open two windows. One
+    /// that was cut by the peer's window pays for nothing, or windows of single bytes would pay for themselves.
+    mutating func passedWhole() { noise.add(2) }
+
     /// A request of ours goes out.
     mutating func requested() { noise.add(Self.framesPerResponse) }
 

@@ -53,7 +53,8 @@ extension HTTP2Session {
 
     /// A 1xx response: another head follows.
     func isInformational(_ head: borrowing MessageHead) -> Bool {
-        guard let field = head.fields.first, field.nameRange.count == 7, field.valueRange.upperBound <= head.bytes.count,
+        guard let field = head.fields.first, field.nameRange.count == 7,
+            field.valueRange.upperBound <= head.bytes.count,
             !field.valueRange.isEmpty
         else { return false }
         return head.bytes[Int(field.nameOffset)] == 0x3a && head.bytes[Int(field.valueOffset)] == 0x31

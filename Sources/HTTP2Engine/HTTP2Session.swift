@@ -641,6 +641,7 @@ extension HTTP2Session {
         // SAFETY: a frame's head has nine bytes.
         for i in 0..<9 { unsafe frameHead[i] = head[i] }
         pendingData = (owner, count)
+        if count > 0, let row = unsafe Self.row(tag), slots[row].available == 0 { budget.passedWhole() }
         return NGHTTP2_ERR_PAUSE.rawValue
     }
 

@@ -489,7 +489,8 @@ package struct UpstreamTable: Sendable {
 
     private mutating func add(_ planned: UpstreamPlan.PlannedUpstream, now: UInt64) -> UInt32 {
         let state = UpstreamState(
-            balance: planned.balance, isMultiplexed: planned.isMultiplexed, cursor: UInt32(truncatingIfNeeded: dice.below(max(planned.addresses.count, 1))),
+            balance: planned.balance, isMultiplexed: planned.isMultiplexed,
+            cursor: UInt32(truncatingIfNeeded: dice.below(max(planned.addresses.count, 1))),
             budget: RetryBudget(settings, now: now))
         let slot: UInt32
         if let free = freeUpstreams.popLast() {

@@ -255,6 +255,45 @@ struct HTTP2ClientSessionTests {
         #expect(talk.session.request(owner: 2, head: MessageHead(), hasBody: false) == nil)
     }
 
+    /// A call that sends small messages for a long time: the server opens two windows for each.
+    @Test func manySmallMessagesAreNoFlood() throws {
+        let talk = try Talk()
+        try talk.ask(1, "POST", body: [0])
+        talk.settle()
+        #expect(talk.finished == [1])
+        let call = try #require(talk.session.request(owner: 2, head: HTTP2ClientSessionTests.head, hasBody: true))
+        for _ in 0..<3_000 {
+            talk.outgoing[2, default: []] += [1, 2, 3]
+            talk.session.offer(call, 3)
+            talk.settle()
+        }
+        #expect(talk.server[3].body.count == 9_000 && talk.session.fault == .none)
+    }
+
+    /// But a window of one byte after the other does not pay for itself.
+    @Test func windowsOfSingleBytesAreAFlood() throws {
+        let talk = try Talk(settings: [(4, 0)])
+        talk.settle()
+        talk.server.opensWindows = false
+        try talk.ask(1, "POST", body: [UInt8](repeating: 1, count: 100_000))
+        talk.settle()
+        var windows = 0
+        while talk.session.fault == .none, windows < 5_000 {
+            talk.server.openWindow(1, 1)
+            windows += 1
+            talk.settle()
+        }
+        #expect(talk.session.fault == .flood && talk.server[1].body.count < 1_500)
+    }
+
+    private static var head: MessageHead {
+        var head = MessageHead()
+        for (name, value) in HTTP2Client.fields("POST", "/") {
+            head.append(.other, name: Array(name.utf8).span, value: Array(value.utf8).span)
+        }
+        return head
+    }
+
     /// However many requests there are, their answers never look like a flood.
     @Test func manyShortAnswersAreNoFlood() throws {
         let talk = try Talk()

@@ -17,25 +17,27 @@ private func head(_ fields: [(String, String)]) -> MessageHead {
 }
 
 struct HTTP2HeadUpstreamTests {
-    @Test(arguments: [
-        (
-            "GET /a?b HTTP/1.1\r\nHost: Shop.test:80\r\nX-A:  1 \r\nCookie: a=1; b=2\r\n\r\nbody",
-            [":method=GET", ":scheme=http", ":path=/a?b", ":authority=Shop.test:80", "x-a=1", "cookie=a=1; b=2"]
-        ),
-        (
-            "POST * HTTP/1.1\r\nX: y\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nConnection: TE\r\n\r\n",
-            [":method=POST", ":scheme=http", ":path=*", ":authority=h", "x=y", "te=trailers"]
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: \r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\nE:\r\n\r\n",
-            [":method=GET", ":scheme=http", ":path=/", "content-length=0", "e="]
-        ),
-        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", nil),
-        ("GET / HTTP/1.1\r\nHost: a\r\n", nil),
-        ("GET / HTTP/1.1\r\nHost a\r\n\r\n", nil),
-        ("GET / HTTP/1.1\r\n: a\r\n\r\n", nil),
-        ("GET /\r\n\r\n", nil), ("GET", nil), ("", nil), (" / HTTP/1.1\r\n\r\n", nil), ("GET  HTTP/1.1\r\n\r\n", nil),
-    ] as [(String, [String]?)])
+    @Test(
+        arguments: [
+            (
+                "GET /a?b HTTP/1.1\r\nHost: Shop.test:80\r\nX-A:  1 \r\nCookie: a=1; b=2\r\n\r\nbody",
+                [":method=GET", ":scheme=http", ":path=/a?b", ":authority=Shop.test:80", "x-a=1", "cookie=a=1; b=2"]
+            ),
+            (
+                "POST * HTTP/1.1\r\nX: y\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nConnection: TE\r\n\r\n",
+                [":method=POST", ":scheme=http", ":path=*", ":authority=h", "x=y", "te=trailers"]
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: \r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\nE:\r\n\r\n",
+                [":method=GET", ":scheme=http", ":path=/", "content-length=0", "e="]
+            ),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", nil),
+            ("GET / HTTP/1.1\r\nHost: a\r\n", nil),
+            ("GET / HTTP/1.1\r\nHost a\r\n\r\n", nil),
+            ("GET / HTTP/1.1\r\n: a\r\n\r\n", nil),
+            ("GET /\r\n\r\n", nil), ("GET", nil), ("", nil), (" / HTTP/1.1\r\n\r\n", nil),
+            ("GET  HTTP/1.1\r\n\r\n", nil),
+        ] as [(String, [String]?)])
     func requests(head: String, fields: [String]?) {
         var list = MessageHead()
         let bytes = Array(head.utf8)
@@ -44,20 +46,21 @@ struct HTTP2HeadUpstreamTests {
         if let fields { #expect(text(list) == fields) }
     }
 
-    @Test(arguments: [
-        ([(":status", "200"), ("x", "y"), ("content-length", "3")], 200),
-        ([(":status", "103"), ("link", "</a>")], 103),
-        ([(":status", "999")], 999),
-        ([], nil), ([("x", "y")], nil), ([(":status", "099")], nil), ([(":status", "20")], nil),
-        ([(":status", "20a")], nil), ([(":status", "200"), (":status", "200")], nil),
-        ([(":status", "200"), (":path", "/")], nil), ([("x", "y"), (":status", "200")], nil),
-        ([(":status", "200"), ("X", "y")], nil), ([(":status", "200"), ("x", "a\nb")], nil),
-        ([(":status", "200"), ("connection", "close")], nil), ([(":status", "200"), ("upgrade", "h2c")], nil),
-        ([(":status", "200"), ("transfer-encoding", "chunked")], nil),
-        ([(":status", "200"), ("keep-alive", "1")], nil),
-        ([(":status", "200"), ("x", String(repeating: "y", count: 300))], nil),
-        ([(":status", "200")] + (0..<6).map { ("x\($0)", "y") }, nil),
-    ] as [([(String, String)], Int?)])
+    @Test(
+        arguments: [
+            ([(":status", "200"), ("x", "y"), ("content-length", "3")], 200),
+            ([(":status", "103"), ("link", "</a>")], 103),
+            ([(":status", "999")], 999),
+            ([], nil), ([("x", "y")], nil), ([(":status", "099")], nil), ([(":status", "20")], nil),
+            ([(":status", "20a")], nil), ([(":status", "200"), (":status", "200")], nil),
+            ([(":status", "200"), (":path", "/")], nil), ([("x", "y"), (":status", "200")], nil),
+            ([(":status", "200"), ("X", "y")], nil), ([(":status", "200"), ("x", "a\nb")], nil),
+            ([(":status", "200"), ("connection", "close")], nil), ([(":status", "200"), ("upgrade", "h2c")], nil),
+            ([(":status", "200"), ("transfer-encoding", "chunked")], nil),
+            ([(":status", "200"), ("keep-alive", "1")], nil),
+            ([(":status", "200"), ("x", String(repeating: "y", count: 300))], nil),
+            ([(":status", "200")] + (0..<6).map { ("x\($0)", "y") }, nil),
+        ] as [([(String, String)], Int?)])
     func responses(fields: [(String, String)], status: Int?) {
         var head = head(fields)
         let limits = HeadLimits(fieldCount: 5, lineBytes: 200)
@@ -89,23 +92,27 @@ struct GRPCTests {
         #expect(!GRPC.isCall(head([("x-content-type", type)])))
     }
 
-    @Test(arguments: [
-        (400, 13), (401, 16), (403, 7), (404, 12), (405, 13), (408, 13), (413, 8), (421, 13), (429, 8), (431, 8),
-        (500, 13), (502, 14), (503, 14), (504, 4), (505, 13),
-    ] as [(UInt16, UInt8)])
+    @Test(
+        arguments: [
+            (400, 13), (401, 16), (403, 7), (404, 12), (405, 13), (408, 13), (413, 8), (421, 13), (429, 8), (431, 8),
+            (500, 13), (502, 14), (503, 14), (504, 4), (505, 13),
+        ] as [(UInt16, UInt8)])
     func statuses(http: UInt16, grpc: UInt8) {
         #expect(GRPCStatus(httpStatus: http).rawValue == grpc)
     }
 
-    @Test(arguments: [
-        ("0", 0), ("14", 14), ("16", 16), ("17", nil), ("99", nil), ("", nil), ("-1", nil), ("1a", nil), ("001", nil),
-    ] as [(String, UInt8?)])
+    @Test(
+        arguments: [
+            ("0", 0), ("14", 14), ("16", 16), ("17", nil), ("99", nil), ("", nil), ("-1", nil), ("1a", nil),
+            ("001", nil),
+        ] as [(String, UInt8?)])
     func whatAResponseSays(value: String, status: UInt8?) {
         #expect(GRPC.status(of: head([("x", "1"), ("Grpc-Status", value)]))?.rawValue == status)
     }
 
     @Test(arguments: [
-        ("Not Found", "Not Found"), ("100% sure", "100%25 sure"), ("a\nb", "a%0Ab"), ("é~", "%C3%A9~"), ("\u{7f}", "%7F"),
+        ("Not Found", "Not Found"), ("100% sure", "100%25 sure"), ("a\nb", "a%0Ab"), ("é~", "%C3%A9~"),
+        ("\u{7f}", "%7F"),
     ])
     func messages(text: String, encoded: String) {
         var output: [UInt8] = []

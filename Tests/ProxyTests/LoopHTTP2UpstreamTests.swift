@@ -252,7 +252,8 @@ struct LoopHTTP2UpstreamTests {
         farm.answer = Farm.silent
         let client = farm.scene.client()
         farm.scene.network.send(
-            client, Array("PUT / HTTP/1.1\r\nHost: shop.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n".utf8))
+            client, Array("PUT / HTTP/1.1\r\nHost: shop.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n".utf8)
+        )
         try farm.settle()
         let server = try farm.server()
         #expect(server[1].value("expect") == "100-continue" && !server[1].isEnded)
@@ -658,7 +659,8 @@ struct LoopHTTP2UpstreamTests {
                     let part = rest.prefix(16_384)
                     rest = rest.dropFirst(part.count)
                     server.send(
-                        TestFrame(type, flags: (rest.isEmpty ? 4 : 0) | (type == 1 ? 1 : 0), stream: stream, Array(part)))
+                        TestFrame(
+                            type, flags: (rest.isEmpty ? 4 : 0) | (type == 1 ? 1 : 0), stream: stream, Array(part)))
                     type = TestFrame.continuation
                 } while !rest.isEmpty
             }
@@ -684,7 +686,8 @@ struct LoopHTTP2UpstreamTests {
         try farm.settle()
         let server = try farm.server()
         let descriptor = farm.scene.openedUpstreams[0]
-        for i in 0..<3_000 where !farm.scene.network.isClosed(descriptor) 
+        for i in 0..<3_000
+        where !farm.scene.network.isClosed(descriptor)
             && (kind == "empty-data" ? caller[1].reset == nil : caller[1].final == nil)
         {
             switch kind {
@@ -703,7 +706,8 @@ struct LoopHTTP2UpstreamTests {
                 server.send(
                     TestFrame(
                         TestFrame.headers, flags: 4, stream: 1,
-                        i == 0 ? block : HTTP2Client.block([(":status", "103")]) + [UInt8](repeating: 0xbe, count: 500)))
+                        i == 0 ? block : HTTP2Client.block([(":status", "103")]) + [UInt8](repeating: 0xbe, count: 500))
+                )
             case "push":
                 server.send(
                     TestFrame(
@@ -844,7 +848,9 @@ struct LoopHTTP2UpstreamTests {
         var random = Seeded(UInt64(seed))
         let farm = Farm(
             endpoints: seed % 2 == 0 ? [8001] : [8001, 8002],
-            settings: [(3, UInt32.random(in: 3...60, using: &random)), (4, UInt32.random(in: 900...80_000, using: &random))])
+            settings: [
+                (3, UInt32.random(in: 3...60, using: &random)), (4, UInt32.random(in: 900...80_000, using: &random)),
+            ])
         farm.scene.network.outboundCapacity = Int.random(in: 1_000...20_000, using: &random)
         farm.piece = Int.random(in: 1...3_000, using: &random)
         var events = 0
@@ -878,7 +884,8 @@ struct LoopHTTP2UpstreamTests {
         try farm.settle()
         for (i, body) in expected {
             let stream = callers[i % 2][UInt32(2 * i + 1)]
-            #expect(stream.body == body && stream.isEnded, "request \(i): \(stream.status ?? "-") \(stream.reset ?? 99)")
+            #expect(
+                stream.body == body && stream.isEnded, "request \(i): \(stream.status ?? "-") \(stream.reset ?? 99)")
         }
         farm.checkQuiet()
     }
