@@ -57,6 +57,8 @@ package enum AnnotationTable {
     package static let proxySSLServerName = "proxy-ssl-server-name"
     package static let proxySSLCiphers = "proxy-ssl-ciphers"
     package static let proxySSLProtocols = "proxy-ssl-protocols"
+    package static let compression = "compression"
+    package static let grpcWeb = "grpc-web"
     package static let scripts = "scripts"
     package static let script = "script"
     package static let scriptArgs = "script-args"
@@ -164,6 +166,26 @@ package enum AnnotationTable {
             doc: "The versions of TLS to backends. Default: both.",
             effect: .backend { text, backend throws(ValueProblem) in
                 (backend.tls.allowsTLS12, backend.tls.allowsTLS13) = try BackendProtocol.versions(text)
+            }),
+        AnnotationSpec(
+            key: compression, kinds: ingress, syntax: "off | on | gzip, br, zstd | … , always", risk: .medium,
+            doc: """
+                What responses are compressed with, the best liked first; on: what the operator has set, or all three. \
+                Where cookies or credentials are in play only with always: an attacker may read secrets from sizes (BREACH).
+                """,
+            effect: .policy { text, policy throws(ValueProblem) in
+                guard let choice = CompressionChoice(text) else {
+                    throw ValueProblem(
+                        wanted: "this is off, on, or codings (gzip, br, zstd), with always behind them if meant",
+                        example: "zstd, br, gzip")
+                }
+                policy.compression = choice
+            }),
+        AnnotationSpec(
+            key: grpcWeb, kinds: ingress, syntax: "true | false", risk: .low,
+            doc: "Requests of gRPC-Web (browsers) reach the upstream as gRPC, and its responses are made readable for them.",
+            effect: .policy { text, policy throws(ValueProblem) in
+                policy.bridgesGRPCWeb = try Quantities.boolean(text)
             }),
         AnnotationSpec(
             key: scripts, kinds: ingress, syntax: "YAML list", risk: .medium,

@@ -120,6 +120,10 @@ package struct RoutePolicy: Sendable, Equatable {
     package var forceSSLRedirect: Bool?
     /// What the two come to for this route.
     package var redirectsToHTTPS = false
+    /// What responses are compressed with.
+    package var compression: CompressionChoice?
+    /// Requests of gRPC-Web are made requests of gRPC.
+    package var bridgesGRPCWeb = false
 
     package init() {}
 }

@@ -57,6 +57,10 @@ extension Loop {
             f.downstream = nil
         }
         giveBack(&f.outgoing)
+        if f.recoding != nil {
+            endRecoding(f)
+            f.recoding = nil
+        }
         f.recycle()
         let pin = f.pin
         f.pin = current
@@ -187,6 +191,7 @@ extension Loop {
             route(f)
             return
         }
+        if f.pin.publication.compresses { rememberAccepted(f) }
         f.phasesRan = true
         let verdict = f.pin.middlewares.runRequestPhases(exchange) { [self] _ in match(f) }
         switch verdict {
@@ -239,6 +244,7 @@ extension Loop {
             perform(f, .answerDecided)
             return
         }
+        if f.policy.bridgesGRPCWeb { bridgeRequest(f) }
         if f.policy.totalTimeout != 0 {
             f.totalDeadline = exchange.started / 1_000_000 &+ f.policy.totalTimeout
             scheduleFlight(f)
@@ -273,8 +279,15 @@ extension Loop {
         f.exchange.responseTimeout != 0 ? UInt64(f.exchange.responseTimeout) : f.policy.responseHeadTimeout
     }
 
-    func sendRequestBody(_ f: Flight, _ u: UpstreamConnection, _ bytes: RawSpan) {
+    /// False: what the client says of its body does not hold for these bytes.
+    func sendRequestBody(_ f: Flight, _ u: UpstreamConnection, _ bytes: RawSpan) -> Bool {
         f.exchange.bytesIn &+= UInt64(bytes.byteCount)
+        if f.recoding != nil { return decodeRequest(f, u, bytes) }
+        passRequestBody(f, u, bytes)
+        return true
+    }
+
+    func passRequestBody(_ f: Flight, _ u: UpstreamConnection, _ bytes: RawSpan) {
         let isChunked = f.requestFraming == .chunked
         if f.outgoingPending, let outgoing = f.outgoing, bytes.byteCount <= keptBody,
             outgoing.room >= bytes.byteCount + 32
@@ -366,6 +379,11 @@ extension Loop {
     }
 
     func endRequest(_ d: Downstream, _ f: Flight, _ u: UpstreamConnection) {
+        if f.recoding != nil, !isRequestWhole(f) {
+            perform(d, .requestEnded)
+            fail(f, .malformedRequest)
+            return
+        }
         if f.requestFraming == .chunked {
             if f.outgoingPending, let outgoing = f.outgoing, outgoing.room >= 8, f.requestTrailers.fields.isEmpty {
                 outgoing.append(ChunkEncoder.last)
@@ -459,9 +477,12 @@ extension Loop {
                 return
             }
         }
+        if f.policy.changesBodies { prepareRecoding(f) }
         let isOld = exchange.request.version == .http10
         let framing: BodyFraming
-        switch f.responseFacts.body {
+        // How long a body becomes that is changed is known at its end.
+        let body = f.recoding?.changesResponse == true ? .untilClose : f.responseFacts.body
+        switch body {
         case .none:
             f.responseFraming = .none
             framing = .none
@@ -522,7 +543,16 @@ extension Loop {
         return true
     }
 
+    @inline(__always)
     func sendResponseBody(_ f: Flight, _ bytes: RawSpan) {
+        if let recoding = f.recoding, recoding.changesResponse {
+            recode(f, recoding, bytes)
+        } else {
+            passResponseBody(f, bytes)
+        }
+    }
+
+    func passResponseBody(_ f: Flight, _ bytes: RawSpan) {
         guard let d = f.downstream else { return }
         f.exchange.bytesOut &+= UInt64(bytes.byteCount)
         switch f.responseFraming {
@@ -554,8 +584,24 @@ extension Loop {
     private func endResponse(_ f: Flight) {
         f.ending = .complete
         guard let d = f.downstream else { return }
+        if let recoding = f.recoding, recoding.changesResponse {
+            endRecodedResponse(f, recoding, d)
+            return
+        }
         if let stream = d.stream { endBody(stream, trailers: f.responseTrailers) }
         if f.responseFraming == .chunked { endChunks(f.responseTrailers, &d.output) }
+        flush(d)
+    }
+
+    private func endRecodedResponse(_ f: Flight, _ recoding: Recoding, _ d: Downstream) {
+        guard endRecodedBody(f, recoding) else {
+            f.ending = .broken
+            return
+        }
+        // Those of gRPC-Web are in the body.
+        let trailers = recoding.bridge == nil ? f.responseTrailers : MessageHead()
+        if let stream = d.stream { endBody(stream, trailers: trailers) }
+        if f.responseFraming == .chunked { endChunks(trailers, &d.output) }
         flush(d)
     }
 

@@ -23,6 +23,8 @@ final class Publication: Sendable {
     let labels: TelemetryLabels
     /// Nil where nothing listens for TLS.
     let certificates: CertificateTable?
+    /// A response of some route may be compressed.
+    let compresses: Bool
     private let sets: [MiddlewareSet]
 
     init(
@@ -38,6 +40,7 @@ final class Publication: Sendable {
         let defaults = ResolvedPolicy(configuration)
         defaultPolicy = defaults
         policies = table.snapshot.routes.map { ResolvedPolicy($0.policy, over: defaults) }
+        compresses = !defaults.codings.isEmpty || policies.contains { !$0.codings.isEmpty }
         let count = table.snapshot.upstreams.count
         func index(_ upstream: Int?) -> Int32 { upstream.map { $0 >= 0 && $0 < count ? Int32($0) : -1 } ?? -1 }
         upstreams =

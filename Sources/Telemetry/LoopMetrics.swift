@@ -59,6 +59,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
     case handshakeFull
     case handshakeResumed
     case http2Opened
+    case compressionSkipped
     /// Impossible states that were met; each is a bug.
     case bug
 
@@ -70,6 +71,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .handshakeFull: "tls_handshakes_full"
         case .handshakeResumed: "tls_handshakes_resumed"
         case .http2Opened: "http2_connections"
+        case .compressionSkipped: "compression_skipped"
         case .bug: "bugs"
         }
     }
@@ -82,6 +84,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .handshakeFull: "TLS handshakes with clients that came for the first time."
         case .handshakeResumed: "TLS handshakes that a session ticket made short."
         case .http2Opened: "Connections of clients that speak HTTP/2."
+        case .compressionSkipped: "Responses sent uncompressed because the encoders had all their memory in use."
         case .bug: "Impossible states met; please report them."
         }
     }
@@ -178,6 +181,16 @@ enum ScriptLayout {
     static let stride = cpu + Buckets.scripts.words
 }
 
+/// Where the words of a coding lie, behind each other.
+enum CodingLayout {
+    static let responses = 0
+    static let bytesIn = 1
+    static let bytesOut = 2
+    static let stride = 3
+
+    static func base(_ coding: ContentCoding) -> Int { (Int(coding.rawValue) - 1) * stride }
+}
+
 /// The counters of one loop at one moment.
 struct LoopReport: Sendable {
     var routes = CounterBlocks(stride: RouteLayout.stride)
@@ -189,6 +202,7 @@ struct LoopReport: Sendable {
     var handshakeFailures = [UInt64](repeating: 0, count: TLSFailure.allCases.count)
     var http2Faults = [UInt64](repeating: 0, count: HTTP2Fault.allCases.count)
     var proxyHeaderFaults = [UInt64](repeating: 0, count: ProxyHeaderFault.allCases.count)
+    var codings = [UInt64](repeating: 0, count: ContentCoding.allCases.count * CodingLayout.stride)
 }
 
 /// The counters of one loop. Not to be shared between threads.
@@ -239,6 +253,12 @@ package final class LoopMetrics {
                 page[base &+ bucket] &+= 1
                 page[base &+ sum] &+= waited
             }
+        }
+        if let coding = exchange.coding {
+            let base = CodingLayout.base(coding)
+            report.codings[base + CodingLayout.responses] &+= 1
+            report.codings[base + CodingLayout.bytesIn] &+= exchange.bytesBeforeCoding
+            report.codings[base + CodingLayout.bytesOut] &+= bytesOut
         }
         if exchange.reason != .none { report.failures[Int(exchange.reason.rawValue)] &+= 1 }
         for error in exchange.scriptErrors {

@@ -47,6 +47,8 @@ enum TranslationText {
         ] {
             if let value { text += " \(name)=\(value)" }
         }
+        if let compression = policy.compression { text += " compression=\(compression)" }
+        if policy.bridgesGRPCWeb { text += " grpc-web" }
         if policy.redirectsToHTTPS { text += " redirect=https" }
         for binding in route.scripts { text += "\n    run " + Self.text(of: binding, in: snapshot) }
         return text
