@@ -50,6 +50,9 @@ let package = Package(
         .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CNGHTTP2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        .systemLibrary(name: "CBrotli", pkgConfig: "libbrotlienc", providers: [.apt(["libbrotli-dev"])]),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
         .target(
             name: "CLua", dependencies: ["CLua54"],
             cSettings: [.unsafeFlags(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2"])]),
@@ -72,10 +75,12 @@ let package = Package(
         .target(name: "TLSEngine", dependencies: ["CTLS", "Model"], swiftSettings: hot),
         .target(name: "HTTP2Engine", dependencies: ["CNGHTTP2", "Model"], swiftSettings: hot),
         .target(
+            name: "Compression", dependencies: ["CBrotli", "CZlib", "CZstd", "Model"], swiftSettings: hot),
+        .target(
             name: "Proxy",
             dependencies: [
-                "HTTP2Engine", "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine", "Telemetry",
-                "Upstreams",
+                "Compression", "HTTP2Engine", "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine",
+                "Telemetry", "Upstreams",
             ],
             swiftSettings: hot),
 
@@ -153,6 +158,9 @@ let package = Package(
 
         // Tests: one target a room.
         .target(name: "MoongateTesting", dependencies: ["Model"], swiftSettings: rules),
+        // The other side of the compression, for tests.
+        .target(
+            name: "CompressionTesting", dependencies: ["CBrotli", "CZlib", "CZstd", "Model"], swiftSettings: rules),
         // A client that says exactly what it is told to: for the rooms' tests, which have no socket.
         .target(name: "HTTP2Testing", dependencies: ["CNGHTTP2"], swiftSettings: rules),
         // Apart from MoongateTesting because it stands on SwiftNIO, which no other room's tests should wait for.
@@ -178,6 +186,9 @@ let package = Package(
         .testTarget(
             name: "MiddlewaresTests", dependencies: ["HTTPWire", "Middlewares", "Model", "Scripting"],
             swiftSettings: rules),
+        .testTarget(
+            name: "CompressionTests", dependencies: ["Compression", "CompressionTesting", "Model"],
+            swiftSettings: rules),
         .testTarget(name: "TelemetryTests", dependencies: ["Model", "Telemetry"], swiftSettings: rules),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor"], swiftSettings: rules),
         .testTarget(name: "TLSEngineTests", dependencies: ["Model", "TLSEngine"], swiftSettings: rules),
@@ -186,7 +197,7 @@ let package = Package(
         .testTarget(
             name: "ProxyTests",
             dependencies: [
-                "HTTP2Testing", "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "TLSEngine",
+                "Compression", "CompressionTesting", "HTTP2Testing", "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "TLSEngine",
                 "Telemetry",
                 "Upstreams",
             ], swiftSettings: rules),
@@ -231,7 +242,7 @@ let package = Package(
         .testTarget(
             name: "moongateTests",
             dependencies: [
-                "IngressTranslation", "Manifests", "Middlewares", "Model", "Proxy", "Scripting", "moongate",
+                "HTTPWire", "IngressTranslation", "Manifests", "Middlewares", "Model", "Proxy", "Scripting", "moongate",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Configuration", package: "swift-configuration"),
             ],

@@ -36,6 +36,8 @@ struct SnapshotView: Encodable {
         let totalTimeoutMs: Int?
         let maxBodyBytes: Int?
         let retries: Int?
+        let compression: String?
+        let grpcWeb: Bool?
     }
 
     struct Binding: Encodable {
@@ -166,7 +168,8 @@ struct SnapshotView: Encodable {
                     : Policy(
                         connectTimeoutMs: policy.connectTimeout, responseHeadTimeoutMs: policy.responseHeadTimeout,
                         streamIdleTimeoutMs: policy.streamIdleTimeout, totalTimeoutMs: policy.totalTimeout,
-                        maxBodyBytes: policy.maxBodyBytes, retries: policy.retries),
+                        maxBodyBytes: policy.maxBodyBytes, retries: policy.retries,
+                        compression: policy.compression?.description, grpcWeb: policy.bridgesGRPCWeb ? true : nil),
                 scripts: bindings.isEmpty ? nil : bindings)
         }
         hosts = snapshot.hosts.map { host in

@@ -66,6 +66,8 @@ package enum AnnotationTable {
     package static let authTLSErrorPage = "auth-tls-error-page"
     package static let authTLSPassCertificate = "auth-tls-pass-certificate-to-upstream"
     package static let authTLSMatchCN = "auth-tls-match-cn"
+    package static let compression = "compression"
+    package static let grpcWeb = "grpc-web"
     package static let scripts = "scripts"
     package static let script = "script"
     package static let scriptArgs = "script-args"
@@ -220,6 +222,26 @@ package enum AnnotationTable {
                     throw ValueProblem(wanted: "this is CN= and a regular expression", example: "CN=(alice|bob)(,|$)")
                 }
                 clients.subjectPattern = text
+            }),
+        AnnotationSpec(
+            key: compression, kinds: ingress, syntax: "off | on | gzip, br, zstd | … , always", risk: .medium,
+            doc: """
+                What responses are compressed with, the best liked first; on: what the operator has set, or all three. \
+                Where cookies or credentials are in play only with always: an attacker may read secrets from sizes (BREACH).
+                """,
+            effect: .policy { text, policy throws(ValueProblem) in
+                guard let choice = CompressionChoice(text) else {
+                    throw ValueProblem(
+                        wanted: "this is off, on, or codings (gzip, br, zstd), with always behind them if meant",
+                        example: "zstd, br, gzip")
+                }
+                policy.compression = choice
+            }),
+        AnnotationSpec(
+            key: grpcWeb, kinds: ingress, syntax: "true | false", risk: .low,
+            doc: "Requests of gRPC-Web (browsers) reach the upstream as gRPC, and its responses are made readable for them.",
+            effect: .policy { text, policy throws(ValueProblem) in
+                policy.bridgesGRPCWeb = try Quantities.boolean(text)
             }),
         AnnotationSpec(
             key: scripts, kinds: ingress, syntax: "YAML list", risk: .medium,

@@ -227,6 +227,9 @@ package final class Exchange {
     package var finished: UInt64 = 0
     package var bytesIn: UInt64 = 0
     package var bytesOut: UInt64 = 0
+    /// What we compress the response's body with, and how much of it there was before.
+    package var coding: ContentCoding?
+    package var bytesBeforeCoding: UInt64 = 0
     /// Tags in the order of their keys' first use: name and value in `tagBytes`.
     package var tags: [Tag] = []
     package var tagBytes: [UInt8] = []
@@ -274,6 +277,8 @@ package final class Exchange {
         finished = 0
         bytesIn = 0
         bytesOut = 0
+        coding = nil
+        bytesBeforeCoding = 0
         if !tags.isEmpty { tags.removeAll(keepingCapacity: true) }
         if !tagBytes.isEmpty { tagBytes.removeAll(keepingCapacity: true) }
         if !scriptErrors.isEmpty { scriptErrors.removeAll(keepingCapacity: true) }

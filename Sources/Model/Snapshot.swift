@@ -127,6 +127,10 @@ package struct RoutePolicy: Sendable, Equatable {
     package var redirectsToHTTPS = false
     /// Everything is answered with 403: the Ingress asks for client certificates, and cannot have them.
     package var isDenied = false
+    /// What responses are compressed with.
+    package var compression: CompressionChoice?
+    /// Requests of gRPC-Web are made requests of gRPC.
+    package var bridgesGRPCWeb = false
 
     package init() {}
 }

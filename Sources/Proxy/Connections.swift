@@ -255,6 +255,8 @@ final class Flight {
     /// A tunnel's side has ended: said to the other once what is queued for it has gone.
     var upstreamWritesEnd = false
     var downstreamWritesEnd = false
+    /// Where bodies are changed on their way; nil for nearly all.
+    var recoding: Recoding?
 
     // MARK: The response, on its way
     var responseFacts = ResponseFacts()

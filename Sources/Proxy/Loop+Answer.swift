@@ -11,6 +11,8 @@ extension Loop {
         guard let d = f.downstream, !d.machine.isClosed else { return }
         let exchange = f.exchange
         f.ending = .complete
+        // What was to be done with the upstream's response is not done with ours.
+        if f.recoding != nil { endRecoding(f) }
         if f.isRedirect, exchange.reason == .none {
             makeRedirect(f)
         } else if exchange.origin != .script || exchange.reason != .none {
@@ -30,6 +32,9 @@ extension Loop {
                 exchange.reason = .internalError
                 makeErrorPage(f)
             }
+        }
+        if let bridge = f.recoding?.bridge {
+            _ = GRPCWeb.fromGRPC(&exchange.response, isText: bridge.isResponseText)
         }
         f.isPersistent = d.machine.mayPersist && !announcesClose
         // The next request for that host would be misdirected as well: another connection is wanted.

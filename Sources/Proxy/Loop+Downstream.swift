@@ -357,7 +357,11 @@ extension Loop {
                 fail(f, .bodyTooLarge)
                 return true
             }
-            sendRequestBody(f, u, input.bytes.extracting(range))
+            guard sendRequestBody(f, u, input.bytes.extracting(range)) else {
+                perform(d, .requestUnreadable)
+                fail(f, .malformedRequest)
+                return true
+            }
             // The exchange may have ended by this, and its input with it.
             guard d.flight === f else { return false }
             input.consume(offset)

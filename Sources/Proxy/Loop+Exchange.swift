@@ -59,6 +59,10 @@ extension Loop {
         }
         giveBack(&f.outgoing)
         giveBack(&f.sentBody)
+        if f.recoding != nil {
+            endRecoding(f)
+            f.recoding = nil
+        }
         f.recycle()
         let pin = f.pin
         f.pin = current
@@ -213,6 +217,7 @@ extension Loop {
             route(f)
             return
         }
+        if f.pin.publication.compresses { rememberAccepted(f) }
         f.phasesRan = true
         let verdict = f.pin.middlewares.runRequestPhases(exchange) { [self] _ in
             match(f)
@@ -276,6 +281,7 @@ extension Loop {
             perform(f, .answerDecided)
             return
         }
+        if f.policy.bridgesGRPCWeb { bridgeRequest(f) }
         if f.policy.totalTimeout != 0 {
             f.totalDeadline = exchange.started / 1_000_000 &+ f.policy.totalTimeout
             scheduleFlight(f)
@@ -314,8 +320,15 @@ extension Loop {
         f.exchange.responseTimeout != 0 ? UInt64(f.exchange.responseTimeout) : f.policy.responseHeadTimeout
     }
 
-    func sendRequestBody(_ f: Flight, _ u: UpstreamConnection, _ bytes: RawSpan) {
+    /// False: what the client says of its body does not hold for these bytes.
+    func sendRequestBody(_ f: Flight, _ u: UpstreamConnection, _ bytes: RawSpan) -> Bool {
         f.exchange.bytesIn &+= UInt64(bytes.byteCount)
+        if f.recoding != nil { return decodeRequest(f, u, bytes) }
+        passRequestBody(f, u, bytes)
+        return true
+    }
+
+    func passRequestBody(_ f: Flight, _ u: UpstreamConnection, _ bytes: RawSpan) {
         if let stream = u.stream {
             putRequest(f, u, stream, bytes)
             return
@@ -412,6 +425,11 @@ extension Loop {
     }
 
     func endRequest(_ d: Downstream, _ f: Flight, _ u: UpstreamConnection) {
+        if f.recoding != nil, !isRequestWhole(f) {
+            perform(d, .requestEnded)
+            fail(f, .malformedRequest)
+            return
+        }
         if let stream = u.stream {
             endRequestBody(f, stream)
         } else if f.requestFraming == .chunked {
@@ -513,9 +531,12 @@ extension Loop {
                 return
             }
         }
+        if f.policy.changesBodies { prepareRecoding(f) }
         let isOld = exchange.request.version == .http10
         let framing: BodyFraming
-        switch f.responseFacts.body {
+        // How long a body becomes that is changed is known at its end.
+        let body = f.recoding?.changesResponse == true ? .untilClose : f.responseFacts.body
+        switch body {
         case .none:
             f.responseFraming = .none
             framing = .none
@@ -576,7 +597,16 @@ extension Loop {
         return true
     }
 
+    @inline(__always)
     func sendResponseBody(_ f: Flight, _ bytes: RawSpan) {
+        if let recoding = f.recoding, recoding.changesResponse {
+            recode(f, recoding, bytes)
+        } else {
+            passResponseBody(f, bytes)
+        }
+    }
+
+    func passResponseBody(_ f: Flight, _ bytes: RawSpan) {
         guard let d = f.downstream else { return }
         f.exchange.bytesOut &+= UInt64(bytes.byteCount)
         switch f.responseFraming {
@@ -608,8 +638,24 @@ extension Loop {
     private func endResponse(_ f: Flight) {
         f.ending = .complete
         guard let d = f.downstream else { return }
+        if let recoding = f.recoding, recoding.changesResponse {
+            endRecodedResponse(f, recoding, d)
+            return
+        }
         if let stream = d.stream { endBody(stream, trailers: f.responseTrailers) }
         if f.responseFraming == .chunked { endChunks(f.responseTrailers, &d.output) }
+        flush(d)
+    }
+
+    private func endRecodedResponse(_ f: Flight, _ recoding: Recoding, _ d: Downstream) {
+        guard endRecodedBody(f, recoding) else {
+            f.ending = .broken
+            return
+        }
+        // Those of gRPC-Web are in the body.
+        let trailers = recoding.bridge == nil ? f.responseTrailers : MessageHead()
+        if let stream = d.stream { endBody(stream, trailers: trailers) }
+        if f.responseFraming == .chunked { endChunks(trailers, &d.output) }
         flush(d)
     }
 

@@ -369,6 +369,9 @@ extension Loop {
     ) {
         f.deadline = f.policy.streamIdleTimeout == 0 ? never : now &+ f.policy.streamIdleTimeout
         sendResponseBody(f, bytes)
+        // A frame is what the endpoint wanted to be read together.
+        if f.recoding != nil { flushRecoding(f) }
+        guard u.flight === f else { return }
         if let handle = stream.handle, let carrier = stream.carrier.carrier {
             carrier.session.consumeStream(handle, bytes.byteCount)
             enqueue(stream.carrier)

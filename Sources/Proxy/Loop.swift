@@ -4,6 +4,7 @@
 // The rule that keeps it simple: nothing is read while something else is being read. A handler may write to any
 // connection, but it takes up another connection's input only by putting it in the list `ready`, which is worked off
 // before the loop waits again.
+internal import Compression
 internal import HTTPWire
 internal import Middlewares
 internal import Model
@@ -75,6 +76,10 @@ final class Loop<T: Transport> {
     /// `Date` (RFC 9110 §6.6.1) of the current second.
     var date: [UInt8] = []
     var dateSecond: Int64 = -1
+    /// Of responses that are compressed.
+    let encoders: EncoderPool
+    /// What an encoder has made of a part of a body, on its way out; made when it is first needed.
+    var recoded: Buffer?
     let locationName = Array("location".utf8)
     let transportSecurityName = Array("strict-transport-security".utf8)
 
@@ -109,6 +114,7 @@ final class Loop<T: Transport> {
         let map = table.apply(publication.plan, now: nanoseconds, closing: &closing)
         current = Pin(publication: publication, middlewares: publication.middlewares(number), map: map)
         certificates = publication.certificates.map { CertificateSource($0) }
+        encoders = EncoderPool(levels: configuration.compression.levels, memory: configuration.compression.memory)
         lastSweep = nanoseconds / 1_000_000
     }
 

@@ -62,6 +62,9 @@ final class LoopTelemetry {
 
     func tunnelClosed() { metrics.adjust(.tunnels, by: -1) }
 
+    /// A response would have been compressed, and all encoders were in use.
+    func compressionSkipped() { metrics.count(.compressionSkipped) }
+
     /// An impossible state was met: it has been survived, and is told.
     func bug() { metrics.count(.bug) }
 

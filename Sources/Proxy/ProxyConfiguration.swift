@@ -1,4 +1,5 @@
 // What an operator sets for the whole data plane; what an Ingress sets for its routes is laid over it (`RoutePolicy`).
+package import HTTPWire
 package import Model
 
 package struct ProxyConfiguration: Sendable {
@@ -33,6 +34,20 @@ package struct ProxyConfiguration: Sendable {
     package var maxConnections = 0
     /// Of them, those of one client (an IPv4 address, an IPv6 /64) that is no trusted proxy; 0 is no limit.
     package var maxConnectionsPerClient = 0
+
+    package var compression = Compression()
+
+    /// Of responses, on their way to clients.
+    package struct Compression: Sendable {
+        /// Where an Ingress says nothing.
+        package var choice = CompressionChoice(codings: .off)
+        package var levels = CodingLevels()
+        package var limits = CompressionRule.Limits()
+        /// What the encoders of one loop may take together, in bytes; beyond, responses go out as they are.
+        package var memory = 32 << 20
+
+        package init() {}
+    }
 
     package struct Limits: Sendable {
         package var headBytes = 64 * 1024
@@ -95,6 +110,13 @@ struct ResolvedPolicy: Sendable {
     var maxBodyBytes: UInt64
     var retries: Int
     var redirectsToHTTPS = false
+    /// What responses are compressed with, by preference; none: they are not.
+    var codings = CodingList()
+    var compressesSecrets = false
+    var bridgesGRPCWeb = false
+
+    /// Responses are looked at once more, for something may be done to their bodies.
+    var changesBodies: Bool { !codings.isEmpty || bridgesGRPCWeb }
 
     init(_ configuration: ProxyConfiguration) {
         connectTimeout = configuration.timeouts.connect
@@ -103,6 +125,7 @@ struct ResolvedPolicy: Sendable {
         totalTimeout = configuration.timeouts.total
         maxBodyBytes = configuration.limits.bodyBytes
         retries = configuration.retry.attempts
+        compress(configuration.compression.choice, inheriting: .standard)
     }
 
     init(_ policy: RoutePolicy, over defaults: ResolvedPolicy) {
@@ -115,5 +138,18 @@ struct ResolvedPolicy: Sendable {
         maxBodyBytes = policy.maxBodyBytes.map { UInt64(max(0, $0)) } ?? maxBodyBytes
         retries = policy.retries.map { max(0, $0) } ?? retries
         redirectsToHTTPS = policy.redirectsToHTTPS
+        if let choice = policy.compression {
+            compress(choice, inheriting: defaults.codings.isEmpty ? .standard : defaults.codings)
+        }
+        bridgesGRPCWeb = policy.bridgesGRPCWeb
+    }
+
+    private mutating func compress(_ choice: CompressionChoice, inheriting above: CodingList) {
+        switch choice.codings {
+        case .inherited: codings = above
+        case .off: codings = CodingList()
+        case .these(let list): codings = list
+        }
+        compressesSecrets = choice.coversSecrets
     }
 }

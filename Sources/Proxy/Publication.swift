@@ -29,6 +29,8 @@ final class Publication: Sendable {
     /// By upstream: how TLS to it is made, where it is spoken over TLS.
     private let securities: [UpstreamSecurity?]
     let hasSecurities: Bool
+    /// A response of some route may be compressed.
+    let compresses: Bool
     private let sets: [MiddlewareSet]
 
     init(
@@ -52,6 +54,7 @@ final class Publication: Sendable {
         let defaults = ResolvedPolicy(configuration)
         defaultPolicy = defaults
         policies = table.snapshot.routes.map { ResolvedPolicy($0.policy, over: defaults) }
+        compresses = !defaults.codings.isEmpty || policies.contains { !$0.codings.isEmpty }
         let count = table.snapshot.upstreams.count
         func index(_ upstream: Int?) -> Int32 { upstream.map { $0 >= 0 && $0 < count ? Int32($0) : -1 } ?? -1 }
         upstreams =

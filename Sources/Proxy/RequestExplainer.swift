@@ -348,7 +348,7 @@ package struct RequestExplainer {
                 details: addresses.prefix(20).map(\.description) + [
                     "connect within \(policy.connectTimeout) ms, response head within \(answerTimeout) ms, "
                         + "at most \(retries) safe retries"
-                ]))
+                ] + recoding(policy)))
         let request = exchange.request
         result.target =
             request.text(request.pathRange) + (request.hasQuery ? "?" + request.text(request.queryRange) : "")
@@ -372,6 +372,17 @@ package struct RequestExplainer {
             if tls.sendsName { details.append("naming \(tls.name) (SNI)") }
             return details
         }
+    }
+
+    /// What may be done to the bodies.
+    private func recoding(_ policy: ResolvedPolicy) -> [String] {
+        var lines: [String] = []
+        if policy.bridgesGRPCWeb { lines.append("a request of gRPC-Web is made one of gRPC") }
+        if !policy.codings.isEmpty {
+            let whose = policy.compressesSecrets ? "" : ", unless cookies or credentials are in play"
+            lines.append("the response may be compressed: \(policy.codings)\(whose)")
+        }
+        return lines
     }
 
     private func endpoints(of upstream: Upstream) -> [Model.SocketAddress] {

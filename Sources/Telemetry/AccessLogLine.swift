@@ -75,6 +75,11 @@ struct AccessLogLine {
         Self.decimal(exchange.bytesIn, &line)
         put(",\"bytes_out\":", &line)
         Self.decimal(exchange.bytesOut, &line)
+        if let coding = exchange.coding {
+            put(",\"coding\":\"", &line)
+            line.append(coding.name)
+            put("\"", &line)
+        }
         put(",\"duration_ms\":", &line)
         Self.thousandths(Self.span(exchange.started, exchange.finished) / 1000, &line)
         if exchange.upstreamStarted > 0 {

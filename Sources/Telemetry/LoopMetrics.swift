@@ -62,6 +62,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
     case upstreamHandshakeResumed
     case http2Opened
     case upstreamFault
+    case compressionSkipped
     /// Impossible states that were met; each is a bug.
     case bug
 
@@ -76,6 +77,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .upstreamHandshakeResumed: "upstream_tls_handshakes_resumed"
         case .http2Opened: "http2_connections"
         case .upstreamFault: "upstream_http2_faults"
+        case .compressionSkipped: "compression_skipped"
         case .bug: "bugs"
         }
     }
@@ -91,6 +93,7 @@ package enum LoopEvent: UInt8, Sendable, CaseIterable {
         case .upstreamHandshakeResumed: "TLS handshakes with endpoints that an earlier session made short."
         case .http2Opened: "Connections of clients that speak HTTP/2."
         case .upstreamFault: "HTTP/2 connections closed because the endpoint broke the protocol or flooded them."
+        case .compressionSkipped: "Responses sent uncompressed because the encoders had all their memory in use."
         case .bug: "Impossible states met; please report them."
         }
     }
@@ -187,6 +190,16 @@ enum ScriptLayout {
     static let stride = cpu + Buckets.scripts.words
 }
 
+/// Where the words of a coding lie, behind each other.
+enum CodingLayout {
+    static let responses = 0
+    static let bytesIn = 1
+    static let bytesOut = 2
+    static let stride = 3
+
+    static func base(_ coding: ContentCoding) -> Int { (Int(coding.rawValue) - 1) * stride }
+}
+
 /// The counters of one loop at one moment.
 struct LoopReport: Sendable {
     var routes = CounterBlocks(stride: RouteLayout.stride)
@@ -199,6 +212,7 @@ struct LoopReport: Sendable {
     var upstreamHandshakeFailures = [UInt64](repeating: 0, count: TLSFailure.allCases.count)
     var http2Faults = [UInt64](repeating: 0, count: HTTP2Fault.allCases.count)
     var proxyHeaderFaults = [UInt64](repeating: 0, count: ProxyHeaderFault.allCases.count)
+    var codings = [UInt64](repeating: 0, count: ContentCoding.allCases.count * CodingLayout.stride)
 }
 
 /// The counters of one loop. Not to be shared between threads.
@@ -253,6 +267,12 @@ package final class LoopMetrics {
                 page[base &+ bucket] &+= 1
                 page[base &+ sum] &+= waited
             }
+        }
+        if let coding = exchange.coding {
+            let base = CodingLayout.base(coding)
+            report.codings[base + CodingLayout.responses] &+= 1
+            report.codings[base + CodingLayout.bytesIn] &+= exchange.bytesBeforeCoding
+            report.codings[base + CodingLayout.bytesOut] &+= bytesOut
         }
         if exchange.reason != .none { report.failures[Int(exchange.reason.rawValue)] &+= 1 }
         for error in exchange.scriptErrors {

@@ -183,6 +183,18 @@ package final class MetricsHub: Sendable {
             let count = reports.reduce(0) { $0 &+ $1.upstreamHandshakeFailures[Int(failure.rawValue)] }
             page.sample(count, labels: "reason=\"\(failure.label)\"")
         }
+        let codings: [(name: String, help: String, word: Int)] = [
+            ("responses", "Responses compressed, by content coding.", CodingLayout.responses),
+            ("input_bytes", "Bytes of bodies before they were compressed.", CodingLayout.bytesIn),
+            ("output_bytes", "Bytes of bodies after they were compressed.", CodingLayout.bytesOut),
+        ]
+        for (name, help, word) in codings {
+            page.family("moongate_compression_\(name)_total", "counter", help)
+            for coding in ContentCoding.allCases {
+                let sum = reports.reduce(0) { $0 &+ $1.codings[CodingLayout.base(coding) + word] }
+                page.sample(sum, labels: "coding=\"\(coding.name)\"")
+            }
+        }
         page.family("moongate_http2_faults_total", "counter", "HTTP/2 connections of clients ended by us, by reason.")
         for fault in HTTP2Fault.allCases where fault != .none {
             let count = reports.reduce(0) { $0 &+ $1.http2Faults[Int(fault.rawValue)] }

@@ -4,6 +4,7 @@
 
 import Admin
 import Foundation
+import HTTPWire
 import IngressTranslation
 import Logging
 import Model
@@ -347,6 +348,11 @@ extension ProxyConfiguration {
         listenSecure = settings.https
         redirectPort = UInt16(clamping: settings.sslRedirectPort)
         transportSecurity = Array(settings.hsts.utf8)
+        compression.choice = settings.compression.choice
+        compression.levels = settings.compression.levels
+        compression.limits.minLength = UInt64(settings.compression.minLength)
+        compression.limits.types = settings.compression.types
+        compression.memory = settings.compression.memory
         limits.headBytes = settings.maxHeadBytes
         limits.fields = settings.maxFields
         limits.targetBytes = settings.maxTargetBytes

@@ -4,6 +4,7 @@
 import ArgumentParser
 import Configuration
 import Foundation
+import HTTPWire
 import KubernetesAPI
 import Logging
 import Model
@@ -68,6 +69,19 @@ struct RunFlags: ParsableArguments {
             "Strict-Transport-Security over HTTPS, or off (default max-age=31536000; includeSubDomains).",
             valueName: "text"))
     var hsts: String?
+    @Option(
+        help: ArgumentHelp(
+            "Compress responses: off (default), on, or codings by preference; always: also with cookies and credentials.",
+            valueName: "off|on|zstd,br,gzip[,always]"))
+    var compression: String?
+    @Option(help: ArgumentHelp("How hard it tries (default gzip=1,br=4,zstd=3).", valueName: "coding=n,…"))
+    var compressionLevel: String?
+    @Option(help: ArgumentHelp("Shorter responses are not compressed (default 1KiB).", valueName: "size"))
+    var compressionMinLength: String?
+    @Option(help: ArgumentHelp("Media types; * is all, type/*, *+suffix (default: text).", valueName: "type,…"))
+    var compressionTypes: String?
+    @Option(help: ArgumentHelp("Most memory of the encoders of one event loop (default 32MiB).", valueName: "size"))
+    var compressionMemory: String?
     @Option(help: ArgumentHelp("Admin listener (default 127.0.0.1:9901).", valueName: "addr:port"))
     var admin: String?
     @Option(help: ArgumentHelp("Event loops (default: one a core).", valueName: "n"))
@@ -208,6 +222,11 @@ struct RunFlags: ParsableArguments {
         flag("ssl-redirect", sslRedirect)
         text("ssl-redirect-port", sslRedirectPort)
         text("hsts", hsts)
+        text("compression", compression)
+        text("compression-level", compressionLevel)
+        text("compression-min-length", compressionMinLength)
+        text("compression-types", compressionTypes)
+        text("compression-memory", compressionMemory)
         text("admin", admin)
         text("workers", workers)
         text("ingress-class", ingressClass)
@@ -282,6 +301,7 @@ struct Settings: Sendable {
     var sslRedirectPort: Int
     /// The field's value; empty sends none.
     var hsts: String
+    var compression: CompressionSettings
     var admin: SocketAddress
     /// 0: one a core.
     var workers: Int
@@ -403,6 +423,7 @@ struct Settings: Sendable {
                 mend: "write max-age=SECONDS, then ; includeSubDomains and ; preload if they are meant, or off")
         }
         self.hsts = hsts == "off" ? "" : hsts
+        compression = try CompressionSettings(read)
         guard let admin = try read.addresses("admin", default: "127.0.0.1:9901").first else {
             throw SettingsError(problem: "no admin address is given", key: "admin", mend: "write 127.0.0.1:9901")
         }
@@ -515,6 +536,50 @@ struct Settings: Sendable {
     }
 }
 
+/// What is done to the bodies of responses.
+struct CompressionSettings: Sendable {
+    var choice = CompressionChoice(codings: .off)
+    var levels = CodingLevels()
+    var minLength: Int
+    var types: MediaTypes
+    var memory: Int
+
+    init(_ read: SettingsReader) throws {
+        // A list of a configuration file as well as a text.
+        if let text = read.textOrList("compression") {
+            // YAML takes on and off for truth values.
+            let words = text == "true" ? "on" : text == "false" ? "off" : text
+            guard let choice = CompressionChoice(words) else {
+                throw SettingsError(
+                    problem: "\"\(text)\" does not say what to compress with", key: "compression",
+                    mend: "write on, off, or codings by preference, such as zstd,br,gzip, with always behind them if "
+                        + "responses with cookies are meant, too")
+            }
+            self.choice = choice
+        }
+        if let text = read.textOrList("compression-level") {
+            guard let levels = CodingLevels(text) else {
+                let ranges = ContentCoding.allCases.map { coding in
+                    "\(coding.name) from \(coding.levels.lowerBound) to \(coding.levels.upperBound)"
+                }
+                throw SettingsError(
+                    problem: "\"\(text)\" is no list of levels", key: "compression-level",
+                    mend: "write gzip=1,br=4,zstd=3 or some of them: \(ranges.joined(separator: ", "))")
+            }
+            self.levels = levels
+        }
+        minLength = try read.size("compression-min-length", default: "1KiB", in: 0...(1 << 30))
+        let names = read.list("compression-types")
+        guard let types = MediaTypes(names.isEmpty ? MediaTypes.standardNames : names) else {
+            throw SettingsError(
+                problem: "one of \(names.map { "\"\($0)\"" }.joined(separator: ", ")) is no media type",
+                key: "compression-types", mend: "write types such as text/html,application/json,image/*,*+xml, or *")
+        }
+        self.types = types
+        memory = try read.size("compression-memory", default: "32MiB", in: 0...(1 << 40))
+    }
+}
+
 /// The validating admission webhook.
 struct WebhookSettings: Sendable {
     var address: SocketAddress
@@ -576,6 +641,12 @@ struct SettingsReader {
                 .map { String($0.reversed().trimmingPrefix(while: \.isWhitespace).reversed()) }
         }
         return reader.stringArray(forKey: ConfigKey([key])) ?? []
+    }
+
+    /// A list with commas, as it is written or put together.
+    func textOrList(_ key: String) -> String? {
+        let items = list(key)
+        return items.isEmpty ? nil : items.joined(separator: ",")
     }
 
     /// `namespace/name`.

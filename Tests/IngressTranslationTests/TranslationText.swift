@@ -63,6 +63,8 @@ enum TranslationText {
         ] {
             if let value { text += " \(name)=\(value)" }
         }
+        if let compression = policy.compression { text += " compression=\(compression)" }
+        if policy.bridgesGRPCWeb { text += " grpc-web" }
         if policy.redirectsToHTTPS { text += " redirect=https" }
         if policy.isDenied { text += " denied" }
         for binding in route.scripts { text += "\n    run " + Self.text(of: binding, in: snapshot) }

@@ -1,3 +1,5 @@
+import CompressionTesting
+import Model
 import Reactor
 import Testing
 
@@ -13,13 +15,18 @@ import Testing
         var seed = 0
         var body: [UInt8] = []
         var bytes: [UInt8] = []
+        var coding: ContentCoding?
 
-        init(_ random: inout Seeded, kinds: [String]) {
+        init(_ random: inout Seeded, kinds: [String], coding: ContentCoding? = nil) {
             kind = kinds.randomElement(using: &random) ?? "len"
             count = [0, 1, 17, 900, 5_000, 30_000, 90_000].randomElement(using: &random) ?? 0
             seed = Int.random(in: 1...5_000, using: &random)
             isHead = Int.random(in: 0..<8, using: &random) == 0
             var head = "\(isHead ? "HEAD" : "PUT") /\(kind)/\(count)/\(seed) HTTP/1.1\r\nHost: shop.test\r\n"
+            if let coding, seed % 4 != 0 {
+                head += "Accept-Encoding: \(coding.name)\r\n"
+                self.coding = coding
+            }
             let size = isHead ? 0 : [0, 0, 1, 300, 9_000, 70_000].randomElement(using: &random) ?? 0
             body = pattern(size, seed)
             switch Int.random(in: 0..<3, using: &random) {
@@ -46,6 +53,20 @@ import Testing
             unsent = plans.flatMap(\.bytes)[...]
         }
 
+        /// The body as it was before it was compressed, if it was.
+        private func decoded(_ message: TestMessage, _ plan: Plan) throws -> [UInt8] {
+            guard let coding = plan.coding, message.value("content-length") == nil || plan.count >= 1024 else {
+                try #require(message.value("content-encoding") == nil)
+                return message.body
+            }
+            try #require(message.value("content-encoding") == "\(coding.name)")
+            try #require(message.value("content-length") == nil && message.value("vary") == "Accept-Encoding")
+            let decoder = try #require(ContentDecoder(coding))
+            decoder.read(message.body)
+            try #require(!decoder.failed)
+            return decoder.text
+        }
+
         /// The final responses so far, checked against what was asked.
         func check(_ isWhole: Bool) throws -> Int {
             var bytes = received
@@ -57,7 +78,10 @@ import Testing
                 if message.status / 100 == 1 { continue }
                 let plan = plans[done]
                 if message.status == 200 {
-                    if !plan.isHead { try #require(digest(message.body) == digest(pattern(plan.count, plan.seed))) }
+                    if !plan.isHead {
+                        let body = try decoded(message, plan)
+                        try #require(digest(body) == digest(pattern(plan.count, plan.seed)))
+                    }
                     if plan.kind != "early" { try #require(message.value("x-body") == digest(plan.body)) }
                 } else if isWhole {
                     try #require(plan.kind == "nothing" && message.status == 204)
@@ -71,10 +95,12 @@ import Testing
         }
     }
 
-    private func run(seed: UInt64, isRough: Bool, isSecure: Bool = false) throws {
+    private func run(seed: UInt64, isRough: Bool, isSecure: Bool = false, coding: ContentCoding? = nil) throws {
         var random = Seeded(seed)
+        var policy = RoutePolicy()
+        policy.compression = coding.map { CompressionChoice(codings: .these(CodingList([$0]))) }
         let scene = Scene(
-            endpoints: Array([8001, 8002, 8003].prefix(Int.random(in: 1...3, using: &random))),
+            endpoints: Array([8001, 8002, 8003].prefix(Int.random(in: 1...3, using: &random))), policy: policy,
             server: isSecure ? try TestTLS.server() : nil, security: isSecure ? try TestTLS.security() : nil)
         scene.cutsOff = isRough && seed % 2 == 0
         scene.network.outboundCapacity = [1, 700, 9_000, 65_536, 400_000].randomElement(using: &random) ?? 9
@@ -83,7 +109,8 @@ import Testing
         if isRough { kinds += ["die", "reset", "half", "garbage", "extra", "early"] }
         let clients = (0..<Int.random(in: 1...4, using: &random)).map { _ in
             Client(
-                scene.client(), (0..<Int.random(in: 1...5, using: &random)).map { _ in Plan(&random, kinds: kinds) })
+                scene.client(),
+                (0..<Int.random(in: 1...5, using: &random)).map { _ in Plan(&random, kinds: kinds, coding: coding) })
         }
         let sizes = scene.network.outboundCapacity == 1 ? [1, 40_000] : [1, 2, 50, 1_500, 16_384, 70_000]
         func size() -> Int { sizes.randomElement(using: &random) ?? 1 }
@@ -176,6 +203,16 @@ import Testing
     @Test(arguments: 1_000...1_029)
     func breaksDoNoHarmOverTLS(seed: Int) throws {
         try run(seed: UInt64(seed), isRough: true, isSecure: true)
+    }
+
+    @Test(arguments: ContentCoding.allCases, 2_000...2_011)
+    func compressedBodiesArriveWhole(coding: ContentCoding, seed: Int) throws {
+        try run(seed: UInt64(seed), isRough: false, coding: coding)
+    }
+
+    @Test(arguments: ContentCoding.allCases, 3_000...3_019)
+    func breaksDoNoHarmToEncoders(coding: ContentCoding, seed: Int) throws {
+        try run(seed: UInt64(seed), isRough: true, coding: coding)
     }
 
     @Test(arguments: 1_000...1_059)

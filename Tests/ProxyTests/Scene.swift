@@ -1,4 +1,5 @@
 // A loop on a simulated network, with upstreams that answer and a clock that the test turns.
+import Compression
 import HTTPWire
 import Middlewares
 import Model
@@ -215,6 +216,7 @@ final class Scene {
     /// What must be true when nothing is in flight: nothing is held, nothing was used after its end.
     func checkQuiet(_ location: SourceLocation = #_sourceLocation) {
         #expect(loop.buffers.lent == 0, sourceLocation: location)
+        #expect(loop.encoders.lent == 0, sourceLocation: location)
         #expect(loop.spareFlights.count == loop.flights.count, sourceLocation: location)
         #expect(network.closedTwice == 0, sourceLocation: location)
         #expect(network.usedAfterClose == 0, sourceLocation: location)

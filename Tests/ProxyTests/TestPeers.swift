@@ -195,7 +195,7 @@ final class TestUpstream {
         let seed = parts.count > 2 ? Int(parts[2]) ?? 0 : 0
         let body = pattern(count, seed)
         let isHead = startLine.hasPrefix("HEAD ")
-        let mark = "X-Body: \(bodyDigest)\r\n"
+        let mark = "X-Body: \(bodyDigest)\r\nContent-Type: text/plain\r\n"
         switch kind {
         case "len", "early":
             return Array("HTTP/1.1 200 OK\r\nContent-Length: \(count)\r\n\(mark)\r\n".utf8) + (isHead ? [] : body)
@@ -209,6 +209,13 @@ final class TestUpstream {
             wantsClose = true
             return Array("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: \(count)\r\n\(mark)\r\n".utf8)
                 + (isHead ? [] : body)
+        case "grpc":
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc+proto\r\nTransfer-Encoding: chunked\r\n\r\n"
+            return Array(head.utf8)
+                + chunked(body, pieces: 1 + seed % 3_000, trailers: "Grpc-Status: 0\r\ngrpc-message: fine\r\n")
+        case "grpc-only":
+            return Array(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: 5\r\nContent-Length: 0\r\n\r\n".utf8)
         case "nothing":
             return Array("HTTP/1.1 204 No Content\r\n\(mark)\r\n".utf8)
         case "hints":

@@ -19,6 +19,9 @@ let package = Package(
         .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8"),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl"),
         .systemLibrary(name: "CNGHTTP2", pkgConfig: "libnghttp2"),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib"),
+        .systemLibrary(name: "CBrotli", pkgConfig: "libbrotlienc"),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd"),
         .systemLibrary(name: "CLinux"),
         // Undefined behaviour in C is a trap: no runtime to link, and nothing that a test could overlook.
         .target(
@@ -35,6 +38,8 @@ let package = Package(
         .target(name: "HTTPWire", dependencies: ["Model"], swiftSettings: rules),
         .target(name: "Reactor", dependencies: ["CLinux"], swiftSettings: rules),
         .target(name: "HTTP2Engine", dependencies: ["CNGHTTP2", "Model"], swiftSettings: rules),
+        .target(
+            name: "CompressionTesting", dependencies: ["CBrotli", "CZlib", "CZstd", "Model"], swiftSettings: rules),
         .target(name: "HTTP2Testing", dependencies: ["CNGHTTP2"], swiftSettings: rules),
         .target(name: "Scripting", dependencies: ["CLua", "CPCRE2", "COpenSSL", "Model"], swiftSettings: rules),
         .target(name: "Routing", dependencies: ["Model"], swiftSettings: rules),
@@ -43,9 +48,11 @@ let package = Package(
         .target(name: "Middlewares", dependencies: ["HTTPWire", "Model", "Scripting"], swiftSettings: rules),
         .target(name: "TLSEngine", dependencies: ["CTLS", "Model"], swiftSettings: rules),
         .target(
+            name: "Compression", dependencies: ["CBrotli", "CZlib", "CZstd", "Model"], swiftSettings: rules),
+        .target(
             name: "Proxy",
             dependencies: [
-                "HTTP2Engine", "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine", "Telemetry",
+                "Compression", "HTTP2Engine", "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine", "Telemetry",
                 "Upstreams",
             ],
             swiftSettings: rules),
@@ -54,6 +61,9 @@ let package = Package(
         .testTarget(name: "TLSEngineTests", dependencies: ["Model", "TLSEngine"], swiftSettings: rules),
         .testTarget(
             name: "HTTP2EngineTests", dependencies: ["HTTP2Engine", "HTTP2Testing", "Model"], swiftSettings: rules),
+        .testTarget(
+            name: "CompressionTests", dependencies: ["Compression", "CompressionTesting", "Model"],
+            swiftSettings: rules),
         .testTarget(name: "ScriptingTests", dependencies: ["Model", "Scripting"], swiftSettings: rules),
         .testTarget(name: "UpstreamsTests", dependencies: ["Model", "Upstreams"], swiftSettings: rules),
         .testTarget(
@@ -62,7 +72,7 @@ let package = Package(
         .testTarget(
             name: "ProxyTests",
             dependencies: [
-                "HTTP2Testing", "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "TLSEngine",
+                "Compression", "CompressionTesting", "HTTP2Testing", "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "TLSEngine",
                 "Telemetry",
                 "Upstreams",
             ],

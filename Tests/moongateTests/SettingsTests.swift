@@ -1,7 +1,9 @@
 import ArgumentParser
 import Configuration
 import Foundation
+import HTTPWire
 import Model
+import Proxy
 import Testing
 
 @testable import moongate
@@ -34,7 +36,10 @@ struct SettingsTests {
         ("max-head-size", "1", "size"), ("trusted-proxies", "10.0.0.0/8,office", "\"office\""),
         ("access-log", "xml", "format"), ("default-backend", "web:80", "Service port"),
         ("default-backend", "a/b/c:80", "Service port"), ("watch-ingress-without-class", "maybe", "neither"),
-        ("log-level", "verbose", "level"), ("max-connections-per-client", "some", "whole number"),
+        ("compression", "deflate", "compress"), ("compression", "on,off", "compress"),
+        ("compression-level", "gzip=10", "levels"), ("compression-level", "5", "levels"),
+        ("compression-types", "text", "media type"), ("compression-min-length", "short", "size"),
+        ("compression-memory", "much", "size"), ("log-level", "verbose", "level"), ("max-connections-per-client", "some", "whole number"),
     ])
     func `a bad setting is refused with problem, place and mend`(key: String, value: String, problem: String) {
         let error = #expect(throws: SettingsError.self) { try settings([key: value]) }
@@ -67,6 +72,22 @@ struct SettingsTests {
         #expect(settings.http.map(\.description) == ["127.0.0.1:0", "[::1]:0"])
         #expect(settings.trustedProxies.map(\.description) == ["10.0.0.0/8", "fd00::/8"])
         #expect(settings.watchNamespaces == ["a", "b"])
+    }
+
+    @Test func `what is compressed`() throws {
+        #expect(try settings([:]).compression.choice.codings == .off)
+        for (text, expected) in [("true", "on"), ("false", "off"), ("zstd, gzip, always", "zstd,gzip,always")] {
+            #expect(try settings(["compression": text]).compression.choice.description == expected)
+        }
+        let settings = try settings([
+            "compression-level": "br=5", "compression-min-length": "2KiB", "compression-types": "image/*, text/html",
+            "compression-memory": "1MiB",
+        ])
+        let configuration = ProxyConfiguration(settings)
+        #expect(configuration.compression.levels[.brotli] == 5 && configuration.compression.levels[.gzip] == 1)
+        #expect(configuration.compression.limits.minLength == 2048)
+        #expect(configuration.compression.limits.types == MediaTypes(["image/*", "text/html"]))
+        #expect(configuration.compression.memory == 1 << 20)
     }
 
     @Test func `a flag wins over the environment's names and both have the same key`() async throws {
