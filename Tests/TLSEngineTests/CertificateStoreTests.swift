@@ -194,7 +194,7 @@ struct CertificateStoreTests {
     }
 
     @Test(arguments: [
-        ("garbage", "", "MG337"), ("", "", "MG337"),
+        ("garbage", "", "MG337"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "", "MG337"), ("good", "garbage", "MG337"),
         ("short", "", "MG338"), ("good", "", ""),
     ])
