@@ -196,6 +196,8 @@ private final class Play {
                 streams[owner]?.code = HTTP2ErrorCode(rawValue: code)
                 story.append("\(owner) closed \(code)")
             case .pingAnswered: session.finish()
+            case .settingsReceived, .goAwayReceived, .resetReceived: break
+            case .responseReceived(let owner, _, _): fail("\(owner) has a response from its client")
             }
         }
     }
