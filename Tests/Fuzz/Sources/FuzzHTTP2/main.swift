@@ -15,7 +15,8 @@ let records: [[UInt8]] = [
     [8, 0, 0, 4, 0, 0, 255, 255], [8, 0, 1, 4, 0, 0, 0, 1], [8, 0, 1, 4, 0x7f, 255, 255, 255], [14, 0, 1, 2, 1, 2],
 ]
 // A word of the dictionary is text; these are bytes below 128 or of two of UTF-8, so the records go in as seeds.
-let seeds = records.flatMap { record in [UInt8(0b111), 0b11111, 0, 0b100001].map { [7, $0] + record } }
+let manners: [UInt8] = [0b111, 0b11111, 0, 0b100001]
+let seeds: [[UInt8]] = records.flatMap { record in manners.map { [7, $0] + record } }
 let words = [
     "\u{1}\u{5}\u{3}", "\u{1}\u{4}\u{5}", "\u{0}\u{1}\u{1}", "\u{3}\u{0}\u{1}\u{4}\0\0\0\u{8}", "\u{4}\0\0\0",
     "\u{4}\u{1}\0\0",
