@@ -31,7 +31,8 @@ final class Publication: Sendable {
 
     init(
         table: RouteTable, sets: [MiddlewareSet], configuration: ProxyConfiguration, names: [String: [IPAddress]] = [:],
-        labels: TelemetryLabels = .none, certificates: CertificateTable? = nil, securities: UpstreamSecurityTable? = nil,
+        labels: TelemetryLabels = .none, certificates: CertificateTable? = nil,
+        securities: UpstreamSecurityTable? = nil,
         previous: Publication? = nil
     ) {
         securityTable = securities

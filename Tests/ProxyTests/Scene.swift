@@ -28,7 +28,8 @@ final class Scene {
 
     init(
         endpoints: [UInt16] = [8001], policy: RoutePolicy = RoutePolicy(), clients: ClientConnections? = nil,
-        server: TLSContext? = nil, security: UpstreamSecurity? = nil, configure: (inout ProxyConfiguration) -> Void = { _ in }
+        server: TLSContext? = nil, security: UpstreamSecurity? = nil,
+        configure: (inout ProxyConfiguration) -> Void = { _ in }
     ) {
         var configuration = ProxyConfiguration(listen: [], loops: 1)
         configure(&configuration)
