@@ -65,7 +65,8 @@ import Testing
     }
 
     @Test func aCertificateForOthersIsRefusedBeforeTheRequestIsSent() throws {
-        let scene = try Scene(endpoints: [8001, 8002], server: TestTLS.server(), security: TestTLS.security(name: "a.test"))
+        let scene = try Scene(
+            endpoints: [8001, 8002], server: TestTLS.server(), security: TestTLS.security(name: "a.test"))
         let client = scene.client()
         try scene.send(client, Self.request("/len/10/3"))
         #expect(try scene.responses(client).map(\.status) == [502])

@@ -72,9 +72,10 @@ struct UpstreamSecurityTests {
         var ciphers = UpstreamTLS()
         ciphers.ciphers = "NO-SUCH-CIPHER"
         let result = store.prepare(snapshot(upstream("a", .https, mixed), upstream("b", .h2, ciphers)))
-        #expect(result.diagnostics.map(\.problem) == [
-            "TLS to backends with the Secret \"shop/pair\" can't be set up: the key does not belong to the certificate",
-            "TLS to backends can't be set up: no cipher of the list can be used: no cipher match",
-        ])
+        #expect(
+            result.diagnostics.map(\.problem) == [
+                "TLS to backends with the Secret \"shop/pair\" can't be set up: the key does not belong to the certificate",
+                "TLS to backends can't be set up: no cipher of the list can be used: no cipher match",
+            ])
     }
 }
