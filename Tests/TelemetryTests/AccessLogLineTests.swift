@@ -92,6 +92,12 @@ func line(_ exchange: Exchange, _ format: AccessLogFormat, _ labels: TelemetryLa
                 """#)
     }
 
+    @Test func aCompressedResponseNamesItsCoding() {
+        let exchange = finishedExchange()
+        exchange.coding = .brotli
+        #expect(line(exchange, .json).contains(#""bytes_out":1234,"coding":"br","duration_ms""#))
+    }
+
     @Test func aRefusedRequestHasWhatIsKnown() throws {
         let exchange = Exchange()
         exchange.response.status = 400

@@ -67,6 +67,25 @@ private let route = #"ingress="shop/web",host="shop.test",path="/cart""#
         #expect(hub.sample(#"moongate_requests_total{\#(route),method="GET",status="2xx"}"#) == "4")
     }
 
+    @Test func compressionIsCountedByCoding() {
+        let hub = MetricsHub(version: "1")
+        let labels = hub.registry.labels(for: smallSnapshot(), now: 0)
+        let loop = hub.makeLoop {}
+        let exchange = finishedExchange()
+        for coding in [ContentCoding.zstd, .zstd, .gzip] {
+            exchange.coding = coding
+            exchange.bytesBeforeCoding = 5000
+            loop.finished(exchange, labels: labels)
+        }
+        loop.publish()
+        for (name, coding, value) in [
+            ("responses", "zstd", "2"), ("responses", "gzip", "1"), ("responses", "br", "0"),
+            ("input_bytes", "zstd", "10000"), ("output_bytes", "zstd", "2468"), ("output_bytes", "gzip", "1234"),
+        ] {
+            #expect(hub.sample("moongate_compression_\(name)_total{coding=\"\(coding)\"}") == value)
+        }
+    }
+
     @Test func everyFamilyHasHelpAndTypeOnceAndEveryLineIsWellFormed() throws {
         let hub = MetricsHub(version: "x\"y\\z")
         let labels = hub.registry.labels(for: smallSnapshot(), now: 0)
