@@ -34,6 +34,12 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case emptySecret = "MG162"
     case badStatusSource = "MG170"
     case badDefaultBackend = "MG171"
+    case noTCPServices = "MG200"
+    case badTCPService = "MG201"
+    case noTCPBackend = "MG202"
+    case proxyWithoutTrust = "MG203"
+    case passthroughOff = "MG205"
+    case passthroughPath = "MG206"
     case noFastCGI = "MG183"
     case badBackendSecret = "MG184"
     case systemAuthorities = "MG185"
@@ -72,6 +78,12 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .emptySecret: "no-certificate"
         case .badStatusSource: "bad-status-source"
         case .badDefaultBackend: "bad-default-backend"
+        case .noTCPServices: "no-tcp-services"
+        case .badTCPService: "bad-tcp-service"
+        case .noTCPBackend: "no-tcp-backend"
+        case .proxyWithoutTrust: "proxy-without-trust"
+        case .passthroughOff: "passthrough-off"
+        case .passthroughPath: "passthrough-path"
         case .noFastCGI: "no-fastcgi"
         case .badBackendSecret: "bad-backend-secret"
         case .systemAuthorities: "system-authorities"
@@ -88,6 +100,8 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .sharedHost, .noRules, .noEndpoints, .targetPort, .badEndpoint, .balanceConflict, .unknownAnnotation,
             .badAnnotation, .scriptPath, .shadowNotYet, .noSecret, .emptySecret, .badStatusSource, .idleBackendTLS:
             .warning
+        case .noTCPServices, .proxyWithoutTrust, .passthroughOff, .passthroughPath: .warning
+        case .badTCPService, .noTCPBackend: .error
         case .otherClass, .noClass, .foreignAnnotations, .systemAuthorities: .note
         }
     }
@@ -127,6 +141,12 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .emptySecret: "A Secret named by spec.tls has no certificate or no key in it."
         case .badStatusSource: "The Service whose address is published does not exist or has no address."
         case .badDefaultBackend: "The operator's default backend does not exist."
+        case .noTCPServices: "The ConfigMap of TCP services does not exist."
+        case .badTCPService: "An entry of the ConfigMap of TCP services cannot be read; it is not served."
+        case .noTCPBackend: "The Service of a TCP service, or its port, does not exist; it is not served."
+        case .proxyWithoutTrust: "A TCP service is to believe PROXY protocol headers, but no proxy is trusted."
+        case .passthroughOff: "An Ingress asks for TLS passthrough, which the operator has not turned on."
+        case .passthroughPath: "A host with TLS passthrough has no path / of the same Ingress; its TLS ends here."
         case .noFastCGI: "An Ingress asks for FastCGI, which is not spoken; its paths answer 503."
         case .badBackendSecret:
             "A Secret named by proxy-ssl-secret is missing, unfit or of another namespace; its paths answer 503."

@@ -15,6 +15,7 @@ enum TokenKind {
     static let upstream: UInt8 = 4
     static let flight: UInt8 = 5
     static let arrival: UInt8 = 6
+    static let tcpListener: UInt8 = 7
 }
 
 /// What a connection remembers between edges.
@@ -186,6 +187,10 @@ final class Flight {
     var responsePhasesRan = false
     var continueWasSent = false
     var isTunnel = false
+    /// It began as one: there is no request.
+    var isRelay = false
+    /// The endpoint of a relay is told first whom it is for.
+    var sendsProxyHeader = false
     /// The answer is a redirect to HTTPS.
     var isRedirect = false
 
@@ -245,6 +250,8 @@ final class Flight {
         responsePhasesRan = false
         continueWasSent = false
         isTunnel = false
+        isRelay = false
+        sendsProxyHeader = false
         isRedirect = false
         outgoingPending = false
         isReplayable = true

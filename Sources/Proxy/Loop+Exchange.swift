@@ -46,7 +46,11 @@ extension Loop {
         }
         if f.phasesRan { f.pin.middlewares.runLog(f.exchange) }
         if f.isTunnel { telemetry.tunnelClosed() }
-        telemetry.finished(f.exchange, f.pin)
+        if f.isRelay {
+            telemetry.relayFinished(f.exchange, f.pin)
+        } else {
+            telemetry.finished(f.exchange, f.pin)
+        }
         release(f)
     }
 
@@ -561,7 +565,12 @@ extension Loop {
 
     private func startTunnel(_ f: Flight) {
         guard let d = f.downstream, let u = f.upstream else { return }
-        perform(d, .switched)
+        if f.isRelay {
+            beginRelay(f, d, u)
+            guard f.upstream === u else { return }
+        } else {
+            perform(d, .switched)
+        }
         f.isTunnel = true
         telemetry.tunnelOpened()
         f.ending = .none

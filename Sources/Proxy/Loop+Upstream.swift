@@ -16,7 +16,7 @@ extension Loop {
             f.target = pin.map[Int(exchange.upstream)]
             let action = table.choose(
                 f.target, now: nowNanoseconds, tried: f.tried, hashKey: exchange.hashKey,
-                isFresh: f.needsFresh)
+                isFresh: f.needsFresh || f.isRelay)
             switch action {
             case .lease(let endpoint, let handle):
                 exchange.attempts &+= 1

@@ -22,12 +22,16 @@ final class Scene {
 
     init(
         endpoints: [UInt16] = [8001], policy: RoutePolicy = RoutePolicy(), clients: ClientConnections? = nil,
+        services: [TCPService] = [], passthrough: [PassthroughHost] = [],
         configure: (inout ProxyConfiguration) -> Void = { _ in }
     ) {
         var configuration = ProxyConfiguration(listen: [], loops: 1)
         configure(&configuration)
+        var snapshot = Self.snapshot(endpoints, policy)
+        snapshot.tcpServices = services
+        snapshot.passthrough = passthrough
         let publication = Publication(
-            table: RouteTable(Self.snapshot(endpoints, policy), generation: 1), sets: [], configuration: configuration)
+            table: RouteTable(snapshot, generation: 1), sets: [], configuration: configuration)
         loop = Loop(
             transport: network, number: 0, configuration: configuration, publication: publication,
             telemetry: LoopTelemetry(metrics: hub.makeLoop {}, log: nil), clients: clients, nanoseconds: now, seed: 7)
