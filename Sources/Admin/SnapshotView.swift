@@ -11,6 +11,21 @@ struct SnapshotView: Encodable {
     let scripts: [Script]
     let certificates: [Certificate]
     let defaultRoute: RouteView?
+    let tcpServices: [TCPServiceView]?
+    let passthrough: [PassthroughView]?
+
+    struct TCPServiceView: Encodable {
+        let port: UInt16
+        let upstream: String?
+        let takesProxyProtocol: Bool
+        let sendsProxyProtocol: Bool
+    }
+
+    struct PassthroughView: Encodable {
+        let host: String
+        let upstream: String?
+        let ingress: String
+    }
 
     struct Host: Encodable {
         let pattern: String
@@ -205,6 +220,18 @@ struct SnapshotView: Encodable {
                 hosts: certificate.hosts, secret: "\(certificate.secret.namespace)/\(certificate.secret.name)",
                 ingress: "\(certificate.ingress.namespace)/\(certificate.ingress.name)")
         }
+        let services = snapshot.tcpServices.map { service in
+            TCPServiceView(
+                port: service.port, upstream: item(snapshot.upstreams, service.upstream)?.name,
+                takesProxyProtocol: service.acceptsProxyProtocol, sendsProxyProtocol: service.sendsProxyProtocol)
+        }
+        tcpServices = services.isEmpty ? nil : services
+        let unopened = snapshot.passthrough.map { host in
+            PassthroughView(
+                host: host.pattern.description, upstream: item(snapshot.upstreams, host.upstream)?.name,
+                ingress: "\(host.ingress.namespace)/\(host.ingress.name)")
+        }
+        passthrough = unopened.isEmpty ? nil : unopened
         defaultRoute = item(snapshot.routes, snapshot.defaultRoute).map(view)
     }
 }

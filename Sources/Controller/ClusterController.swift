@@ -201,6 +201,7 @@ package final class ClusterController: Sendable {
 
         init(_ snapshot: Snapshot) {
             ruled = Set(snapshot.routes.flatMap { route in [route.upstream, route.secureUpstream].compactMap(\.self) })
+            ruled.formUnion(snapshot.tcpServices.map(\.upstream))
             for (index, upstream) in snapshot.upstreams.enumerated() {
                 let service = ObjectName(namespace: upstream.namespace, name: upstream.service)
                 ofService[service, default: []].append(index)

@@ -52,6 +52,7 @@ package enum AnnotationTable {
     package static let loadBalance = "load-balance"
     package static let sslRedirect = "ssl-redirect"
     package static let forceSSLRedirect = "force-ssl-redirect"
+    package static let sslPassthrough = "ssl-passthrough"
     package static let backendProtocol = "backend-protocol"
     package static let proxySSLSecret = "proxy-ssl-secret"
     package static let proxySSLVerify = "proxy-ssl-verify"
@@ -128,6 +129,13 @@ package enum AnnotationTable {
             doc: "The same without a certificate: for TLS that ends at a balancer before us.",
             effect: .policy { text, policy throws(ValueProblem) in
                 policy.forceSSLRedirect = try Quantities.boolean(text)
+            }),
+        AnnotationSpec(
+            key: sslPassthrough, kinds: ingress, syntax: "true | false", risk: .medium,
+            doc: "TLS for the hosts of the Ingress goes to the endpoints of its path / unopened. Needs "
+                + "--enable-ssl-passthrough.",
+            effect: .policy { text, policy throws(ValueProblem) in
+                policy.sslPassthrough = try Quantities.boolean(text)
             }),
         AnnotationSpec(
             key: backendProtocol, kinds: ingress, syntax: "HTTP | HTTPS | AUTO_HTTP | GRPC | GRPCS", risk: .low,
@@ -269,9 +277,9 @@ package enum AnnotationTable {
 
     /// Those of ingress-nginx that are acted on as ours of the same name; ours goes first where both are there.
     static let foreign: Set<String> = [
-        sslRedirect, forceSSLRedirect, backendProtocol, proxySSLSecret, proxySSLVerify, proxySSLVerifyDepth,
-        proxySSLName, proxySSLServerName, proxySSLCiphers, proxySSLProtocols, authTLSSecret, authTLSVerifyClient,
-        authTLSVerifyDepth, authTLSErrorPage, authTLSPassCertificate, authTLSMatchCN,
+        sslRedirect, forceSSLRedirect, sslPassthrough, backendProtocol, proxySSLSecret, proxySSLVerify,
+        proxySSLVerifyDepth, proxySSLName, proxySSLServerName, proxySSLCiphers, proxySSLProtocols, authTLSSecret,
+        authTLSVerifyClient, authTLSVerifyDepth, authTLSErrorPage, authTLSPassCertificate, authTLSMatchCN,
     ]
 
     /// The text of an annotation that may stand under either prefix.

@@ -41,6 +41,12 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case clientRulesConflict = "MG176"
     case foreignClientRules = "MG177"
     case idleClientRules = "MG178"
+    case noTCPServices = "MG200"
+    case badTCPService = "MG201"
+    case noTCPBackend = "MG202"
+    case proxyWithoutTrust = "MG203"
+    case passthroughOff = "MG205"
+    case passthroughPath = "MG206"
     case noFastCGI = "MG183"
     case badBackendSecret = "MG184"
     case systemAuthorities = "MG185"
@@ -86,6 +92,12 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .clientRulesConflict: "client-rules-conflict"
         case .foreignClientRules: "foreign-client-rules"
         case .idleClientRules: "idle-client-rules"
+        case .noTCPServices: "no-tcp-services"
+        case .badTCPService: "bad-tcp-service"
+        case .noTCPBackend: "no-tcp-backend"
+        case .proxyWithoutTrust: "proxy-without-trust"
+        case .passthroughOff: "passthrough-off"
+        case .passthroughPath: "passthrough-path"
         case .noFastCGI: "no-fastcgi"
         case .badBackendSecret: "bad-backend-secret"
         case .systemAuthorities: "system-authorities"
@@ -104,6 +116,8 @@ package enum TranslationCode: String, CaseIterable, Sendable {
             .badAnnotation, .scriptPath, .shadowNotYet, .noSecret, .emptySecret, .badStatusSource, .idleBackendTLS,
             .clientRulesConflict:
             .warning
+        case .noTCPServices, .proxyWithoutTrust, .passthroughOff, .passthroughPath: .warning
+        case .badTCPService, .noTCPBackend: .error
         case .otherClass, .noClass, .foreignAnnotations, .systemAuthorities: .note
         }
     }
@@ -154,6 +168,12 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .foreignClientRules:
             "An Ingress asks for client certificates of a host of another namespace; its own paths answer 403."
         case .idleClientRules: "Annotations auth-tls-… without auth-tls-secret: nobody is asked for a certificate."
+        case .noTCPServices: "The ConfigMap of TCP services does not exist."
+        case .badTCPService: "An entry of the ConfigMap of TCP services cannot be read; it is not served."
+        case .noTCPBackend: "The Service of a TCP service, or its port, does not exist; it is not served."
+        case .proxyWithoutTrust: "A TCP service is to believe PROXY protocol headers, but no proxy is trusted."
+        case .passthroughOff: "An Ingress asks for TLS passthrough, which the operator has not turned on."
+        case .passthroughPath: "A host with TLS passthrough has no path / of the same Ingress; its TLS ends here."
         case .noFastCGI: "An Ingress asks for FastCGI, which is not spoken; its paths answer 503."
         case .badBackendSecret:
             "A Secret named by proxy-ssl-secret is missing, unfit or of another namespace; its paths answer 503."

@@ -18,6 +18,12 @@ package struct TranslationOptions: Sendable, Equatable {
     package var ticketKeys: ObjectName?
     /// `--ssl-redirect`: plain HTTP is redirected where the host has a certificate, unless the Ingress says otherwise.
     package var redirectsToHTTPS = true
+    /// `--tcp-services-configmap`: the ports whose bytes go to a Service as they are.
+    package var tcpServices: ObjectName?
+    /// `--trusted-proxies` names somebody: only then can a TCP service believe a PROXY protocol header.
+    package var trustsProxies = false
+    /// `--enable-ssl-passthrough`.
+    package var allowsPassthrough = false
     package var allowsInlineScripts = true
     /// Hosts belong to the namespace of the oldest Ingress that names them; rules of others are refused. Off: rules of
     /// all namespaces merge, and the younger ones get a warning.

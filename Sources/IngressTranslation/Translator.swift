@@ -130,6 +130,8 @@ private struct Work {
         addTicketKeys()
         for index in accepted.indices { addClientRules(of: index) }
         addRedirects()
+        addTCPServices()
+        addPassthrough()
         checkForeignKeys()
         addDefaultRoute()
         addChoosableUpstreams()
@@ -1030,6 +1032,104 @@ private struct Work {
             hosts: [], secret: secret, ingress: secret, pair: pair, place: place)
     }
 
+    // MARK: What is no HTTP
+
+    /// The ports of the ConfigMap that the operator names: `external port: namespace/service:port[:PROXY][:PROXY]`, as
+    /// users of ingress-nginx write them. The first PROXY is for headers that come, the second for those that go.
+    private mutating func addTCPServices() {
+        guard let name = options.tcpServices else { return }
+        guard let map = objects.configMaps[name] else {
+            report(
+                .noTCPServices, "there is no ConfigMap \(quoted("\(name)"))",
+                at: Place(
+                    object: ObjectReference(kind: ConfigMap.kind, namespace: name.namespace, name: name.name),
+                    field: "--tcp-services-configmap"),
+                mend: "create it; until then no TCP service is served")
+            return
+        }
+        for (key, text) in map.data.sorted(by: { $0.key < $1.key }) {
+            addTCPService(key, text, at: places.place(ConfigMap.kind, name, FieldPath([.key("data"), .key(key)])))
+        }
+        result.snapshot.tcpServices.sort { $0.port < $1.port }
+    }
+
+    private mutating func addTCPService(_ key: String, _ text: String, at place: Place) {
+        guard let port = UInt16(key), port > 0, key == String(port) else {
+            report(
+                .badTCPService, "\(quoted(key)) is no port", at: place,
+                mend: "write a number from 1 to 65535; until then the entry is not served")
+            return
+        }
+        var parts = text.trimmed.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+        let flags = parts.dropFirst(2).map { $0.uppercased() }
+        parts.removeLast(flags.count)
+        guard flags.count <= 2, flags.allSatisfy({ $0.isEmpty || $0 == "PROXY" }),
+            let backend = ServicePortName(parts.joined(separator: ":"))
+        else {
+            report(
+                .badTCPService, "\(quoted(text)) names no Service port", at: place,
+                mend: "write namespace/service:port, then :PROXY to take PROXY protocol headers from trusted proxies, "
+                    + "then :PROXY to send them; until then the entry is not served")
+            return
+        }
+        let accepts = flags.first == "PROXY"
+        if accepts, !options.trustsProxies {
+            report(
+                .proxyWithoutTrust, "PROXY protocol headers are to be believed, but of nobody", at: place,
+                mend: "give the balancers' addresses by --trusted-proxies; until then no header is taken")
+        }
+        switch services.resolve(backend) {
+        case .upstream(let upstream):
+            result.snapshot.tcpServices.append(
+                TCPService(
+                    port: port, upstream: upstream, acceptsProxyProtocol: accepts,
+                    sendsProxyProtocol: flags.count == 2 && flags[1] == "PROXY", place: place))
+        case .noService:
+            report(
+                .noTCPBackend, "there is no Service \(quoted("\(backend.service)"))", at: place,
+                mend: "create it; until then the port \(port) is not open")
+        case .noPort(let known):
+            report(
+                .noTCPBackend, "the Service \(quoted("\(backend.service)")) has no port \(quoted(backend.port))",
+                at: place,
+                mend: (known.isEmpty ? "give the Service ports" : "its ports are \(known.joined(separator: ", "))")
+                    + "; until then the port \(port) is not open")
+        }
+    }
+
+    /// Whose path `/` it is decides about the TLS of a host: what another Ingress says of a host that it only shares would
+    /// take it away from the one that has it.
+    private mutating func addPassthrough() {
+        for index in accepted.indices where accepted[index].policy.sslPassthrough == true {
+            let item = accepted[index]
+            let key =
+                item.ingress.metadata.annotations[AnnotationTable.prefix + AnnotationTable.sslPassthrough] == nil
+                ? options.foreignPrefix + "/" : AnnotationTable.prefix
+            let place = places.place(Ingress.kind, item.name, annotation: key + AnnotationTable.sslPassthrough)
+            guard options.allowsPassthrough else {
+                report(
+                    .passthroughOff, "TLS passthrough is not turned on", at: place,
+                    mend: "run with --enable-ssl-passthrough; until then TLS of these hosts ends here")
+                continue
+            }
+            for pattern in Set(item.ingress.spec.rules.compactMap({ try? HostSyntax.pattern($0.host) })).sorted() {
+                guard pattern != .any, let host = hosts[pattern],
+                    let route = host.byPath[.prefix("/")] ?? host.byPath[.exact("/")],
+                    routes[route].ingress == item.reference, let upstream = routes[route].upstream
+                else {
+                    report(
+                        .passthroughPath,
+                        "the host \(quoted(pattern.description)) has no path / that leads to a Service of this Ingress",
+                        at: place, mend: "add a rule with a host and the path /; until then its TLS ends here")
+                    continue
+                }
+                result.snapshot.passthrough.append(
+                    PassthroughHost(pattern: pattern, upstream: upstream, ingress: item.reference))
+            }
+        }
+        result.snapshot.passthrough.sort { $0.pattern < $1.pattern }
+    }
+
     // MARK: Out
 
     /// Puts upstreams in order of name and hosts in order of pattern, and the indices right.
@@ -1041,6 +1141,12 @@ private struct Work {
         for index in routes.indices {
             if let upstream = routes[index].upstream { routes[index].upstream = position[upstream] }
             if let upstream = routes[index].secureUpstream { routes[index].secureUpstream = position[upstream] }
+        }
+        for index in result.snapshot.tcpServices.indices {
+            result.snapshot.tcpServices[index].upstream = position[result.snapshot.tcpServices[index].upstream]
+        }
+        for index in result.snapshot.passthrough.indices {
+            result.snapshot.passthrough[index].upstream = position[result.snapshot.passthrough[index].upstream]
         }
         result.snapshot.upstreams = order.map { made[$0] }
         result.snapshot.routes = routes

@@ -206,6 +206,13 @@ package final class Exchange {
     /// `ctx.upstream:retries`; negative takes the route's.
     package var retries: Int32 = -1
 
+    /// What carries the bytes of a connection that is no HTTP: an index into the snapshot's TCP services and, behind them,
+    /// its hosts with passthrough; -1 for a request.
+    package var relay: Int32 = -1
+    /// Of a relay: the port that it came to, and the host that its ClientHello names.
+    package var localPort: UInt16 = 0
+    package var serverName: [UInt8] = []
+
     // MARK: What came back
     package var response = MessageHead()
     package var origin: ResponseOrigin = .none
@@ -264,6 +271,11 @@ package final class Exchange {
         hashKey = 0
         responseTimeout = 0
         retries = -1
+        if relay >= 0 {
+            relay = -1
+            localPort = 0
+            serverName.removeAll()
+        }
         origin = .none
         reason = .none
         if !ownBody.isEmpty { ownBody.removeAll(keepingCapacity: ownBody.capacity <= 65536) }

@@ -21,7 +21,50 @@ package struct Snapshot: Sendable, Equatable {
     /// What session tickets are sealed with at all replicas; nil: each has keys of its own.
     package var ticketKeys: TicketKeySource?
 
+    /// Ports whose bytes go to a Service as they are, sorted by port.
+    package var tcpServices: [TCPService] = []
+    /// Hosts whose TLS is not ours to end, sorted by pattern.
+    package var passthrough: [PassthroughHost] = []
+
     package init() {}
+}
+
+/// A port of `--tcp-services-configmap`.
+package struct TCPService: Sendable, Equatable {
+    package var port: UInt16
+    /// Index into `Snapshot.upstreams`. The port is open while it has endpoints.
+    package var upstream: Int
+    /// Connections of trusted proxies begin with a PROXY protocol header.
+    package var acceptsProxyProtocol: Bool
+    /// The endpoint is told by one who the client is.
+    package var sendsProxyProtocol: Bool
+    /// Where it is written, for diagnostics.
+    package var place: Place
+
+    package init(
+        port: UInt16, upstream: Int, acceptsProxyProtocol: Bool = false, sendsProxyProtocol: Bool = false,
+        place: Place = Place()
+    ) {
+        self.port = port
+        self.upstream = upstream
+        self.acceptsProxyProtocol = acceptsProxyProtocol
+        self.sendsProxyProtocol = sendsProxyProtocol
+        self.place = place
+    }
+}
+
+/// A host with `ssl-passthrough`.
+package struct PassthroughHost: Sendable, Equatable {
+    package var pattern: HostPattern
+    /// Index into `Snapshot.upstreams`.
+    package var upstream: Int
+    package var ingress: ObjectReference
+
+    package init(pattern: HostPattern, upstream: Int, ingress: ObjectReference) {
+        self.pattern = pattern
+        self.upstream = upstream
+        self.ingress = ingress
+    }
 }
 
 /// A host pattern and the routes below it.
@@ -131,6 +174,8 @@ package struct RoutePolicy: Sendable, Equatable {
     package var compression: CompressionChoice?
     /// Requests of gRPC-Web are made requests of gRPC.
     package var bridgesGRPCWeb = false
+    /// The TLS of the host is the endpoints' own.
+    package var sslPassthrough: Bool?
 
     package init() {}
 }

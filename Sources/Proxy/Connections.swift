@@ -18,6 +18,7 @@ enum TokenKind {
     static let arrival: UInt8 = 6
     /// The streams of an HTTP/2 connection, by the connection's row.
     static let streams: UInt8 = 7
+    static let tcpListener: UInt8 = 8
 }
 
 /// What a connection remembers between edges.
@@ -220,6 +221,10 @@ final class Flight {
     var responsePhasesRan = false
     var continueWasSent = false
     var isTunnel = false
+    /// It began as one: there is no request.
+    var isRelay = false
+    /// The endpoint of a relay is told first whom it is for.
+    var sendsProxyHeader = false
     /// The answer is a redirect to HTTPS.
     var isRedirect = false
     /// Where a client without a good certificate is sent; empty without.
@@ -291,6 +296,8 @@ final class Flight {
         responsePhasesRan = false
         continueWasSent = false
         isTunnel = false
+        isRelay = false
+        sendsProxyHeader = false
         isRedirect = false
         if !errorPage.isEmpty { errorPage = [] }
         clientReason = .none

@@ -13,6 +13,9 @@
 ///                          ▼                     ▼                 ▼
 ///                       leaving ◀─────────── tunnelling ──────▶ leaving ──flushed──▶ lingering ──▶ closed
 ///
+///        switched, at once
+///  idle ─────────────▶ tunnelling
+///
 ///        multiplexed             sessionEnded
 ///  idle ─────────────▶ multiplexing ─────────▶ leaving …
 /// ```
@@ -190,10 +193,13 @@ struct DownstreamMachine {
         case .multiplexed:
             state = .multiplexing
             return List()
+        case .switched:
+            // A connection that is no HTTP is a tunnel from the start.
+            state = .tunnelling
+            return List()
         case .flushed:
             return List()
-        case .requestEnded, .dropped, .requestUnreadable, .responseEnded, .responseBroken, .switched, .sessionEnded,
-            .broken:
+        case .requestEnded, .dropped, .requestUnreadable, .responseEnded, .responseBroken, .sessionEnded, .broken:
             return surprised()
         }
     }

@@ -16,6 +16,15 @@
 ///                                          └──────────────── tunnelling ◀───────┘
 /// ```
 ///
+/// A connection whose bytes are passed as they are has no request: it is a tunnel as soon as it is connected.
+///
+/// ```
+///          tunnelAsked            connected
+///  waiting ───────────▶ opening ───────────▶ tunnelling
+///                        │   ▲ attemptFailed(retry)
+///                        └───┘
+/// ```
+///
 /// The request's body runs beside these states: it may have ended or not in each of them, and a response may end
 /// before the request has (RFC 9112 §9.3: an early response). What is then left of the request is the business of the
 /// downstream connection, not of the exchange.
@@ -23,6 +32,8 @@ struct ExchangeMachine {
     enum Event: Equatable, Sendable {
         /// A request's head was admitted. `body` says whether anything follows it.
         case headReceived(body: Bool)
+        /// There is no request: what the client sends goes to the upstream as it is.
+        case tunnelAsked
         /// The request phases chose an upstream.
         case forwardDecided
         /// The request phases made a response, or nothing could be chosen.
@@ -91,6 +102,8 @@ struct ExchangeMachine {
         case connecting(Request)
         /// An upstream connection is held, and the head is on it. No final response has been seen.
         case awaitingHead(Request)
+        /// A tunnel without a request, for which there is no connection yet.
+        case opening
         /// The response's head is on its way downstream.
         case streaming(Request)
         /// Bytes pass both ways, unread. What has ended is named.
@@ -110,7 +123,7 @@ struct ExchangeMachine {
     var passesRequest: Bool {
         switch state {
         case .awaitingHead(.open), .streaming(.open): true
-        case .waiting, .deciding, .connecting, .awaitingHead, .streaming, .tunnelling, .finished: false
+        case .waiting, .deciding, .connecting, .opening, .awaitingHead, .streaming, .tunnelling, .finished: false
         }
     }
 
@@ -118,14 +131,14 @@ struct ExchangeMachine {
     var dropsRequest: Bool {
         switch state {
         case .awaitingHead(.undeliverable), .streaming(.undeliverable): true
-        case .waiting, .deciding, .connecting, .awaitingHead, .streaming, .tunnelling, .finished: false
+        case .waiting, .deciding, .connecting, .opening, .awaitingHead, .streaming, .tunnelling, .finished: false
         }
     }
 
     var requestHasEnded: Bool {
         switch state {
         case .deciding(.ended), .connecting(.ended), .awaitingHead(.ended), .streaming(.ended): true
-        case .waiting, .deciding, .connecting, .awaitingHead, .streaming, .tunnelling, .finished: false
+        case .waiting, .deciding, .connecting, .opening, .awaitingHead, .streaming, .tunnelling, .finished: false
         }
     }
 
@@ -133,42 +146,42 @@ struct ExchangeMachine {
     var hasBegun: Bool {
         switch state {
         case .waiting: false
-        case .deciding, .connecting, .awaitingHead, .streaming, .tunnelling, .finished: true
+        case .deciding, .connecting, .opening, .awaitingHead, .streaming, .tunnelling, .finished: true
         }
     }
 
     var awaitsConnection: Bool {
         switch state {
         case .connecting: true
-        case .waiting, .deciding, .awaitingHead, .streaming, .tunnelling, .finished: false
+        case .waiting, .deciding, .opening, .awaitingHead, .streaming, .tunnelling, .finished: false
         }
     }
 
     var awaitsResponseHead: Bool {
         switch state {
         case .awaitingHead: true
-        case .waiting, .deciding, .connecting, .streaming, .tunnelling, .finished: false
+        case .waiting, .deciding, .connecting, .opening, .streaming, .tunnelling, .finished: false
         }
     }
 
     var isStreaming: Bool {
         switch state {
         case .streaming: true
-        case .waiting, .deciding, .connecting, .awaitingHead, .tunnelling, .finished: false
+        case .waiting, .deciding, .connecting, .opening, .awaitingHead, .tunnelling, .finished: false
         }
     }
 
     var isTunnelling: Bool {
         switch state {
         case .tunnelling: true
-        case .waiting, .deciding, .connecting, .awaitingHead, .streaming, .finished: false
+        case .waiting, .deciding, .connecting, .opening, .awaitingHead, .streaming, .finished: false
         }
     }
 
     var isFinished: Bool {
         switch state {
         case .finished: true
-        case .waiting, .deciding, .connecting, .awaitingHead, .streaming, .tunnelling: false
+        case .waiting, .deciding, .connecting, .opening, .awaitingHead, .streaming, .tunnelling: false
         }
     }
 
@@ -179,6 +192,7 @@ struct ExchangeMachine {
         case .waiting: waiting(event)
         case .deciding(let request): deciding(event, request)
         case .connecting(let request): connecting(event, request)
+        case .opening: opening(event)
         case .awaitingHead(let request): awaitingHead(event, request)
         case .streaming(let request): streaming(event, request)
         case .tunnelling(let downstreamEnded, let upstreamEnded): tunnelling(event, downstreamEnded, upstreamEnded)
@@ -191,6 +205,9 @@ struct ExchangeMachine {
         case .headReceived(let body):
             state = .deciding(body ? .open : .ended)
             return List(.decide)
+        case .tunnelAsked:
+            state = .opening
+            return List(.connect)
         case .failed, .answerDecided:
             // A head that was refused is answered without ever being an exchange's head.
             state = .finished
@@ -220,8 +237,8 @@ struct ExchangeMachine {
             return List(.finish)
         case .downstreamEnded:
             return List()
-        case .headReceived, .connected, .attemptFailed, .requestUndeliverable, .informationalReceived, .switched,
-            .responseHeadReceived, .responseEnded, .responseBroken, .upstreamEnded:
+        case .headReceived, .tunnelAsked, .connected, .attemptFailed, .requestUndeliverable, .informationalReceived,
+            .switched, .responseHeadReceived, .responseEnded, .responseBroken, .upstreamEnded:
             return surprised()
         }
     }
@@ -250,8 +267,35 @@ struct ExchangeMachine {
             return List(.closeUpstream, .finish)
         case .downstreamEnded:
             return List()
-        case .headReceived, .forwardDecided, .requestUndeliverable, .informationalReceived, .switched,
+        case .headReceived, .tunnelAsked, .forwardDecided, .requestUndeliverable, .informationalReceived, .switched,
             .responseHeadReceived, .responseEnded, .responseBroken, .upstreamEnded:
+            return surprised()
+        }
+    }
+
+    private mutating func opening(_ event: Event) -> List {
+        switch event {
+        case .connected:
+            state = .tunnelling(downstreamEnded: false, upstreamEnded: false)
+            return List(.startTunnel)
+        case .attemptFailed(let retry):
+            if retry { return List(.connect) }
+            state = .finished
+            return List(.breakResponse, .finish)
+        case .answerDecided:
+            // No endpoint at all, and no words to say it in.
+            state = .finished
+            return List(.breakResponse, .finish)
+        case .failed:
+            state = .finished
+            return List(.closeUpstream, .breakResponse, .finish)
+        case .downstreamBroken:
+            state = .finished
+            return List(.closeUpstream, .finish)
+        case .downstreamEnded:
+            return List()
+        case .headReceived, .tunnelAsked, .forwardDecided, .requestEnded, .requestUndeliverable,
+            .informationalReceived, .switched, .responseHeadReceived, .responseEnded, .responseBroken, .upstreamEnded:
             return surprised()
         }
     }
@@ -288,7 +332,7 @@ struct ExchangeMachine {
             return List(.closeUpstream, .finish)
         case .downstreamEnded:
             return List()
-        case .headReceived, .forwardDecided, .answerDecided, .connected, .responseEnded, .upstreamEnded:
+        case .headReceived, .tunnelAsked, .forwardDecided, .answerDecided, .connected, .responseEnded, .upstreamEnded:
             return surprised()
         }
     }
@@ -318,7 +362,8 @@ struct ExchangeMachine {
             return List(.closeUpstream, .finish)
         case .downstreamEnded:
             return List()
-        case .headReceived, .forwardDecided, .connected, .attemptFailed, .informationalReceived, .switched,
+        case .headReceived, .tunnelAsked, .forwardDecided, .connected, .attemptFailed, .informationalReceived,
+            .switched,
             .responseHeadReceived, .upstreamEnded:
             return surprised()
         }
@@ -345,7 +390,7 @@ struct ExchangeMachine {
         case .failed, .responseBroken, .downstreamBroken, .requestUndeliverable:
             state = .finished
             return List(.closeUpstream, .breakResponse, .finish)
-        case .headReceived, .forwardDecided, .answerDecided, .connected, .attemptFailed, .requestEnded,
+        case .headReceived, .tunnelAsked, .forwardDecided, .answerDecided, .connected, .attemptFailed, .requestEnded,
             .informationalReceived, .switched, .responseHeadReceived, .responseEnded:
             return surprised()
         }

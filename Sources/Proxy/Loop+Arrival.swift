@@ -27,6 +27,8 @@ struct Newcomer {
     var isTrusted: Bool
     /// The balancer's port was that of HTTPS: TLS ended there.
     var isSecured = false
+    /// What its ClientHello asks for, where that leads to a relay.
+    var serverName: [UInt8] = []
 }
 
 /// A connection that still has to say something before it is served. Rare: without a PROXY protocol and without hosts
@@ -80,7 +82,11 @@ extension Loop {
 
     private func isTrusted(_ ip: IPAddress) -> Bool { configuration.trustedProxies.contains { $0.contains(ip) } }
 
-    private func expectsProxyHeader(_ newcomer: Newcomer) -> Bool { configuration.usesProxyProtocol }
+    private func expectsProxyHeader(_ newcomer: Newcomer) -> Bool {
+        newcomer.kind == .stream
+            ? current.publication.relays.target(port: newcomer.localPort)?.acceptsProxyHeader ?? false
+            : configuration.usesProxyProtocol
+    }
 
     /// The client is known: may it come in, and is there more to be found out?
     private func welcome(_ newcomer: Newcomer, _ arrival: Arrival?) {
@@ -89,7 +95,17 @@ extension Loop {
             return
         }
         arrival?.isCounted = !newcomer.isTrusted
-        settle(newcomer, arrival)
+        guard newcomer.kind == .https, current.publication.relays.hasHosts else {
+            settle(newcomer, arrival)
+            return
+        }
+        guard let arrival else {
+            arrive(newcomer, .clientHello, isCounted: !newcomer.isTrusted)
+            return
+        }
+        arrival.stage = .clientHello
+        limit(arrival, to: configuration.timeouts.handshake)
+        understand(arrival)
     }
 
     /// Nothing more is to be found out.
@@ -114,8 +130,9 @@ extension Loop {
         }
     }
 
-    private func arrive(_ newcomer: Newcomer, _ stage: Arrival.Stage) {
+    private func arrive(_ newcomer: Newcomer, _ stage: Arrival.Stage, isCounted: Bool = false) {
         let a = Arrival(newcomer, stage)
+        a.isCounted = isCounted
         let row = arrivals.insert(a)
         a.token = Token(kind: TokenKind.arrival, index: row.index, generation: row.generation)
         telemetry.connectionOpened()
@@ -123,10 +140,14 @@ extension Loop {
             drop(a, abort: true)
             return
         }
-        let limit =
-            stage == .proxyHeader ? configuration.timeouts.proxyHeader : configuration.timeouts.handshake
-        a.deadline = limit == 0 ? never : now &+ limit
-        if limit != 0 { _ = wheel.schedule(a.token, at: a.deadline) }
+        let timeouts = configuration.timeouts
+        limit(a, to: stage == .proxyHeader ? timeouts.proxyHeader : timeouts.handshake)
+    }
+
+    /// A length of 0 is no limit.
+    private func limit(_ a: Arrival, to milliseconds: UInt64) {
+        a.deadline = milliseconds == 0 ? never : now &+ milliseconds
+        if milliseconds != 0 { _ = wheel.schedule(a.token, at: a.deadline) }
     }
 
     /// The connection ends before it was anything.
@@ -167,7 +188,8 @@ extension Loop {
 
     func timedOut(_ a: Arrival) {
         guard a.deadline <= now else {
-            _ = wheel.schedule(a.token, at: a.deadline)
+            // An entry of an earlier stage, or the wheel does not reach as far.
+            if a.deadline != never { _ = wheel.schedule(a.token, at: a.deadline) }
             return
         }
         switch a.stage {
@@ -209,6 +231,18 @@ extension Loop {
                 introduce(a, header)
             }
         case .clientHello:
+            if let input = a.input {
+                switch ClientHello.parse(input.span) {
+                case .needMore: break
+                case .other:
+                    settle(a.newcomer, a)
+                    return
+                case .complete(let name):
+                    if current.publication.relays.target(host: name) != nil { a.newcomer.serverName = name }
+                    settle(a.newcomer, a)
+                    return
+                }
+            }
             if a.hasEnded { ended(a) }
         }
     }

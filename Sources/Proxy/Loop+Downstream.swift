@@ -17,7 +17,8 @@ extension Loop {
         let d = Downstream(
             socket: newcomer.socket, peer: newcomer.peer, localPort: newcomer.port, isTrusted: newcomer.isTrusted)
         d.flags = newcomer.isSecured ? [.fresh, .secured] : .fresh
-        let isSecure = newcomer.kind == .https
+        let relay = relayTarget(newcomer)
+        let isSecure = newcomer.kind == .https && relay == nil
         if isSecure {
             guard let session = certificates?.accept() else {
                 var early = early
@@ -45,13 +46,29 @@ extension Loop {
             return
         }
         // The first head is waited for as long as a head may take: a connection that says nothing is no keep-alive.
-        setDeadline(
-            d, after: isSecure ? configuration.timeouts.handshake : configuration.timeouts.requestHead)
-        guard isRegistered else { return }
-        // What was read already comes with no edge.
-        d.flags.insert(.readable)
-        if hasEnded { d.flags.insert(.ended) }
-        enqueue(d)
+        if relay == nil {
+            setDeadline(
+                d, after: isSecure ? configuration.timeouts.handshake : configuration.timeouts.requestHead)
+        }
+        if isRegistered {
+            // What was read already comes with no edge.
+            d.flags.insert(.readable)
+            if hasEnded { d.flags.insert(.ended) }
+            enqueue(d)
+        }
+        if let relay { beginRelay(d, relay, newcomer) }
+    }
+
+    /// Where the connection leads, if what comes is not to be understood here. The port of a service that is gone since
+    /// leads nowhere.
+    private func relayTarget(_ newcomer: Newcomer) -> RelayTarget? {
+        switch newcomer.kind {
+        case .http: return nil
+        case .https:
+            return newcomer.serverName.isEmpty ? nil : current.publication.relays.target(host: newcomer.serverName)
+        case .stream:
+            return current.publication.relays.target(port: newcomer.localPort) ?? RelayTarget(index: .max, upstream: -1)
+        }
     }
 
     private func close(_ d: Downstream, abort: Bool) {

@@ -47,7 +47,11 @@ extension Loop {
         if f.exchange.request.version == .http2 { noteCallStatus(f) }
         if f.phasesRan { f.pin.middlewares.runLog(f.exchange) }
         if f.isTunnel { telemetry.tunnelClosed() }
-        telemetry.finished(f.exchange, f.pin)
+        if f.isRelay {
+            telemetry.relayFinished(f.exchange, f.pin)
+        } else {
+            telemetry.finished(f.exchange, f.pin)
+        }
         release(f)
     }
 
@@ -661,7 +665,12 @@ extension Loop {
 
     private func startTunnel(_ f: Flight) {
         guard let d = f.downstream, let u = f.upstream else { return }
-        perform(d, .switched)
+        if f.isRelay {
+            beginRelay(f, d, u)
+            guard f.upstream === u else { return }
+        } else {
+            perform(d, .switched)
+        }
         f.isTunnel = true
         d.stream?.isTunnel = true
         telemetry.tunnelOpened()

@@ -17,7 +17,7 @@ extension Loop {
             f.target = pin.map[Int(exchange.upstream)]
             let action = table.choose(
                 f.target, now: nowNanoseconds, tried: f.tried, hashKey: exchange.hashKey,
-                isFresh: f.needsFresh)
+                isFresh: f.needsFresh || f.isRelay, isExclusive: f.isRelay)
             switch action {
             case .lease(let endpoint, let handle):
                 exchange.attempts &+= 1
@@ -106,7 +106,8 @@ extension Loop {
             attemptFailed(f, connectFailed: true)
             return
         }
-        let security = f.pin.publication.security(of: f.exchange.upstream)
+        // What a relay carries is the client's own, TLS and all.
+        let security = f.isRelay ? nil : f.pin.publication.security(of: f.exchange.upstream)
         var tls: SecureLayer?
         if let security {
             guard let session = security.connect(resumption(security, address)) else {
@@ -130,7 +131,7 @@ extension Loop {
             let u = UpstreamConnection(socket: socket, endpoint: endpoint, security: security, tls: tls)
             let row = upstreamConnections.insert(u)
             u.token = Token(kind: TokenKind.upstream, index: row.index, generation: row.generation)
-            if !table.isMultiplexed(f.target) || !carry(f, u) {
+            if f.isRelay || !table.isMultiplexed(f.target) || !carry(f, u) {
                 u.flight = f
                 f.upstream = u
             }

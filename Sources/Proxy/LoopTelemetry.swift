@@ -77,6 +77,11 @@ final class LoopTelemetry {
         log?.append(exchange, labels: labels, wall: WallClock.nanoseconds())
     }
 
+    func relayFinished(_ exchange: Exchange, _ pin: Pin) {
+        metrics.relayFinished(exchange, labels: pin.labels)
+        log?.append(exchange, labels: pin.labels, wall: WallClock.nanoseconds())
+    }
+
     /// Hands over the lines that wait.
     func flush() { log?.flush() }
 }

@@ -7,6 +7,8 @@ package struct ProxyConfiguration: Sendable {
     package var listen: [Model.SocketAddress]
     /// Where to listen for HTTPS; who connects there is served with the certificates of the publication.
     package var listenSecure: [Model.SocketAddress] = []
+    /// Ports that no TCP service can have, for another part of the process listens there.
+    package var reservedPorts: [UInt16] = []
     /// Event loops; each has a thread.
     package var loops: Int
     /// Each loop on a CPU of its own.
@@ -77,6 +79,8 @@ package struct ProxyConfiguration: Sendable {
         package var connect: UInt64 = 5_000
         package var responseHead: UInt64 = 60_000
         package var streamIdle: UInt64 = 60_000
+        /// How long neither side of a TCP service may send anything.
+        package var relayIdle: UInt64 = 600_000
         package var total: UInt64 = 0
         package var upstreamIdle: UInt64 = 50_000
         /// How long a closing connection may still take to read its last response, or to stop sending.

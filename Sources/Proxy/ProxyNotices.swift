@@ -5,16 +5,19 @@ internal import Synchronization
 
 /// The codes of this room's diagnostics, in one table from which the documentation prints its page.
 package enum ProxyCode: String, CaseIterable, Sendable {
+    case portNotOpened = "MG208"
     case badProxyHeader = "MG209"
 
     package var name: String {
         switch self {
+        case .portNotOpened: "port-not-opened"
         case .badProxyHeader: "bad-proxy-header"
         }
     }
 
     package var severity: Severity {
         switch self {
+        case .portNotOpened: .error
         case .badProxyHeader: .warning
         }
     }
@@ -22,6 +25,7 @@ package enum ProxyCode: String, CaseIterable, Sendable {
     /// What the finding means, for the documentation.
     package var meaning: String {
         switch self {
+        case .portNotOpened: "The port of a TCP service cannot be listened on; the service is not served."
         case .badProxyHeader:
             "A trusted proxy's connection does not begin with a PROXY protocol header as it should, and is closed."
         }

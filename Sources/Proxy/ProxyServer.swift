@@ -6,6 +6,7 @@ package import Routing
 internal import Synchronization
 package import TLSEngine
 package import Telemetry
+internal import Upstreams
 
 /// Serves HTTP on its own threads, one event loop each. All methods may be called from any thread.
 package final class ProxyServer: Sendable {
@@ -27,6 +28,10 @@ package final class ProxyServer: Sendable {
         /// The one before, held until the next: so its end, which takes milliseconds with many routes, is none of a loop's.
         var retired: Publication?
         var drains = 0
+        /// The ports of TCP services that are open.
+        var ports: [UInt16: [[TCPListener]]] = [:]
+        var nextListener: UInt32 = 0
+        var portDiagnostics: [Diagnostic] = []
     }
 
     package let configuration: ProxyConfiguration
@@ -153,7 +158,87 @@ package final class ProxyServer: Sendable {
             state.publication = next
             // Under the lock, so that two publications reach every loop in the same order.
             for worker in workers { worker.mailbox.post(.adopt(next)) }
+            openPorts(&state)
         }
+    }
+
+    // MARK: Ports of TCP services
+
+    /// The ports that are wanted and could not be opened.
+    package var portDiagnostics: [Diagnostic] { state.withLock { $0.portDiagnostics } }
+
+    /// Tries once more what could not be opened. True if that changed anything.
+    package func retryPorts() -> Bool {
+        state.withLock { state in
+            guard !state.portDiagnostics.isEmpty else { return false }
+            let before = state.portDiagnostics
+            openPorts(&state)
+            return state.portDiagnostics != before
+        }
+    }
+
+    /// Opens and closes ports so that those with endpoints are open. Ports that are open already are left alone.
+    private func openPorts(_ state: inout State) {
+        let publication = state.publication
+        var diagnostics: [Diagnostic] = []
+        var ports: [UInt16: [[TCPListener]]] = [:]
+        for service in publication.snapshot.tcpServices {
+            let upstreams = publication.plan.upstreams
+            guard upstreams.indices.contains(service.upstream), !upstreams[service.upstream].addresses.isEmpty else {
+                continue
+            }
+            if let open = state.ports[service.port] {
+                ports[service.port] = open
+                continue
+            }
+            do throws(PortProblem) {
+                ports[service.port] = try open(service.port, &state.nextListener)
+            } catch {
+                diagnostics.append(
+                    ProxyCode.portNotOpened.diagnostic(
+                        "the port \(service.port) cannot be opened: \(error.why)", at: service.place, mend: error.mend))
+            }
+        }
+        state.portDiagnostics = diagnostics
+        guard ports.keys != state.ports.keys else { return }
+        state.ports = ports
+        for (loop, worker) in workers.enumerated() {
+            worker.mailbox.post(.listen(ports.values.flatMap { $0[loop] }))
+        }
+    }
+
+    private struct PortProblem: Error {
+        let why: String
+        let mend: String
+    }
+
+    /// One listener a loop for each address that HTTP is listened for on.
+    private func open(_ port: UInt16, _ next: inout UInt32) throws(PortProblem) -> [[TCPListener]] {
+        let own = addresses + secureAddresses
+        // Asked of the kernel, our own port would be given to us twice, and each of the two get half of the connections.
+        guard !own.contains(where: { $0.port == port }), !configuration.reservedPorts.contains(port) else {
+            throw PortProblem(
+                why: "Moongate itself listens there", mend: "choose another port; until then the service is not served")
+        }
+        var hosts: [Model.SocketAddress] = []
+        for address in own where !hosts.contains(where: { $0.ip == address.ip }) {
+            hosts.append(Model.SocketAddress(ip: address.ip, port: port))
+        }
+        var made = [[TCPListener]](repeating: [], count: loops)
+        for host in hosts {
+            do {
+                for (loop, listener) in try Listeners.open(host, count: loops, beside: hosts).enumerated() {
+                    made[loop].append(TCPListener(id: next, listener: listener))
+                }
+                next += 1
+            } catch {
+                for listener in made.joined() { listener.listener.close() }
+                throw PortProblem(
+                    why: error.description,
+                    mend: "free the port, or choose another; it is tried again until it opens")
+            }
+        }
+        return made
     }
 
     /// Leaves in order: for `delay` milliseconds connections are still accepted but not kept, then the listeners

@@ -18,6 +18,9 @@ final class Publication: Sendable {
     /// those with it.
     private let upstreams: [Int32]
     let defaultPolicy: ResolvedPolicy
+    let relays: RelayTable
+    /// Of connections whose bytes are passed as they are.
+    let relayPolicy: ResolvedPolicy
     /// The upstreams with their names looked up, compared with the publication before.
     let plan: UpstreamPlan
     let labels: TelemetryLabels
@@ -53,6 +56,10 @@ final class Publication: Sendable {
         self.labels = labels
         let defaults = ResolvedPolicy(configuration)
         defaultPolicy = defaults
+        relays = RelayTable(table.snapshot)
+        var relayPolicy = defaults
+        relayPolicy.streamIdleTimeout = configuration.timeouts.relayIdle
+        self.relayPolicy = relayPolicy
         policies = table.snapshot.routes.map { ResolvedPolicy($0.policy, over: defaults) }
         compresses = !defaults.codings.isEmpty || policies.contains { !$0.codings.isEmpty }
         let count = table.snapshot.upstreams.count

@@ -230,6 +230,13 @@ extension Loop {
     /// Whether the request's host is served with the certificate that the connection was made with. Of a client that
     /// names no host in the handshake nothing else can be asked (RFC 9110 §7.4, §15.5.20).
     func agrees(_ tls: SecureLayer, _ host: Span<UInt8>) -> Bool {
+        // A host whose TLS is passed through is never served on a connection that ends here: its endpoints have a
+        // certificate of their own, and perhaps ask for the client's.
+        if current.publication.relays.hasHosts {
+            var name: [UInt8] = []
+            for i in 0..<host.count { name.append(MessageHead.lower(host[i])) }
+            if current.publication.relays.target(host: name) != nil { return false }
+        }
         guard let channel = tls.channel, !channel.serverName.isEmpty, let table = certificates?.table else {
             return true
         }

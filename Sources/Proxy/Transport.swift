@@ -9,6 +9,8 @@ protocol Transport {
     func write(_ socket: Socket, _ first: RawSpan, _ second: RawSpan) -> WriteResult
     func connect(to address: NetworkAddress) -> ConnectResult
     func pendingError(_ socket: Socket) -> Int32
+    /// Our own end of a connection.
+    func localAddress(_ socket: Socket) -> NetworkAddress?
     /// False when the kernel has no memory to watch one more.
     func register(_ socket: Socket, _ token: Token) -> Bool
     /// A registered socket has another owner from here on. Whatever is ready is told anew.
@@ -27,6 +29,7 @@ struct KernelTransport: Transport {
     func write(_ socket: Socket, _ first: RawSpan, _ second: RawSpan) -> WriteResult { socket.write(first, second) }
     func connect(to address: NetworkAddress) -> ConnectResult { Socket.connect(to: address) }
     func pendingError(_ socket: Socket) -> Int32 { socket.pendingError }
+    func localAddress(_ socket: Socket) -> NetworkAddress? { socket.localAddress }
     func register(_ socket: Socket, _ token: Token) -> Bool {
         do {
             try poller.register(socket, token)

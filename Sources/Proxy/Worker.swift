@@ -8,11 +8,20 @@ internal import Telemetry
 /// What other threads tell a worker.
 enum WorkerMessage: Sendable {
     case adopt(Publication)
+    /// These listeners of TCP services, and no others.
+    case listen([TCPListener])
     case drain(delay: UInt64, timeout: UInt64)
     /// Everything is closed, finished or not.
     case stop
     /// Hand the counters in: how they are read without a lock on the path.
     case report
+}
+
+/// A port of TCP services on one loop. Who posts it gives it away.
+struct TCPListener: Sendable {
+    /// Told apart from an earlier one on the same port.
+    let id: UInt32
+    let listener: Listener
 }
 
 /// Owned by its thread from `run` on.
@@ -29,8 +38,10 @@ final class Worker: @unchecked Sendable {
     private var listeners: [Listener]
     /// How many of them, from the first on, are for plain HTTP; the others are for HTTPS.
     private let plainListeners: Int
+    private var tcpListeners: [UInt32: Listener] = [:]
     /// Listeners with connections that could not be taken for lack of descriptors.
     private var starving: [Int] = []
+    private var starvingTCP: [UInt32] = []
     private var starvesUntil: UInt64 = 0
     private var drain = DrainMachine()
     private var isRunning = true
@@ -70,6 +81,8 @@ final class Worker: @unchecked Sendable {
                     loop.handle(event)
                 case TokenKind.listener:
                     accept(Int(event.token.index))
+                case TokenKind.tcpListener:
+                    acceptTCP(event.token.index)
                 case TokenKind.mailbox:
                     collect()
                 default:
@@ -81,7 +94,7 @@ final class Worker: @unchecked Sendable {
                 nextTick = loop.now + TimerWheel.tickMilliseconds
                 loop.tick()
                 loop.telemetry.flush()
-                if !starving.isEmpty, loop.now >= starvesUntil { acceptStarved() }
+                if isStarving, loop.now >= starvesUntil { acceptStarved() }
                 perform(drain.handle(.ticked(now: loop.now)))
             }
             if drain.isDraining, !loop.hasClients { perform(drain.handle(.emptied)) }
@@ -89,6 +102,7 @@ final class Worker: @unchecked Sendable {
         loop.closeAll()
         for listener in listeners { listener.close() }
         listeners = []
+        closeTCP()
         loop.telemetry.flush()
         heartbeat.store(.max, ordering: .relaxed)
         metrics.loopEnded(loop.telemetry.metrics)
@@ -106,7 +120,7 @@ final class Worker: @unchecked Sendable {
     private func waitTime() -> Int32 {
         if loop.hasReady { return 0 }
         var time = loop.wheel.wait(from: loop.now) ?? 1_000
-        if !starving.isEmpty { time = min(time, 100) }
+        if isStarving { time = min(time, 100) }
         if let deadline = drain.deadline { time = min(time, deadline > loop.now ? deadline - loop.now : 0) }
         return Int32(truncatingIfNeeded: min(max(time, 1), 1_000))
     }
@@ -115,31 +129,77 @@ final class Worker: @unchecked Sendable {
 
     private func accept(_ index: Int) {
         guard index < listeners.count else { return }
-        let listener = listeners[index]
+        if !accept(listeners[index], index < plainListeners ? .http : .https), !starving.contains(index) {
+            starving.append(index)
+        }
+    }
+
+    private func acceptTCP(_ id: UInt32) {
+        guard let listener = tcpListeners[id] else { return }
+        if !accept(listener, .stream), !starvingTCP.contains(id) { starvingTCP.append(id) }
+    }
+
+    /// Takes all that wait; false if they could not be taken for lack of descriptors.
+    private func accept(_ listener: Listener, _ kind: ListenerKind) -> Bool {
         while true {
             switch listener.accept() {
             case .accepted(let socket, let peer):
                 loop.accepted(
-                    socket, peer: Model.SocketAddress(peer), localPort: listener.address.port,
-                    kind: index < plainListeners ? .http : .https)
+                    socket, peer: Model.SocketAddress(peer), localPort: listener.address.port, kind: kind)
             case .again:
                 continue
             case .wouldBlock, .failed:
-                return
+                return true
             case .exhausted:
                 // By edges no event will come for those that wait in the queue: the clock takes them up.
-                if !starving.contains(index) { starving.append(index) }
                 starvesUntil = loop.now + 100
-                return
+                return false
             }
         }
     }
 
+    private var isStarving: Bool { !starving.isEmpty || !starvingTCP.isEmpty }
+
     private func acceptStarved() {
         let again = starving
+        let againTCP = starvingTCP
         starving = []
+        starvingTCP = []
         for index in again { accept(index) }
+        for id in againTCP { acceptTCP(id) }
         loop.finishPass()
+    }
+
+    /// What is not among these any more is closed; connections that came by it stay.
+    private func listen(_ wanted: [TCPListener]) {
+        guard !drain.isDraining else {
+            for listener in wanted where tcpListeners[listener.id] == nil { listener.listener.close() }
+            return
+        }
+        let kept = Set(wanted.map(\.id))
+        for (id, listener) in tcpListeners where !kept.contains(id) {
+            listener.close()
+            tcpListeners[id] = nil
+        }
+        for listener in wanted where tcpListeners[listener.id] == nil {
+            do {
+                try poller.register(
+                    listener.listener, Token(kind: TokenKind.tcpListener, index: listener.id, generation: 0))
+                tcpListeners[listener.id] = listener.listener
+                // Some may have come before anybody watched.
+                acceptTCP(listener.id)
+            } catch {
+                // No memory to watch one more: the other loops take what comes.
+                listener.listener.close()
+                loop.telemetry.bug()
+            }
+        }
+        loop.finishPass()
+    }
+
+    private func closeTCP() {
+        for listener in tcpListeners.values { listener.close() }
+        tcpListeners = [:]
     }
 
     // MARK: Messages
@@ -148,6 +208,7 @@ final class Worker: @unchecked Sendable {
         for message in mailbox.collect() {
             switch message {
             case .adopt(let publication): loop.adopt(publication)
+            case .listen(let wanted): listen(wanted)
             case .drain(let delay, let timeout):
                 perform(drain.handle(.drainRequested(now: loop.now, delay: delay, timeout: timeout)))
             case .stop:
@@ -166,10 +227,13 @@ final class Worker: @unchecked Sendable {
             case .stopAccepting:
                 // Who stands in the queue has been told that somebody listens: they are served first.
                 for i in listeners.indices { accept(i) }
+                for id in tcpListeners.keys.sorted() { acceptTCP(id) }
                 loop.finishPass()
                 for listener in listeners { listener.close() }
                 listeners = []
+                closeTCP()
                 starving = []
+                starvingTCP = []
             case .closeIdle: loop.drain()
             case .closeAll: loop.closeAll()
             case .stop: isRunning = false

@@ -36,6 +36,10 @@ struct AccessLogLine {
     private mutating func appendJSON(
         _ exchange: Exchange, _ labels: TelemetryLabels, wall: UInt64, to line: inout [UInt8]
     ) {
+        if exchange.relay >= 0 {
+            appendRelayJSON(exchange, labels, wall: wall, to: &line)
+            return
+        }
         let request = exchange.request
         put("{\"time\":\"", &line)
         time(wall, &line)
@@ -165,6 +169,10 @@ struct AccessLogLine {
     private mutating func appendText(
         _ exchange: Exchange, _ labels: TelemetryLabels, wall: UInt64, to line: inout [UInt8]
     ) {
+        if exchange.relay >= 0 {
+            appendRelayText(exchange, labels, wall: wall, to: &line)
+            return
+        }
         let request = exchange.request
         time(wall, &line)
         put(" ", &line)
@@ -229,6 +237,90 @@ struct AccessLogLine {
         put("\" \"", &line)
         quoted(Self.field(referer, in: request), request, &line)
         put("\"\n", &line)
+    }
+
+    // MARK: Connections that are no HTTP
+
+    private mutating func appendRelayJSON(
+        _ exchange: Exchange, _ labels: TelemetryLabels, wall: UInt64, to line: inout [UInt8]
+    ) {
+        put("{\"time\":\"", &line)
+        time(wall, &line)
+        put("\",\"client\":\"", &line)
+        Self.address(exchange.client.address.ip, &line)
+        put("\",\"protocol\":\"TCP\",\"port\":", &line)
+        Self.decimal(UInt64(exchange.localPort), &line)
+        if let service = Self.item(labels.relayNames, exchange.relay) {
+            put(",\"service\":\"", &line)
+            line.append(contentsOf: service.json)
+            put("\"", &line)
+        }
+        if !exchange.serverName.isEmpty {
+            put(",\"sni\":\"", &line)
+            LogEscape.json(exchange.serverName, exchange.serverName.indices, into: &line)
+            put("\"", &line)
+        }
+        put(",\"bytes_in\":", &line)
+        Self.decimal(exchange.bytesIn, &line)
+        put(",\"bytes_out\":", &line)
+        Self.decimal(exchange.bytesOut, &line)
+        put(",\"duration_ms\":", &line)
+        Self.thousandths(Self.span(exchange.started, exchange.finished) / 1000, &line)
+        if exchange.upstreamStarted > 0 {
+            put(",\"queue_ms\":", &line)
+            Self.thousandths(Self.span(exchange.started, exchange.upstreamStarted) / 1000, &line)
+        }
+        if let upstream = Self.item(labels.upstreamNames, exchange.upstream) {
+            put(",\"upstream\":\"", &line)
+            line.append(contentsOf: upstream.json)
+            put("\"", &line)
+        }
+        if let endpoint = exchange.endpoint {
+            put(",\"endpoint\":\"", &line)
+            Self.address(endpoint, &line)
+            put("\"", &line)
+        }
+        put(",\"attempts\":", &line)
+        Self.decimal(UInt64(exchange.attempts), &line)
+        if exchange.reason != .none {
+            put(",\"error\":\"", &line)
+            put(exchange.reason.label, &line)
+            put("\"", &line)
+        }
+        put("}\n", &line)
+    }
+
+    /// `time client "TCP port sni" in=… out=… ms=… queue_ms=… service=… upstream=… endpoint=… attempts=… error=…`
+    private mutating func appendRelayText(
+        _ exchange: Exchange, _ labels: TelemetryLabels, wall: UInt64, to line: inout [UInt8]
+    ) {
+        time(wall, &line)
+        put(" ", &line)
+        Self.address(exchange.client.address.ip, &line)
+        put(" \"TCP ", &line)
+        Self.decimal(UInt64(exchange.localPort), &line)
+        put(" ", &line)
+        if exchange.serverName.isEmpty { put("-", &line) }
+        LogEscape.text(exchange.serverName, exchange.serverName.indices, into: &line)
+        put("\" in=", &line)
+        Self.decimal(exchange.bytesIn, &line)
+        put(" out=", &line)
+        Self.decimal(exchange.bytesOut, &line)
+        put(" ms=", &line)
+        Self.thousandths(Self.span(exchange.started, exchange.finished) / 1000, &line)
+        put(" queue_ms=", &line)
+        optional(exchange.started, exchange.upstreamStarted, &line)
+        put(" service=", &line)
+        name(Self.item(labels.relayNames, exchange.relay), &line)
+        put(" upstream=", &line)
+        name(Self.item(labels.upstreamNames, exchange.upstream), &line)
+        put(" endpoint=", &line)
+        if let endpoint = exchange.endpoint { Self.address(endpoint, &line) } else { put("-", &line) }
+        put(" attempts=", &line)
+        Self.decimal(UInt64(exchange.attempts), &line)
+        put(" error=", &line)
+        put(exchange.reason.label, &line)
+        put("\n", &line)
     }
 
     // MARK: Pieces

@@ -200,11 +200,20 @@ enum CodingLayout {
     static func base(_ coding: ContentCoding) -> Int { (Int(coding.rawValue) - 1) * stride }
 }
 
+enum RelayLayout {
+    static let connections = 0
+    static let failures = 1
+    static let bytesIn = 2
+    static let bytesOut = 3
+    static let stride = 4
+}
+
 /// The counters of one loop at one moment.
 struct LoopReport: Sendable {
     var routes = CounterBlocks(stride: RouteLayout.stride)
     var upstreams = CounterBlocks(stride: UpstreamLayout.stride)
     var scripts = CounterBlocks(stride: ScriptLayout.stride)
+    var relays = CounterBlocks(stride: RelayLayout.stride)
     var events = [UInt64](repeating: 0, count: LoopEvent.allCases.count)
     var gauges = [Int64](repeating: 0, count: LoopGauge.allCases.count)
     var failures = [UInt64](repeating: 0, count: FailureReason.allCases.count)
@@ -291,6 +300,17 @@ package final class LoopMetrics {
                     page[base &+ sum] &+= time
                 }
             }
+        }
+    }
+
+    /// A connection that was no HTTP is over, however it ended.
+    package func relayFinished(_ exchange: Exchange, labels: TelemetryLabels) {
+        let hasFailed = exchange.reason != .none
+        report.relays.update(labels.relay(exchange.relay)) { page, base in
+            page[base &+ RelayLayout.connections] &+= 1
+            if hasFailed { page[base &+ RelayLayout.failures] &+= 1 }
+            page[base &+ RelayLayout.bytesIn] &+= exchange.bytesIn
+            page[base &+ RelayLayout.bytesOut] &+= exchange.bytesOut
         }
     }
 

@@ -142,6 +142,7 @@ package final class MetricsHub: Sendable {
         renderRoutes(reports, &page)
         renderUpstreams(reports, &page)
         renderScripts(reports, &page)
+        renderRelays(reports, &page)
         Self.render(configuration, &page)
         page.family("moongate_log_lines_dropped_total", "counter", "Access log lines that could not be written.")
         page.sample(dropped)
@@ -258,6 +259,30 @@ package final class MetricsHub: Sendable {
         Self.histogram(
             "moongate_upstream_duration_seconds", "From the choice of an endpoint to its response's head.",
             rows, at: UpstreamLayout.duration, .requests, &page)
+    }
+
+    private func renderRelays(_ reports: [LoopReport], _ page: inout PrometheusText) {
+        var sums: [SeriesID: [UInt64]] = [:]
+        for report in reports { report.relays.add(to: &sums) }
+        let rows = registry.families.withLock { families in
+            Self.rows(sums, families.relays) {
+                "service=\"\(PrometheusText.escape($0))\""
+            } other: {
+                "service=\"\""
+            }
+        }
+        for (word, name, help) in [
+            (
+                RelayLayout.connections, "connections",
+                "Connections to TCP services and hosts with passthrough that ended."
+            ),
+            (RelayLayout.failures, "failures", "Those of them that did not end in order."),
+            (RelayLayout.bytesIn, "received_bytes", "Bytes passed from clients to them."),
+            (RelayLayout.bytesOut, "sent_bytes", "Bytes passed from them to clients."),
+        ] {
+            page.family("moongate_tcp_\(name)_total", "counter", help)
+            for row in rows { page.sample(row.words[word], labels: row.labels) }
+        }
     }
 
     private func renderScripts(_ reports: [LoopReport], _ page: inout PrometheusText) {

@@ -78,6 +78,7 @@ package final class SeriesRegistry: Sendable {
         var routes: Family<RouteKey>
         var upstreams: Family<String>
         var scripts: Family<String>
+        var relays: Family<String>
         var forgotten: Int64 = .min
     }
 
@@ -85,7 +86,9 @@ package final class SeriesRegistry: Sendable {
 
     package init(bound: Int = SeriesRegistry.defaultBound) {
         families = Mutex(
-            Families(routes: Family(bound: bound), upstreams: Family(bound: bound), scripts: Family(bound: bound)))
+            Families(
+                routes: Family(bound: bound), upstreams: Family(bound: bound), scripts: Family(bound: bound),
+                relays: Family(bound: bound)))
     }
 
     /// Compiles the series and the log names of a snapshot. `now` in seconds, on any clock that does not go back.
@@ -137,16 +140,21 @@ package final class SeriesRegistry: Sendable {
             let scripts = (scriptSeries ?? scripts?.map(\.name) ?? snapshot.scripts.map(\.qualifiedName)).map {
                 families.scripts.series($0, now: now)
             }
+            let relayNames =
+                snapshot.tcpServices.map { "tcp:\($0.port)" } + snapshot.passthrough.map { "tls:\($0.pattern)" }
+            let relays = relayNames.map { families.relays.series($0, now: now) }
             if families.forgotten == .min || now - families.forgotten >= 60 {
                 families.forgotten = now
                 let time = now - Self.secondsUntilForgotten
                 families.routes.forget(before: time)
                 families.upstreams.forget(before: time)
                 families.scripts.forget(before: time)
+                families.relays.forget(before: time)
             }
             return TelemetryLabels(
                 snapshotRoutes: snapshot.routes, snapshotUpstreams: snapshot.upstreams, routes: routes,
-                upstreams: upstreams, scripts: scripts, routeNames: names, upstreamNames: upstreamNames,
+                upstreams: upstreams, scripts: scripts, relays: relays, routeNames: names,
+                upstreamNames: upstreamNames, relayNames: relayNames.map { LogName($0) },
                 scriptNames: scriptNames.map { LogName($0.name) },
                 scriptVersions: scriptNames.map { LogName($0.version) })
         }
@@ -174,6 +182,8 @@ package final class TelemetryLabels: Sendable {
     let routes: [SeriesID]
     let upstreams: [SeriesID]
     let scripts: [SeriesID]
+    let relays: [SeriesID]
+    let relayNames: [LogName]
     let routeNames: [LogName]
     let upstreamNames: [LogName]
     let scriptNames: [LogName]
@@ -181,9 +191,11 @@ package final class TelemetryLabels: Sendable {
 
     init(
         snapshotRoutes: [Route], snapshotUpstreams: [Upstream], routes: [SeriesID], upstreams: [SeriesID],
-        scripts: [SeriesID], routeNames: [LogName], upstreamNames: [LogName], scriptNames: [LogName],
-        scriptVersions: [LogName]
+        scripts: [SeriesID], relays: [SeriesID], routeNames: [LogName], upstreamNames: [LogName],
+        relayNames: [LogName], scriptNames: [LogName], scriptVersions: [LogName]
     ) {
+        self.relays = relays
+        self.relayNames = relayNames
         self.snapshotRoutes = snapshotRoutes
         self.snapshotUpstreams = snapshotUpstreams
         self.routes = routes
@@ -197,8 +209,8 @@ package final class TelemetryLabels: Sendable {
 
     /// Before the first snapshot: everything is `other`.
     package static let none = TelemetryLabels(
-        snapshotRoutes: [], snapshotUpstreams: [], routes: [], upstreams: [], scripts: [], routeNames: [],
-        upstreamNames: [], scriptNames: [], scriptVersions: [])
+        snapshotRoutes: [], snapshotUpstreams: [], routes: [], upstreams: [], scripts: [], relays: [],
+        routeNames: [], upstreamNames: [], relayNames: [], scriptNames: [], scriptVersions: [])
 
     /// The same names in the same order: where only endpoints changed.
     func hasSameUpstreams(as snapshot: Snapshot) -> Bool {
@@ -212,6 +224,7 @@ package final class TelemetryLabels: Sendable {
     func upstream(_ index: Int32) -> SeriesID { Self.series(upstreams, index) }
     @inline(__always)
     func script(_ index: Int32) -> SeriesID { Self.series(scripts, index) }
+    func relay(_ index: Int32) -> SeriesID { Self.series(relays, index) }
 
     @inline(__always)
     private static func series(_ list: [SeriesID], _ index: Int32) -> SeriesID {

@@ -100,16 +100,17 @@ package struct UpstreamTable: Sendable {
     /// - tried: the endpoints that this request failed on; they are not chosen again.
     /// - hashKey: `Exchange.hashKey`; requests of one key go to one endpoint while it lives. 0 is none.
     /// - isFresh: no idle connection will do (the last one turned out to be closed).
+    /// - isExclusive: nor one that is shared, whatever the upstream speaks.
     package mutating func choose(
         _ upstream: UpstreamID, now: UInt64, tried: TriedEndpoints = TriedEndpoints(), hashKey: UInt64 = 0,
-        isFresh: Bool = false
+        isFresh: Bool = false, isExclusive: Bool = false
     ) -> UpstreamAction {
         let u = Int(truncatingIfNeeded: upstream.slot)
         guard u < upstreams.count, !upstreams[u].isFree else { return .shed(.noEndpoint) }
         guard let e = pick(u, now: now, tried: tried, hashKey: hashKey) else {
             return .shed(upstreams[u].active.isEmpty && upstreams[u].ejected.isEmpty ? .noEndpoint : .allTried)
         }
-        if upstreams[u].isMultiplexed { return share(u, e, now: now, tried: tried, hashKey: hashKey) }
+        if upstreams[u].isMultiplexed, !isExclusive { return share(u, e, now: now, tried: tried, hashKey: hashKey) }
         upstreams[u].inFlight &+= 1
         if tried.count == 0, !isFresh { upstreams[u].budget.earn(settings) }
         let slot = Int(truncatingIfNeeded: e)

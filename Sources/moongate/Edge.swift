@@ -368,6 +368,8 @@ extension ProxyConfiguration {
         timeouts.streamIdle = UInt64(settings.streamIdleTimeout)
         timeouts.total = UInt64(settings.totalTimeout)
         trustedProxies = settings.trustedProxies
+        timeouts.relayIdle = UInt64(settings.proxyStreamTimeout)
+        reservedPorts = [settings.admin.port] + (settings.webhook.map { [$0.address.port] } ?? [])
         usesProxyProtocol = settings.useProxyProtocol
         timeouts.proxyHeader = UInt64(settings.proxyProtocolHeaderTimeout)
         sendsForwarded = settings.sendsForwarded

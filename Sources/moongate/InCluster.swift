@@ -67,7 +67,8 @@ struct InCluster {
             Task {
                 while !Task.isCancelled {
                     do { try await Task.sleep(for: .seconds(10)) } catch { return }
-                    if await edge.resolver.refresh() { controller.publishAgain() }
+                    let hasNewNames = await edge.resolver.refresh()
+                    if edge.server.retryPorts() || hasNewNames { controller.publishAgain() }
                 }
             },
             Task { await edge.logScripts { lines in await tell(lines, controller, edge) } },
@@ -124,6 +125,7 @@ struct InCluster {
         options.namespaces = settings.watchNamespaces
         if let secret = options.translation.defaultCertificate { options.extra.secrets.insert(secret) }
         if let secret = options.translation.ticketKeys { options.extra.secrets.insert(secret) }
+        if let map = options.translation.tcpServices { options.extra.configMaps.insert(map) }
         if settings.watchAllSecrets { options.secrets = .namespaces }
         if settings.watchAllConfigMaps { options.configMaps = .namespaces }
         let here = namespace(access)
@@ -196,7 +198,7 @@ struct InCluster {
         }
         // Faults of tenants are theirs: the change as a whole is in force.
         edge.countReload(isGood: true)
-        return diagnostics
+        return diagnostics + edge.server.portDiagnostics
     }
 
     /// Shows what the control loop says is wrong, as it says it.

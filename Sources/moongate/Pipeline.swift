@@ -167,7 +167,8 @@ private actor Workshop {
             let known = table.snapshot
             return known.routes == snapshot.routes && known.hosts == snapshot.hosts
                 && known.defaultRoute == snapshot.defaultRoute && known.scripts == snapshot.scripts
-                && known.certificates == snapshot.certificates
+                && known.certificates == snapshot.certificates && known.tcpServices == snapshot.tcpServices
+                && known.passthrough == snapshot.passthrough
                 && known.defaultCertificate == snapshot.defaultCertificate
                 && known.ticketKeys == snapshot.ticketKeys
                 && known.upstreams.count == snapshot.upstreams.count
@@ -227,12 +228,15 @@ extension TranslationOptions {
         namespaces = Set(settings.watchNamespaces)
         defaultBackend = settings.defaultBackend.flatMap { ServicePortName($0) }
         redirectsToHTTPS = settings.sslRedirect
-        func name(_ text: String) -> ObjectName? {
-            let parts = text.split(separator: "/").map(String.init)
+        func objectName(_ text: String?) -> ObjectName? {
+            let parts = text?.split(separator: "/").map(String.init) ?? []
             return parts.count == 2 ? ObjectName(namespace: parts[0], name: parts[1]) : nil
         }
-        defaultCertificate = settings.defaultTLSSecret.flatMap(name)
-        ticketKeys = settings.ticketKeysSecret.flatMap(name)
+        defaultCertificate = objectName(settings.defaultTLSSecret)
+        ticketKeys = objectName(settings.ticketKeysSecret)
+        tcpServices = objectName(settings.tcpServicesConfigMap)
+        trustsProxies = !settings.trustedProxies.isEmpty
+        allowsPassthrough = settings.enableSSLPassthrough
         zone = settings.zone
         allowsInlineScripts = settings.allowInlineScripts
         hostsAreExclusive = settings.hostsAreExclusive

@@ -138,6 +138,13 @@ struct RunFlags: ParsableArguments {
     var useProxyProtocol: Bool?
     @Option(help: ArgumentHelp("Longest wait for a PROXY protocol header (default 5s).", valueName: "duration"))
     var proxyProtocolHeaderTimeout: String?
+    @Option(
+        help: ArgumentHelp("ConfigMap of ports that lead to Services as plain TCP.", valueName: "ns/name"))
+    var tcpServicesConfigmap: String?
+    @Option(help: ArgumentHelp("Longest standstill of such a connection (default 600s).", valueName: "duration"))
+    var proxyStreamTimeout: String?
+    @Flag(inversion: .prefixedNo, help: "Let Ingresses pass TLS on unopened, by SNI (default: no).")
+    var enableSslPassthrough: Bool?
     @Flag(inversion: .prefixedNo, help: "Run scripts written in an annotation (default: yes).")
     var allowInlineScripts: Bool?
     @Option(help: ArgumentHelp("Prefix of ingress-nginx's annotations.", valueName: "prefix"))
@@ -253,6 +260,9 @@ struct RunFlags: ParsableArguments {
         text("trusted-proxies", trustedProxies)
         flag("use-proxy-protocol", useProxyProtocol)
         text("proxy-protocol-header-timeout", proxyProtocolHeaderTimeout)
+        text("tcp-services-configmap", tcpServicesConfigmap)
+        text("proxy-stream-timeout", proxyStreamTimeout)
+        flag("enable-ssl-passthrough", enableSslPassthrough)
         flag("allow-inline-scripts", allowInlineScripts)
         text("annotations-prefix", annotationsPrefix)
         text("drain-timeout", drainTimeout)
@@ -327,6 +337,10 @@ struct Settings: Sendable {
     var trustedProxies: [AddressBlock]
     var useProxyProtocol: Bool
     var proxyProtocolHeaderTimeout: Int
+    /// `namespace/name`
+    var tcpServicesConfigMap: String?
+    var proxyStreamTimeout: Int
+    var enableSSLPassthrough: Bool
     var allowInlineScripts: Bool
     var annotationsPrefix: String
     var drainTimeout: Int
@@ -498,6 +512,9 @@ struct Settings: Sendable {
                 mend: "give the balancers' addresses by --trusted-proxies; 0.0.0.0/0,::/0 believes everybody")
         }
         proxyProtocolHeaderTimeout = try read.duration("proxy-protocol-header-timeout", default: "5s")
+        tcpServicesConfigMap = try read.objectName("tcp-services-configmap")
+        proxyStreamTimeout = try read.duration("proxy-stream-timeout", default: "600s")
+        enableSSLPassthrough = try read.flag("enable-ssl-passthrough", default: false)
         allowInlineScripts = try read.flag("allow-inline-scripts", default: true)
         annotationsPrefix = read.text("annotations-prefix") ?? "nginx.ingress.kubernetes.io"
         drainTimeout = try read.duration("drain-timeout", default: "30s")

@@ -49,7 +49,8 @@ struct Standalone {
             Task {
                 while !Task.isCancelled {
                     do { try await Task.sleep(for: .seconds(10)) } catch { return }
-                    if await edge.resolver.refresh() { change.yield() }
+                    let hasNewNames = await edge.resolver.refresh()
+                    if edge.server.retryPorts() || hasNewNames { change.yield() }
                 }
             },
             Task { await edge.logScripts() },
@@ -70,7 +71,7 @@ struct Standalone {
             edge.publish(configuration)
             edge.logPublication(configuration)
         }
-        edge.show(diagnostics)
+        edge.show(diagnostics + edge.server.portDiagnostics)
         edge.countReload(isGood: !diagnostics.contains { $0.severity == .error })
     }
 }

@@ -62,6 +62,9 @@ struct GoldenTests {
             case "watch-ingress-without-class": options.watchIngressWithoutClass = true
             case "watch-namespace": options.namespaces.insert(value)
             case "default-backend": options.defaultBackend = ServicePortName(value)
+            case "tcp-services-configmap": options.tcpServices = ServicePortName(value + ":1")?.service
+            case "trusted-proxies": options.trustsProxies = true
+            case "enable-ssl-passthrough": options.allowsPassthrough = true
             case "forbid-inline-scripts": options.allowsInlineScripts = false
             case "exclusive-hosts": options.hostsAreExclusive = true
             case "forbid-loopback-names": options.allowsLoopbackNames = false

@@ -27,6 +27,15 @@ enum TranslationText {
             let hosts = certificate.hosts.joined(separator: " ")
             lines.append("certificate \(certificate.secret) for \(hosts) of \(certificate.ingress)")
         }
+        for service in snapshot.tcpServices {
+            lines.append(
+                "tcp \(service.port) -> \(snapshot.upstreams[service.upstream].name)"
+                    + (service.acceptsProxyProtocol ? " takes-proxy" : "")
+                    + (service.sendsProxyProtocol ? " sends-proxy" : "") + " [\(service.place)]")
+        }
+        for host in snapshot.passthrough {
+            lines.append("passthrough \(host.pattern) -> \(snapshot.upstreams[host.upstream].name) (\(host.ingress))")
+        }
         for status in translation.statuses where !status.status.loadBalancer.ingress.isEmpty {
             let addresses = status.status.loadBalancer.ingress.map { $0.ip ?? $0.hostname ?? "?" }
             lines.append("status \(status.ingress): \(addresses.joined(separator: " "))")

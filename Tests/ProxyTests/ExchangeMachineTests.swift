@@ -131,6 +131,21 @@ import Testing
                 (.responseHeadReceived, [.sendResponseHead]), (.answerDecided, [.closeUpstream, .answer, .finish]),
             ]),
         Conversation(
+            "a tunnel without a request",
+            [
+                (.tunnelAsked, [.connect]), (.attemptFailed(retry: true), [.connect]), (.downstreamEnded, []),
+                (.connected, [.startTunnel]), (.upstreamEnded, [.endDownstreamWrites]),
+                (.downstreamEnded, [.closeUpstream, .breakResponse, .finish]),
+            ]),
+        Conversation(
+            "a tunnel without an endpoint", [(.tunnelAsked, [.connect]), (.answerDecided, [.breakResponse, .finish])]),
+        Conversation(
+            "a tunnel whose endpoints all fail",
+            [(.tunnelAsked, [.connect]), (.attemptFailed(retry: false), [.breakResponse, .finish])]),
+        Conversation(
+            "a tunnel whose client goes before it is connected",
+            [(.tunnelAsked, [.connect]), (.downstreamBroken, [.closeUpstream, .finish])]),
+        Conversation(
             "after the end nothing moves",
             opening + [
                 (.downstreamBroken, [.closeUpstream, .finish]), (.responseBroken, []), (.failed, []), (.connected, []),
@@ -156,7 +171,8 @@ import Testing
     }
 
     static let every: [Event] = [
-        .headReceived(body: false), .headReceived(body: true), .forwardDecided, .answerDecided, .connected,
+        .tunnelAsked, .headReceived(body: false), .headReceived(body: true), .forwardDecided, .answerDecided,
+        .connected,
         .attemptFailed(retry: false), .attemptFailed(retry: true), .requestEnded, .requestUndeliverable, .failed,
         .informationalReceived, .switched, .responseHeadReceived, .responseEnded(reusable: true),
         .responseEnded(reusable: false), .responseBroken, .downstreamBroken, .downstreamEnded, .upstreamEnded,

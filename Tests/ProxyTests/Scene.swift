@@ -30,15 +30,18 @@ final class Scene {
     init(
         endpoints: [UInt16] = [8001], policy: RoutePolicy = RoutePolicy(), clients: ClientConnections? = nil,
         speaking: UpstreamProtocol = .http, server: TLSContext? = nil, security: UpstreamSecurity? = nil,
+        services: [TCPService] = [], passthrough: [PassthroughHost] = [],
         configure: (inout ProxyConfiguration) -> Void = { _ in }
     ) {
         var configuration = ProxyConfiguration(listen: [], loops: 1)
         configure(&configuration)
         self.server = server
+        var snapshot = Self.snapshot(endpoints, policy, server != nil && speaking == .http ? .https : speaking)
+        snapshot.tcpServices = services
+        snapshot.passthrough = passthrough
         let publication = Publication(
-            table: RouteTable(
-                Self.snapshot(endpoints, policy, server != nil && speaking == .http ? .https : speaking), generation: 1),
-            sets: [], configuration: configuration, securities: Self.table(security))
+            table: RouteTable(snapshot, generation: 1), sets: [], configuration: configuration,
+            securities: Self.table(security))
         loop = Loop(
             transport: network, number: 0, configuration: configuration, publication: publication,
             telemetry: LoopTelemetry(metrics: hub.makeLoop {}, log: nil), clients: clients, nanoseconds: now, seed: 7)

@@ -127,6 +127,8 @@ final class SimulatedNetwork: Transport {
         return true
     }
 
+    func localAddress(_ socket: Socket) -> NetworkAddress? { NetworkAddress(v4: 0x0a00_00fe, port: 5432) }
+
     func rename(_ socket: Socket, _ token: Token) -> Bool {
         guard let wire = wires[socket.descriptor] else { return false }
         wire.token = token

@@ -1,0 +1,90 @@
+// Connections whose bytes are passed as they are: TCP services, and hosts whose TLS is the endpoint's own. An exchange that
+// begins where an upgrade ends, so that pools, health, retries, back-pressure and deadlines are those of requests.
+internal import HTTPWire
+internal import Model
+internal import Reactor
+
+/// Where a relay leads.
+struct RelayTarget {
+    /// Among the TCP services and, behind them, the hosts with passthrough.
+    let index: Int32
+    /// Index into `Snapshot.upstreams`.
+    let upstream: Int32
+    var acceptsProxyHeader = false
+    var sendsProxyHeader = false
+}
+
+/// Where relays lead by one publication.
+struct RelayTable: Sendable {
+    private var ports: [UInt16: Int] = [:]
+    private let services: [TCPService]
+    private var exact: [[UInt8]: Int] = [:]
+    private var wildcard: [[UInt8]: Int] = [:]
+    private let hosts: [PassthroughHost]
+
+    init(_ snapshot: Snapshot) {
+        services = snapshot.tcpServices
+        hosts = snapshot.passthrough
+        for (index, service) in services.enumerated() { ports[service.port] = index }
+        for (index, host) in hosts.enumerated() {
+            switch host.pattern {
+            case .exact(let name): exact[Array(name.utf8)] = index
+            case .wildcard(let parent): wildcard[Array(parent.utf8)] = index
+            case .any: break
+            }
+        }
+    }
+
+    /// Some host's TLS is passed through: ClientHellos are to be read.
+    var hasHosts: Bool { !hosts.isEmpty }
+
+    func target(port: UInt16) -> RelayTarget? {
+        guard let index = ports[port] else { return nil }
+        let service = services[index]
+        return RelayTarget(
+            index: Int32(truncatingIfNeeded: index), upstream: Int32(truncatingIfNeeded: service.upstream),
+            acceptsProxyHeader: service.acceptsProxyProtocol, sendsProxyHeader: service.sendsProxyProtocol)
+    }
+
+    /// By a host in lower case: the exact name, else the wildcard above it.
+    func target(host: [UInt8]) -> RelayTarget? {
+        guard !hosts.isEmpty, let index = index(host) else { return nil }
+        return RelayTarget(
+            index: Int32(truncatingIfNeeded: services.count + index),
+            upstream: Int32(truncatingIfNeeded: hosts[index].upstream))
+    }
+
+    private func index(_ host: [UInt8]) -> Int? {
+        if let index = exact[host] { return index }
+        guard let dot = host.firstIndex(of: 0x2e), dot > 0 else { return nil }
+        return wildcard[Array(host[(dot + 1)...])]
+    }
+}
+
+extension Loop {
+    /// The connection is the client's end of a tunnel; the other end is to be found.
+    func beginRelay(_ d: Downstream, _ target: RelayTarget, _ newcomer: Newcomer) {
+        let f = beginFlight(d)
+        f.isRelay = true
+        f.sendsProxyHeader = target.sendsProxyHeader
+        f.policy = current.publication.relayPolicy
+        f.exchange.relay = target.index
+        f.exchange.upstream = target.upstream
+        f.exchange.localPort = newcomer.localPort
+        f.exchange.serverName = newcomer.serverName
+        perform(d, .switched)
+        perform(f, .tunnelAsked)
+    }
+
+    /// The endpoint is there.
+    func beginRelay(_ f: Flight, _ d: Downstream, _ u: UpstreamConnection) {
+        f.exchange.upstreamStarted = nowNanoseconds
+        guard f.sendsProxyHeader else { return }
+        let own = transport.localAddress(d.socket).map { Model.SocketAddress($0) }
+        var header: [UInt8] = []
+        ProxyHeader.write(
+            .v1, source: d.peer, destination: own ?? Model.SocketAddress(ip: d.peer.ip, port: d.localPort), to: &header)
+        reserve(&u.output, header.count).append(header)
+        flush(u)
+    }
+}
