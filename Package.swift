@@ -197,7 +197,8 @@ let package = Package(
         .testTarget(
             name: "ProxyTests",
             dependencies: [
-                "Compression", "CompressionTesting", "HTTP2Testing", "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "TLSEngine",
+                "Compression", "CompressionTesting", "HTTP2Testing", "HTTPWire", "Middlewares", "Model", "Proxy",
+                "Reactor", "Routing", "TLSEngine",
                 "Telemetry",
                 "Upstreams",
             ], swiftSettings: rules),

@@ -92,9 +92,10 @@ package enum CompressionRule {
     /// - Parameters:
     ///   - body: what follows the head, as the upstream sends it.
     ///   - coversSecrets: also compresses what belongs to somebody.
+    ///   - isAuthenticated: the client has shown a certificate: browsers send it of their own accord, as they do cookies.
     package static func judge(
         request: borrowing MessageHead, response: borrowing MessageHead, body: BodyFraming, accepted: AcceptEncoding,
-        codings: CodingList, coversSecrets: Bool, limits: borrowing Limits
+        codings: CodingList, coversSecrets: Bool, isAuthenticated: Bool = false, limits: borrowing Limits
     ) -> Verdict {
         // HTTP/1.0 could not tell the end of such a body from a cut; HEAD, 204 and 304 have none.
         guard !codings.isEmpty, !body.isEmpty, request.version != .http10, response.status >= 200,
@@ -105,7 +106,7 @@ package enum CompressionRule {
         let wish = look(request)
         guard !wish.isUntouchable else { return .untouched }
         if case .length(let length) = body, length < limits.minLength, !accepted.refusesIdentity { return .untouched }
-        if !coversSecrets, facts.isSecret || wish.isSecret { return .varies }
+        if !coversSecrets, facts.isSecret || wish.isSecret || isAuthenticated { return .varies }
         return accepted.choose(from: codings).map { .compress($0) } ?? .varies
     }
 

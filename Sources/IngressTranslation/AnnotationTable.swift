@@ -247,7 +247,8 @@ package enum AnnotationTable {
             }),
         AnnotationSpec(
             key: grpcWeb, kinds: ingress, syntax: "true | false", risk: .low,
-            doc: "Requests of gRPC-Web (browsers) reach the upstream as gRPC, and its responses are made readable for them.",
+            doc:
+                "Requests of gRPC-Web (browsers) reach the upstream as gRPC, and its responses are made readable for them.",
             effect: .policy { text, policy throws(ValueProblem) in
                 policy.bridgesGRPCWeb = try Quantities.boolean(text)
             }),

@@ -86,6 +86,8 @@ extension Loop {
         f.ending = .broken
         let exchange = f.exchange
         guard f.responseFraming == .frames, exchange.request.version == .http2, exchange.reason.status >= 500,
+            // A client of gRPC-Web would take the status for a part of the message that was cut.
+            f.recoding?.bridge == nil,
             GRPC.isCall(exchange.request), let d = f.downstream, let stream = d.stream, !stream.isGone
         else { return }
         let status = GRPCStatus(httpStatus: exchange.reason.status)
@@ -120,7 +122,7 @@ extension Loop {
     private func makeErrorPage(_ f: Flight) {
         let exchange = f.exchange
         let status = f.refusedStatus != 0 ? f.refusedStatus : exchange.reason.status
-        if exchange.request.version == .http2, GRPC.isCall(exchange.request) {
+        if exchange.request.version == .http2 || f.recoding?.bridge != nil, GRPC.isCall(exchange.request) {
             makeCallStatus(f, status)
             return
         }

@@ -44,7 +44,7 @@ extension Loop {
             // Nobody was there to be answered: the log says why by the status, too.
             f.exchange.response.status = f.exchange.reason.status
         }
-        if f.exchange.request.version == .http2 { noteCallStatus(f) }
+        if f.exchange.request.version == .http2 || f.recoding != nil { noteCallStatus(f) }
         if f.phasesRan { f.pin.middlewares.runLog(f.exchange) }
         if f.isTunnel { telemetry.tunnelClosed() }
         if f.isRelay {

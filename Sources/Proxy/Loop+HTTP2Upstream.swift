@@ -369,9 +369,9 @@ extension Loop {
     ) {
         f.deadline = f.policy.streamIdleTimeout == 0 ? never : now &+ f.policy.streamIdleTimeout
         sendResponseBody(f, bytes)
-        // A frame is what the endpoint wanted to be read together.
-        if f.recoding != nil { flushRecoding(f) }
         guard u.flight === f else { return }
+        // What an encoder keeps goes out when the connection has been read.
+        if f.recoding != nil { enqueue(u) }
         if let handle = stream.handle, let carrier = stream.carrier.carrier {
             carrier.session.consumeStream(handle, bytes.byteCount)
             enqueue(stream.carrier)
@@ -398,7 +398,13 @@ extension Loop {
             guard u.input === input else { return }
             input.removeAll()
         }
-        if u.flight === f { endResponseIfTaken(u, stream, f) }
+        guard u.flight === f else { return }
+        if f.recoding != nil, !stream.inputEnded, let d = f.downstream {
+            flushRecoding(f)
+            touch(d)
+            guard u.flight === f else { return }
+        }
+        endResponseIfTaken(u, stream, f)
     }
 
     private func endResponseIfTaken(_ u: UpstreamConnection, _ stream: UpstreamStream, _ f: Flight) {

@@ -61,7 +61,8 @@ extension Loop {
         let verdict = CompressionRule.judge(
             request: exchange.request, response: exchange.response, body: f.responseFacts.body,
             accepted: f.recoding?.accepted ?? AcceptEncoding(exchange.request), codings: f.policy.codings,
-            coversSecrets: f.policy.compressesSecrets, limits: configuration.compression.limits)
+            coversSecrets: f.policy.compressesSecrets, isAuthenticated: exchange.client.certificate != nil,
+            limits: configuration.compression.limits)
         switch verdict {
         case .untouched: break
         case .varies: CompressionRule.vary(&exchange.response)

@@ -42,7 +42,9 @@ func run(
             state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
             return state >> 33
         }
-        let words = ["the ", "moon ", "gate ", "{\"id\":", ",\"name\":\"", "<div class=\"row\">", "</div>\n", "0123456789"]
+        let words = [
+            "the ", "moon ", "gate ", "{\"id\":", ",\"name\":\"", "<div class=\"row\">", "</div>\n", "0123456789",
+        ]
         var bytes: [UInt8] = []
         while bytes.count < count {
             if next() % 10 == 0 {

@@ -40,8 +40,10 @@ import Testing
     }
 
     @Test func linesAreOneList() {
-        let head = parse(bytes("GET / HTTP/1.1\r\nAccept-Encoding: br;q=0.5\r\nHost: a\r\naccept-encoding: gzip\r\n\r\n"))
-            .head
+        let head = parse(
+            bytes("GET / HTTP/1.1\r\nAccept-Encoding: br;q=0.5\r\nHost: a\r\naccept-encoding: gzip\r\n\r\n")
+        )
+        .head
         #expect(AcceptEncoding(head).choose(from: Self.preference) == .gzip)
     }
 

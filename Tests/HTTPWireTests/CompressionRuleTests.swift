@@ -88,7 +88,9 @@ import Testing
 
     /// Whoever can't read it as it is gets small ones compressed, too.
     @Test func identityRefused() throws {
-        #expect(try judge("\(Self.html)|Content-Length: 5", to: "Accept-Encoding: gzip, identity;q=0").0 == .compress(.gzip))
+        #expect(
+            try judge("\(Self.html)|Content-Length: 5", to: "Accept-Encoding: gzip, identity;q=0").0 == .compress(.gzip)
+        )
     }
 
     @Test func eventStreamsAreMeantByTheirName() throws {
@@ -130,7 +132,8 @@ import Testing
             ["Vary: origin, accept-encoding", "Vary: Cookie", "ETag: W/\"\"", "Content-Encoding: gzip"]
         ),
         (
-            "Vary: Origin|Vary: Cookie|ETag: x", ["Vary: Origin", "Vary: Cookie, Accept-Encoding", "Content-Encoding: gzip"]
+            "Vary: Origin|Vary: Cookie|ETag: x",
+            ["Vary: Origin", "Vary: Cookie, Accept-Encoding", "Content-Encoding: gzip"]
         ),
         ("Vary:|ETag: \"", ["Vary: Accept-Encoding", "Content-Encoding: gzip"]),
     ])

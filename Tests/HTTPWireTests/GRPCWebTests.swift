@@ -17,7 +17,8 @@ import Testing
         ("Content-Type: application/grpc-web-text", "application/grpc", true, true),
         ("Content-Type: application/grpc-web-text+proto", "application/grpc+proto", true, true),
         (
-            "Content-Type: application/grpc-web+proto|Accept: application/grpc-web-text", "application/grpc+proto", false,
+            "Content-Type: application/grpc-web+proto|Accept: application/grpc-web-text", "application/grpc+proto",
+            false,
             true
         ),
         ("Content-Type: application/grpc-web-text|Accept: application/grpc-web", "application/grpc", true, false),
@@ -32,7 +33,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "Content-Type: application/grpc", "Content-Type: application/grpc-websocket", "Content-Type: text/plain", "X: y",
+        "Content-Type: application/grpc", "Content-Type: application/grpc-websocket", "Content-Type: text/plain",
+        "X: y",
         "Content-Type: application/grpc-web-textual", "Content-Type: application/grpc-we",
     ])
     func otherRequestsStay(_ fields: String) {
@@ -48,7 +50,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("application/grpc", false, "application/grpc-web"), ("application/grpc+proto", true, "application/grpc-web-text+proto"),
+        ("application/grpc", false, "application/grpc-web"),
+        ("application/grpc+proto", true, "application/grpc-web-text+proto"),
         ("application/grpc; a=b", false, "application/grpc-web; a=b"), ("text/html", true, nil),
         ("application/grpc-web", false, nil),
     ])
@@ -66,7 +69,9 @@ import Testing
 
     // MARK: Base64
 
-    private func decode(_ text: [UInt8], cuts: [Int], room: Int) -> (bytes: [UInt8], progress: Base64Decoder.Progress, whole: Bool) {
+    private func decode(_ text: [UInt8], cuts: [Int], room: Int) -> (
+        bytes: [UInt8], progress: Base64Decoder.Progress, whole: Bool
+    ) {
         var decoder = Base64Decoder()
         var result: [UInt8] = []
         var start = 0

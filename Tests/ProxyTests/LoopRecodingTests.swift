@@ -40,7 +40,8 @@ import Testing
             let scene = Scene(policy: policy, configure: { $0.compression.choice = choice })
             let client = scene.client()
             try scene.send(client, get("/len/5000/1"))
-            #expect(try scene.responses(client).first?.value("content-encoding") == coding, "\(operators) \(ingress ?? "")")
+            #expect(
+                try scene.responses(client).first?.value("content-encoding") == coding, "\(operators) \(ingress ?? "")")
             scene.checkQuiet()
         }
     }
@@ -112,7 +113,8 @@ import Testing
                 scene.openedUpstreams[n],
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5000\r\n\r\nfirst".utf8)
             try scene.settle()
-            codings.append(String(decoding: scene.network.take(client, .max), as: UTF8.self).contains("Content-Encoding"))
+            codings.append(
+                String(decoding: scene.network.take(client, .max), as: UTF8.self).contains("Content-Encoding"))
         }
         #expect(codings == [true, false])
         for upstream in scene.openedUpstreams { scene.network.reset(upstream) }
@@ -138,7 +140,9 @@ import Testing
         let body = pattern(3000, 5)
         scene.network.send(
             client,
-            Array("POST /len/1/1 HTTP/1.1\r\nHost: shop.test\r\nContent-Encoding: gzip\r\nContent-Length: 3000\r\n\r\n".utf8)
+            Array(
+                "POST /len/1/1 HTTP/1.1\r\nHost: shop.test\r\nContent-Encoding: gzip\r\nContent-Length: 3000\r\n\r\n"
+                    .utf8)
                 + body)
         try scene.settle()
         #expect(try scene.responses(client).map(\.status) == [200])
@@ -238,7 +242,10 @@ import Testing
             scene.network.send(
                 client, call("/grpc/10/1", "application/grpc-web-text", Array(text.utf8), chunks: chunks))
             try scene.settle()
-            #expect(try scene.responses(client).map(\.status) == [400])
+            // Such a client is told in the terms of gRPC: INTERNAL, as for any 400.
+            let response = try #require(try scene.responses(client).first)
+            #expect(response.status == 200 && response.value("grpc-status") == "13")
+            #expect(response.value("content-type") == "application/grpc-web-text")
             #expect(scene.requests.isEmpty)
             scene.network.end(client)
             scene.advance(milliseconds: 61_000)

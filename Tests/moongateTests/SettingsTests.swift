@@ -39,7 +39,8 @@ struct SettingsTests {
         ("compression", "deflate", "compress"), ("compression", "on,off", "compress"),
         ("compression-level", "gzip=10", "levels"), ("compression-level", "5", "levels"),
         ("compression-types", "text", "media type"), ("compression-min-length", "short", "size"),
-        ("compression-memory", "much", "size"), ("log-level", "verbose", "level"), ("max-connections-per-client", "some", "whole number"),
+        ("compression-memory", "much", "size"), ("log-level", "verbose", "level"),
+        ("max-connections-per-client", "some", "whole number"),
     ])
     func `a bad setting is refused with problem, place and mend`(key: String, value: String, problem: String) {
         let error = #expect(throws: SettingsError.self) { try settings([key: value]) }
