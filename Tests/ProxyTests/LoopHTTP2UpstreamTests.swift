@@ -846,10 +846,11 @@ struct LoopHTTP2UpstreamTests {
     @Test(arguments: 0..<25)
     func anyPiecesAnyOrder(seed: Int) throws {
         var random = Seeded(UInt64(seed))
+        // Windows that hold a body: a server that opens smaller ones byte by byte is a flood, and ended as one.
         let farm = Farm(
             endpoints: seed % 2 == 0 ? [8001] : [8001, 8002],
             settings: [
-                (3, UInt32.random(in: 3...60, using: &random)), (4, UInt32.random(in: 900...80_000, using: &random)),
+                (3, UInt32.random(in: 3...60, using: &random)), (4, UInt32.random(in: 4_000...80_000, using: &random)),
             ])
         farm.scene.network.outboundCapacity = Int.random(in: 1_000...20_000, using: &random)
         farm.piece = Int.random(in: 1...3_000, using: &random)
