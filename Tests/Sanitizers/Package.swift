@@ -52,7 +52,8 @@ let package = Package(
         .target(
             name: "Proxy",
             dependencies: [
-                "Compression", "HTTP2Engine", "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine", "Telemetry",
+                "Compression", "HTTP2Engine", "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine",
+                "Telemetry",
                 "Upstreams",
             ],
             swiftSettings: rules),
@@ -72,7 +73,8 @@ let package = Package(
         .testTarget(
             name: "ProxyTests",
             dependencies: [
-                "Compression", "CompressionTesting", "HTTP2Testing", "HTTPWire", "Middlewares", "Model", "Proxy", "Reactor", "Routing", "TLSEngine",
+                "Compression", "CompressionTesting", "HTTP2Testing", "HTTPWire", "Middlewares", "Model", "Proxy",
+                "Reactor", "Routing", "TLSEngine",
                 "Telemetry",
                 "Upstreams",
             ],
