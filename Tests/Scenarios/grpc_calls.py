@@ -133,4 +133,5 @@ def main():
     print("none there:", status(probe, b""))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -70,7 +70,7 @@ class Server(asyncio.Protocol):
             self.received.pop(stream)
             return
         where, size = self.received.pop(stream)
-        if kind == "refuse" and (stream // 2) % 4 == 3:
+        if kind == "refuse" and (stream // 2) % 13 == 3:
             count["refused"] += 1
             self.h2.reset_stream(stream, h2.errors.ErrorCodes.REFUSED_STREAM)
             return self.flush()
