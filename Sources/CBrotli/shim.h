@@ -38,6 +38,7 @@ static inline mg_brotli_step mg_unbrotli_write(
     size_t left = count, free_room = room;
     BrotliDecoderResult result = BrotliDecoderDecompressStream(state, &left, &input, &free_room, &output, NULL);
     mg_brotli_step step = {count - left, room - free_room, false, result == BROTLI_DECODER_RESULT_ERROR};
-    step.has_more = result == BROTLI_DECODER_RESULT_NEEDS_MORE_OUTPUT;
+    // It asks for input while it still holds output, too.
+    step.has_more = result == BROTLI_DECODER_RESULT_NEEDS_MORE_OUTPUT || BrotliDecoderHasMoreOutput(state);
     return step;
 }

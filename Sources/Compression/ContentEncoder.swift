@@ -94,6 +94,7 @@ package enum EncoderProgress: Sendable, Hashable {
     }
 
     /// Takes `input` from `offset` on, moves `offset` behind what was taken, and writes into the free room of `output`.
+    /// A flush needs more than six bytes of room: with less zlib would write its marker anew at each call.
     package func write(
         _ input: borrowing RawSpan, at offset: inout Int, _ operation: EncoderOperation, to output: inout OutputRawSpan
     ) -> EncoderProgress {
