@@ -41,10 +41,14 @@ struct FrameBudget: Sendable {
     private var noise = TokenBucket(capacity: 1_000, perSecond: 100)
     /// Streams that end before their response: by the client, or by us for the client's mistakes.
     private var resets = TokenBucket(capacity: 500, perSecond: 50)
+    /// WINDOW_UPDATE frames that small messages of ours have paid for.
+    private var windows = 0
     private var continuations = 0
 
     /// CONTINUATION frames of one header block. A block of 64 KiB needs four of the usual size.
     static let mostContinuations = 8
+    /// Single bytes that fill a window of the usual size, two frames for each.
+    static let mostWindows = 131_072
     /// Bytes of bodies, either way, that pay for one frame.
     static let bytesPerFrame = 128
     /// What a client's request pays for: its priority, and a window opened for its response.
@@ -71,6 +75,9 @@ struct FrameBudget: Sendable {
         case FrameHead.data:
             // The end of a body is worth a frame of its own; other data pays when it has been seen not to be empty.
             return frame.flags & FrameHead.endStream != 0 || noise.take(now: now)
+        case FrameHead.windowUpdate where windows > 0:
+            windows -= 1
+            return true
         default:
             return noise.take(now: now)
         }
@@ -86,7 +93,9 @@ struct FrameBudget: Sendable {
 
     /// A frame of a body went out that held all there was: a small message, for which the peer may open two windows. One
     /// that was cut by the peer's window pays for nothing, or windows of single bytes would pay for themselves.
-    mutating func passedWhole() { noise.add(2) }
+    ///
+    /// Kept apart from the noise: as many as were sent within one round trip may be answered at once.
+    mutating func passedWhole() { windows = min(windows + 2, Self.mostWindows) }
 
     /// A request of ours goes out.
     mutating func requested() { noise.add(Self.framesPerResponse) }

@@ -17,6 +17,7 @@ struct FrameHead: Equatable, Sendable {
     static let settings: UInt8 = 4
     static let ping: UInt8 = 6
     static let goAway: UInt8 = 7
+    static let windowUpdate: UInt8 = 8
     static let continuation: UInt8 = 9
     static let endStream: UInt8 = 1
     static let endHeaders: UInt8 = 4
