@@ -144,7 +144,8 @@ extension Loop {
         exchange.response.appendStatic("cache-control", "no-store")
         if !f.errorPage.isEmpty, status == 302 {
             let name = locationName
-            exchange.response.append(name.span, f.errorPage.span)
+            let page = f.errorPage
+            exchange.response.append(name.span, page.span)
         }
         if status == 503 { exchange.response.appendStatic("retry-after", "1") }
         addTransportSecurity(f)
