@@ -93,11 +93,16 @@ package enum EncoderProgress: Sendable, Hashable {
         }
     }
 
-    /// Takes `input` from `offset` on, moves `offset` behind what was taken, and writes into the free room of `output`.
-    /// A flush needs more than six bytes of room: with less zlib would write its marker anew at each call.
+    /// With less room than this nothing is done: zlib's mark of a flush takes five bytes, and into less than six it is
+    /// written again at each call.
+    package static let leastRoom = 64
+
+    /// Takes `input` from `offset` on, moves `offset` behind what was taken, and writes into the free room of `output`, of
+    /// which there are `leastRoom` bytes at the least.
     package func write(
         _ input: borrowing RawSpan, at offset: inout Int, _ operation: EncoderOperation, to output: inout OutputRawSpan
     ) -> EncoderProgress {
+        guard output.freeCapacity >= Self.leastRoom else { return .needsRoom }
         if offset < input.byteCount { hasUnflushed = true }
         let step = unsafe input.withUnsafeBytes { bytes in
             // Proof: `output` is held exclusively and written from `count` on for as many bytes as it has room; what was

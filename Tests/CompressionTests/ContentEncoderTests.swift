@@ -81,8 +81,7 @@ func run(
         for _ in 0..<3 {
             let decoder = try #require(ContentDecoder(coding))
             let text = Self.sample(random.below(200_000), seed: random.next())
-            // With less than seven bytes zlib would write its flush marker for ever (zlib.h, deflate).
-            let room = 7 + (random.below(2) == 0 ? random.below(40) : random.below(40_000))
+            let room = ContentEncoder.leastRoom + (random.below(2) == 0 ? random.below(40) : random.below(40_000))
             var at = 0
             while at < text.count {
                 let end = min(text.count, at + 1 + random.below([10, 2_000, 70_000][random.below(3)]))
@@ -118,11 +117,40 @@ func run(
     func emptyFlushesEnd(_ coding: ContentCoding) throws {
         let encoder = try #require(ContentEncoder(coding, level: 3))
         let decoder = try #require(ContentDecoder(coding))
-        for _ in 0..<5 { decoder.read(try run(encoder, [], .flush, room: 7)) }
+        for _ in 0..<5 { decoder.read(try run(encoder, [], .flush, room: ContentEncoder.leastRoom)) }
         decoder.read(try run(encoder, [65], .flush))
         #expect(decoder.text == [65])
         decoder.read(try run(encoder, [], .end))
         #expect(!decoder.failed)
+    }
+}
+
+/// Flushes that end exactly where the room does are no reason to begin again.
+@Test(arguments: ContentCoding.allCases)
+func everyRoomWillDo(coding: ContentCoding) throws {
+    for room in ContentEncoder.leastRoom..<(ContentEncoder.leastRoom + 200) {
+        let encoder = try #require(ContentEncoder(coding, level: 3))
+        let decoder = try #require(ContentDecoder(coding))
+        let text = ContentEncoderTests.sample(300, seed: UInt64(room))
+        decoder.read(try run(encoder, text[..<150], .flush, room: room))
+        #expect(decoder.text.count == 150)
+        decoder.read(try run(encoder, text[150...], .end, room: room))
+        #expect(decoder.text == text && !decoder.failed)
+    }
+}
+
+@Test func withoutRoomNothingIsTaken() throws {
+    for coding in ContentCoding.allCases {
+        let encoder = try #require(ContentEncoder(coding, level: 3))
+        var offset = 0
+        let progress = unsafe withUnsafeTemporaryAllocation(byteCount: 63, alignment: 8) { buffer in
+            var output = unsafe OutputRawSpan(buffer: buffer, initializedCount: 0)
+            let progress = unsafe encoder.write(
+                [UInt8](repeating: 1, count: 9).span.bytes, at: &offset, .flush, to: &output)
+            _ = unsafe output.finalize(for: buffer)
+            return progress
+        }
+        #expect(progress == .needsRoom && offset == 0)
     }
 }
 
