@@ -173,7 +173,8 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .noTCPBackend: "The Service of a TCP service, or its port, does not exist; it is not served."
         case .proxyWithoutTrust: "A TCP service is to believe PROXY protocol headers, but no proxy is trusted."
         case .passthroughOff: "An Ingress asks for TLS passthrough, which the operator has not turned on."
-        case .passthroughPath: "A host with TLS passthrough has no path / of the same Ingress; its TLS ends here."
+        case .passthroughPath:
+            "A host with TLS passthrough is of another namespace, or has no path / of the same Ingress; its TLS ends here."
         case .noFastCGI: "An Ingress asks for FastCGI, which is not spoken; its paths answer 503."
         case .badBackendSecret:
             "A Secret named by proxy-ssl-secret is missing, unfit or of another namespace; its paths answer 503."

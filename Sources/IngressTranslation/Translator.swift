@@ -1097,8 +1097,8 @@ private struct Work {
         }
     }
 
-    /// Whose path `/` it is decides about the TLS of a host: what another Ingress says of a host that it only shares would
-    /// take it away from the one that has it.
+    /// Whose path `/` it is decides about the TLS of a host, if the host is its namespace's: what another Ingress says of a
+    /// host that it only shares would take it away from the one that has it.
     private mutating func addPassthrough() {
         for index in accepted.indices where accepted[index].policy.sslPassthrough == true {
             let item = accepted[index]
@@ -1121,6 +1121,14 @@ private struct Work {
                         .passthroughPath,
                         "the host \(quoted(pattern.description)) has no path / that leads to a Service of this Ingress",
                         at: place, mend: "add a rule with a host and the path /; until then its TLS ends here")
+                    continue
+                }
+                guard host.owner.namespace == item.name.namespace else {
+                    report(
+                        .passthroughPath,
+                        "the host \(quoted(pattern.description)) belongs to the namespace \(host.owner.namespace), "
+                            + "whose Ingress \(host.owner) is older: it decides about its TLS",
+                        at: place, mend: "take another host, or ask for it there; until then its TLS ends here")
                     continue
                 }
                 result.snapshot.passthrough.append(

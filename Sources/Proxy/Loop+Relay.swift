@@ -20,6 +20,8 @@ struct RelayTable: Sendable {
     private let services: [TCPService]
     private var exact: [[UInt8]: Int] = [:]
     private var wildcard: [[UInt8]: Int] = [:]
+    /// Hosts with rules of their own below these wildcards, which do not speak for them.
+    private var known: Set<[UInt8]> = []
     private let hosts: [PassthroughHost]
 
     init(_ snapshot: Snapshot) {
@@ -32,6 +34,12 @@ struct RelayTable: Sendable {
             case .wildcard(let parent): wildcard[Array(parent.utf8)] = index
             case .any: break
             }
+        }
+        guard !wildcard.isEmpty else { return }
+        for host in snapshot.hosts {
+            guard case .exact(let text) = host.pattern else { continue }
+            let name = Array(text.utf8)
+            if let dot = name.firstIndex(of: 0x2e), wildcard[Array(name[(dot + 1)...])] != nil { known.insert(name) }
         }
     }
 
@@ -46,7 +54,7 @@ struct RelayTable: Sendable {
             acceptsProxyHeader: service.acceptsProxyProtocol, sendsProxyHeader: service.sendsProxyProtocol)
     }
 
-    /// By a host in lower case: the exact name, else the wildcard above it.
+    /// By a host in lower case: the exact name, else the wildcard above it, unless the name has rules of its own.
     func target(host: [UInt8]) -> RelayTarget? {
         guard !hosts.isEmpty, let index = index(host) else { return nil }
         return RelayTarget(
@@ -56,7 +64,7 @@ struct RelayTable: Sendable {
 
     private func index(_ host: [UInt8]) -> Int? {
         if let index = exact[host] { return index }
-        guard let dot = host.firstIndex(of: 0x2e), dot > 0 else { return nil }
+        guard let dot = host.firstIndex(of: 0x2e), dot > 0, !known.contains(host) else { return nil }
         return wildcard[Array(host[(dot + 1)...])]
     }
 }

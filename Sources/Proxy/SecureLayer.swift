@@ -96,9 +96,10 @@ extension Loop {
         let cipher = cipherIn
         cipher.removeAll()
         if let early = tls.early {
-            // At most `ClientHello.maxCount` and one read: it fits.
-            cipher.append(early.bytes)
-            giveBack(&tls.early)
+            // One read may bring more than fits here: the rest comes with the next call.
+            let count = cipher.append(early.bytes)
+            early.consume(count)
+            if early.isEmpty { giveBack(&tls.early) }
             return tls.isHandshaking ? shake(c, tls, cipher) : decrypt(c, tls, cipher)
         }
         let room = cipher.room

@@ -39,6 +39,9 @@ final class Worker: @unchecked Sendable {
     /// How many of them, from the first on, are for plain HTTP; the others are for HTTPS.
     private let plainListeners: Int
     private var tcpListeners: [UInt32: Listener] = [:]
+    /// Listeners with lower numbers have been here. One of them that is not in the table any more has been closed, and
+    /// its descriptor may be another's by now.
+    private var nextTCP: UInt32 = 0
     /// Listeners with connections that could not be taken for lack of descriptors.
     private var starving: [Int] = []
     private var starvingTCP: [UInt32] = []
@@ -172,8 +175,10 @@ final class Worker: @unchecked Sendable {
 
     /// What is not among these any more is closed; connections that came by it stay.
     private func listen(_ wanted: [TCPListener]) {
+        let new = wanted.filter { $0.id >= nextTCP }
+        for listener in new { nextTCP = max(nextTCP, listener.id + 1) }
         guard !drain.isDraining else {
-            for listener in wanted where tcpListeners[listener.id] == nil { listener.listener.close() }
+            for listener in new { listener.listener.close() }
             return
         }
         let kept = Set(wanted.map(\.id))
@@ -181,7 +186,7 @@ final class Worker: @unchecked Sendable {
             listener.close()
             tcpListeners[id] = nil
         }
-        for listener in wanted where tcpListeners[listener.id] == nil {
+        for listener in new {
             do {
                 try poller.register(
                     listener.listener, Token(kind: TokenKind.tcpListener, index: listener.id, generation: 0))

@@ -33,6 +33,22 @@ import Testing
         return scene
     }
 
+    /// A host with rules of its own is not its wildcard's (as for routes: the exact one goes first).
+    @Test func aWildcardDoesNotTakeWhatIsExact() {
+        var snapshot = Snapshot()
+        snapshot.hosts = ["own.raw.test", "raw.test"].map { VirtualHost(pattern: .exact($0), routes: []) }
+        snapshot.passthrough = [
+            PassthroughHost(
+                pattern: .wildcard("raw.test"), upstream: 0,
+                ingress: ObjectReference(kind: "Ingress", namespace: "shop", name: "db"))
+        ]
+        let table = RelayTable(snapshot)
+        let taken = ["any.raw.test", "own.raw.test", "raw.test", "a.any.raw.test"].map {
+            table.target(host: Array($0.utf8)) != nil
+        }
+        #expect(taken == [true, false, false, false])
+    }
+
     private func text(_ scene: Scene, _ descriptor: Int32) -> String {
         String(decoding: scene.network.take(descriptor, .max), as: UTF8.self)
     }
