@@ -399,6 +399,9 @@ static int keep_session(SSL *ssl, SSL_SESSION *given) {
     return 1;
 }
 
+// Each context holds copies of its own, and those of clients are made on the loops.
+#define MOST_AUTHORITIES (256 * 1024)
+
 static bool add_authorities(X509_STORE *store, SSL_CTX *ssl, const uint8_t *pem, size_t count) {
     BIO *bio = BIO_new_mem_buf(pem, (int)count);
     if (!bio) return false;
@@ -474,11 +477,13 @@ mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, 
     }
     if (!problem && options->verify != MG_TLS_VERIFY_NONE) {
         X509_STORE *store = SSL_CTX_get_cert_store(ssl);
+        if (options->authorities_count > MOST_AUTHORITIES)
+            problem = "there are too many certificate authorities (256 KiB at most)";
         int mode = SSL_VERIFY_PEER;
         if (accepts && options->verify == MG_TLS_VERIFY_REQUIRED) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
         SSL_CTX_set_verify(ssl, mode, options->verify == MG_TLS_VERIFY_RECORD ? record_only : NULL);
         if (options->verify_depth > 0) SSL_CTX_set_verify_depth(ssl, options->verify_depth);
-        if (options->authorities_count &&
+        if (!problem && options->authorities_count &&
             !add_authorities(store, accepts ? ssl : NULL, options->authorities, options->authorities_count))
             problem = "there is no certificate authority in what was given";
         if (!problem && options->revocations_count &&
@@ -1005,6 +1010,8 @@ bool mg_tls_judge_again(mg_tls_session *session, const mg_tls_context *context, 
         X509_STORE_CTX_set_default(store, "ssl_client") &&
         X509_STORE_CTX_set_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx(), session->ssl)) {
         X509_VERIFY_PARAM_set_depth(X509_STORE_CTX_get0_param(store), SSL_CTX_get_verify_depth(context->ssl));
+        // As the handshake does: without it no key and no digest is too weak.
+        X509_VERIFY_PARAM_set_auth_level(X509_STORE_CTX_get0_param(store), SSL_get_security_level(session->ssl));
         X509_STORE_CTX_set_verify_cb(store, record_only);
         session->gravest = X509_V_OK;
         int result = X509_verify_cert(store);

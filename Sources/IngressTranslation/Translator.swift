@@ -566,6 +566,8 @@ private struct Work {
             path: path, ingress: reference, rule: rule(), host: host, upstream: backend.index,
             policy: accepted[index].policy, scripts: bindings(of: index, for: path.path))
         route.secureUpstream = backend.secureIndex
+        route.isUnsecured =
+            backend.index == nil && (accepted[index].backend.isBroken || accepted[index].backend.wishes.0 != nil)
         routes.append(route)
         let number = routes.count - 1
         func note(_ host: inout Host) {

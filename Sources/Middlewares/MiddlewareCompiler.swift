@@ -322,6 +322,7 @@ private struct BackendResolver {
     /// Only what is of the Ingress's own namespace or was granted to it (SCRIPTING.md §11): that another tenant's
     /// Service stands in the snapshot is no grant.
     func place(of backend: BackendName, for route: Route) -> Int? {
+        if route.isUnsecured { return nil }
         let name = name(backend, for: route)
         // Spoken to as the Ingress wishes its own backends to be.
         let own = route.upstream.flatMap { upstreams.indices.contains($0) ? upstreams[$0].variant : nil } ?? ""

@@ -134,6 +134,9 @@ package struct Route: Sendable, Equatable {
     /// The same for requests on TLS connections, where the backend is spoken to as the client speaks to us
     /// (`backend-protocol: AUTO_HTTP`); nil: `upstream` serves them too.
     package var secureUpstream: Int?
+    /// There is no upstream, and how its Ingress wants its backends to be secured can't be carried over to another one:
+    /// scripts choose none either.
+    package var isUnsecured = false
     package var policy: RoutePolicy
     /// In the order in which they run.
     package var scripts: [ScriptBinding]

@@ -83,6 +83,12 @@ package final class ClientRules: Sendable {
             authentication: authentication, pattern: pattern, isBroken: isBroken, isForAnyHost: host == .any)
     }
 
+    /// Everything on the route is answered with 403.
+    func isClosed(route: Int32) -> Bool {
+        guard route >= 0, byRoute.indices.contains(Int(route)), byRoute[Int(route)] >= 0 else { return false }
+        return rules[Int(byRoute[Int(route)])].isBroken
+    }
+
     /// The number of the rule that a request is under; -1 without.
     /// - Parameters:
     ///   - route: what was matched, -1 if nothing.

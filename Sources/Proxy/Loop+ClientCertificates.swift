@@ -38,9 +38,12 @@ extension Loop {
         let exchange = f.exchange
         exchange.client.certificate = nil
         let number = Self.rule(of: exchange, rules)
+        // Also where nobody is asked: the same backend may be led to by a host that asks. A balancer that has asked may
+        // tell what it knows there.
+        if number < 0, exchange.client.isTrustedProxy { return .none }
+        for name in ClientCertificateFields.all { exchange.request.removeAll(named: name.span) }
         guard number >= 0 else { return .none }
         let rule = rules.rules[Int(number)]
-        for name in ClientCertificateFields.all { exchange.request.removeAll(named: name.span) }
         if rule.isBroken { return .clientRulesBroken }
         let tls = f.downstream?.secureLayer
         if let tls, let asked = rule.asked {

@@ -272,9 +272,8 @@ extension Loop {
                 guard let u = f.upstream, !u.flags.contains(.blocked) else { return false }
                 f.exchange.bytesIn &+= UInt64(input.count)
                 setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
-                let written = write(u, input.bytes)
-                input.removeAll()
-                if !written { perform(f, .responseBroken) }
+                // Where it fails, a stream that is closed accounts for what it still holds.
+                if write(u, input.bytes) { input.removeAll() } else { perform(f, .responseBroken) }
                 return true
             }
             if f.machine.dropsRequest { return dropRequest(d, input) }

@@ -204,7 +204,8 @@ extension Loop {
                 match(f)
                 f.isErrorPage = true
                 exchange.client.certificate = nil
-                reason = .none
+                // It may be a path of somebody who has closed his.
+                reason = rules.isClosed(route: exchange.route) ? .clientRulesBroken : .none
             }
             if reason != .none {
                 exchange.reason = reason
@@ -494,7 +495,13 @@ extension Loop {
     private func writeHead(
         _ d: Downstream, _ head: inout MessageHead, _ options: HeadWriter.ResponseOptions, date: [UInt8]
     ) -> Bool {
-        if let stream = d.stream { return submit(stream, head, options, date: date) }
+        if let stream = d.stream {
+            // To a CONNECT a success says that the tunnel is open (RFC 8441 §5): what opens none may not say so.
+            if d.flight?.facts.upgrade == .webSocket, options.upgradeRange.isEmpty, head.status / 100 == 2 {
+                return false
+            }
+            return submit(stream, head, options, date: date)
+        }
         var room = head.bytes.count + 4 * head.fields.count + 256 + date.count
         while true {
             var outcome = HeadWriter.Outcome.invalid
@@ -514,6 +521,7 @@ extension Loop {
         // From here on nothing is sent again.
         if !f.outgoingPending { giveBack(&f.outgoing) }
         giveBack(&f.sentBody)
+        f.isReplayable = false
         exchange.origin = .upstream
         exchange.reason = .none
         addTransportSecurity(f)
@@ -653,6 +661,7 @@ extension Loop {
 
     private func endRecodedResponse(_ f: Flight, _ recoding: Recoding, _ d: Downstream) {
         guard endRecodedBody(f, recoding) else {
+            if f.exchange.reason == .none { f.exchange.reason = .internalError }
             f.ending = .broken
             return
         }
@@ -771,12 +780,14 @@ extension Loop {
         case .requestBody:
             // Whose turn was it? An endpoint that takes nothing holds the client up.
             if let u = f.upstream, u.flags.contains(.blocked) {
+                suspectCarrier(of: f)
                 fail(f, .streamTimeout)
             } else {
                 if let d = f.downstream { perform(d, .requestUnreadable) }
                 fail(f, .bodyTimeout)
             }
         case .responseHead:
+            suspectCarrier(of: f)
             fail(f, .responseTimeout)
         case .stream: fail(f, .streamTimeout)
         case .total: fail(f, .totalTimeout)

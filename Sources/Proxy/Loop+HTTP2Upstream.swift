@@ -221,6 +221,7 @@ extension Loop {
     }
 
     private func readFrames(_ u: UpstreamConnection, _ carrier: UpstreamCarrier, _ input: Buffer) {
+        carrier.heardAt = nowNanoseconds
         let session = carrier.session
         // The memory of heads belongs to the loop: an idle connection holds none.
         if !session.isReadingHead { swap(&session.incoming, &spareHead) }
@@ -238,8 +239,12 @@ extension Loop {
         }
         input.removeAll()
         guard session.fault != .none, u.machine.isMultiplexing else { return }
-        // What can be said is said, whether or not the endpoint reads it.
+        // What can be said is said, whether or not the endpoint reads it. Streams that end by it are told now: the
+        // session knows them no more when all others are broken.
+        retire(u, carrier)
         makeFrames(u, carrier)
+        act(u, carrier, on: nil)
+        guard u.machine.isMultiplexing else { return }
         _ = write(u, RawSpan())
         carrier.reason = .malformedResponse
         telemetry.upstreamFault()
@@ -302,6 +307,15 @@ extension Loop {
         table.retire(u.endpoint, connection: u.token.rawValue)
         carrier.isLeaving = true
         enqueue(u)
+    }
+
+    /// The exchange has run out of time. If nothing at all has come on its connection meanwhile, nobody may be there any
+    /// more, and the next ones look for another.
+    func suspectCarrier(of f: Flight) {
+        guard let c = f.upstream?.stream?.carrier, let carrier = c.carrier, c.machine.isMultiplexing,
+            carrier.heardAt < f.exchange.upstreamStarted
+        else { return }
+        retire(c, carrier)
     }
 
     /// More exchanges are on the connection than it takes, which is `most` at a time: those that still wait for their
@@ -555,7 +569,14 @@ extension Loop {
             }
         }
         guard u.machine.isMultiplexing else { return }
-        if carrier.session.isOver || carrier.isLeaving && carrier.streams == 0 { perform(u, .discarded) }
+        if carrier.session.isOver, carrier.session.fault != .none {
+            // The library has found it, and GOAWAY says so.
+            carrier.reason = .malformedResponse
+            telemetry.upstreamFault()
+            perform(u, .failed)
+        } else if carrier.session.isOver || carrier.isLeaving && carrier.streams == 0 {
+            perform(u, .discarded)
+        }
     }
 
     /// Fills the connection's output with frames, to a bound.

@@ -12,13 +12,16 @@ internal import Reactor
 final class Recoding {
     /// What the client reads, as it said before scripts ran: they may ask something else of the upstream.
     let accepted: AcceptEncoding?
+    /// The request had a cookie or credentials when it came: its response belongs to somebody.
+    let isSecret: Bool
     var encoder: ContentEncoder?
     var bridge: GRPCWebBridge?
     /// The response's body is being changed.
     var changesResponse = false
 
-    init(accepted: AcceptEncoding? = nil) {
+    init(accepted: AcceptEncoding? = nil, isSecret: Bool = false) {
         self.accepted = accepted
+        self.isSecret = isSecret
     }
 }
 
@@ -32,7 +35,11 @@ extension Loop {
 
     /// Scripts may change what the client said of itself: what it reads is kept.
     func rememberAccepted(_ f: Flight) {
-        f.recoding = Recoding(accepted: AcceptEncoding(f.exchange.request))
+        let request = f.exchange.request
+        let isSecret =
+            request.firstIndex(of: .cookie) != nil || request.firstIndex(of: .authorization) != nil
+            || request.firstIndex(of: .proxyAuthorization) != nil
+        f.recoding = Recoding(accepted: AcceptEncoding(request), isSecret: isSecret)
     }
 
     /// The exchange is over, or its response is replaced.
@@ -61,7 +68,8 @@ extension Loop {
         let verdict = CompressionRule.judge(
             request: exchange.request, response: exchange.response, body: f.responseFacts.body,
             accepted: f.recoding?.accepted ?? AcceptEncoding(exchange.request), codings: f.policy.codings,
-            coversSecrets: f.policy.compressesSecrets, isAuthenticated: exchange.client.certificate != nil,
+            coversSecrets: f.policy.compressesSecrets,
+            isAuthenticated: exchange.client.certificate != nil || f.recoding?.isSecret == true,
             limits: configuration.compression.limits)
         switch verdict {
         case .untouched: break

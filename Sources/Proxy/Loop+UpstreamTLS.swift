@@ -96,10 +96,12 @@ extension Loop {
             if u.machine.isSecuring {
                 handshakeFailed(u, failure == .none ? .cut : failure)
             } else if failure == .none {
+                u.carrier?.reason = .upstreamReset
                 ended(u, .broken)
             } else {
                 // By TLS 1.3 a server that will not have our certificate says so after the handshake.
                 telemetry.upstreamHandshakeFailed(failure)
+                u.carrier?.reason = FailureReason(handshake: failure)
                 ended(u, .broken, because: FailureReason(handshake: failure))
             }
         }

@@ -19,6 +19,8 @@ final class UpstreamCarrier {
     var isLeaving = false
     /// It takes no more bytes: what it has said before is read, and then it is closed.
     var isBroken = false
+    /// When something last came on it, in nanoseconds.
+    var heardAt: UInt64 = 0
     /// It counts as idle.
     var isParked = false
     /// Why its streams break when it does.

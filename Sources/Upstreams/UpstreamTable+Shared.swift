@@ -27,7 +27,8 @@ extension UpstreamTable {
             let slot = Int(truncatingIfNeeded: e)
             let id = EndpointID(slot: e, generation: endpoints[slot].generation)
             let free = endpoints[slot].shared.firstIndex { $0.streams < $0.most }
-            if free != nil || endpoints[slot].shared.count < settings.mostShared {
+            // Those that take no more may carry long calls to their end: they keep nobody from another.
+            if free != nil || endpoints[slot].shared.count(where: { $0.most > 0 }) < settings.mostShared {
                 upstreams[u].inFlight &+= 1
                 if tried.count == 0 { upstreams[u].budget.earn(settings) }
                 endpoints[slot].inFlight &+= 1

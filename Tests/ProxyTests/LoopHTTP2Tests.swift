@@ -608,6 +608,14 @@ struct LoopHTTP2Tests {
                     + "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n").utf8))
         try peer.settle()
         #expect(peer[3].status == "502" && peer[3].isEnded && scene.network.isClosed(upstream))
+        // Nor is a page: to the client a 200 would say that the tunnel is open (RFC 8441 §5).
+        peer.client.headers(5, Self.handshake, ends: false)
+        try peer.settle()
+        let page = try #require(scene.openedUpstreams.last)
+        _ = scene.network.take(page, .max)
+        scene.network.send(page, Array("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".utf8))
+        try peer.settle()
+        #expect(peer[5].status == "502" && peer[5].isEnded)
         #expect(scene.loop.downstreams.count == 1)
         scene.checkQuiet()
     }
