@@ -464,7 +464,7 @@ case("8441 4", "a protocol that is not spoken", extended("chat"), "status 501")
 case("8441 4", "a protocol of a GET", get(1)[:0] + request(*pseudo(), (":protocol", "websocket")), *MALFORMED)
 case("8441 4", "without a path", frame(HEADERS, 4, 1, block(*tunnel, (":scheme", "http"), (":protocol", "websocket"))), *MALFORMED)
 case("8441 4", "two protocols", extended("websocket", (":protocol", "websocket")), *MALFORMED)
-case("8441 4", "an upstream that answers with a page", extended("websocket", ("sec-websocket-version", "13")), "status 200")
+case("8441 5", "an upstream that answers with a page", extended("websocket", ("sec-websocket-version", "13")), "status 502")
 case("8441 4", "one that ends with its head", request(*pseudo("CONNECT"), (":protocol", "websocket")), *MALFORMED)
 
 with ThreadPoolExecutor(8) as pool:
