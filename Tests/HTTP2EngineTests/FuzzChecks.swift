@@ -19,11 +19,16 @@ enum FuzzChecks {
             guard let parts = Play(input[1]) else { return "no memory" }
             parts.run(wire, step: step)
             if let problem = parts.problem { return "in steps of \(step): \(problem)" }
-            guard parts.story == whole.story, parts.fault == whole.fault else {
+            guard told(parts) == told(whole), parts.fault == whole.fault else {
                 return "in steps of \(step) \(parts.story) \(parts.fault), whole \(whole.story) \(whole.fault)"
             }
         }
         return nil
+    }
+
+    /// What a play was told. Whether a reset of ours was out before the connection ended is a matter of when we could write.
+    private static func told(_ play: Play) -> [String] {
+        play.fault == .none ? play.story : play.story.filter { !$0.contains(" closed ") }
     }
 
     private static let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + [0, 0, 0, 4, 0, 0, 0, 0, 0]
