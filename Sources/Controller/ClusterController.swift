@@ -24,6 +24,8 @@ package final class ClusterController: Sendable {
     private let publishedServices: ReferenceWatcher<Service>
     /// Addresses of nodes, when these are what is published.
     private let nodeAddresses = Watched([LoadBalancerIngress]())
+    /// Our own, as our node says.
+    private let zone = Watched<String?>(nil)
     private let mustPublish = Watched(false)
     private let hasResigned = Watched(false)
 
@@ -81,6 +83,7 @@ package final class ClusterController: Sendable {
             follow(in: &group)
             group.addTask { await self.loop() }
             group.addTask { await self.watchOutages() }
+            if let node = options.node { group.addTask { await self.findZone(of: node) } }
             if let election {
                 group.addTask { await self.run(election) }
                 group.addTask { await self.events.run() }
@@ -365,6 +368,7 @@ package final class ClusterController: Sendable {
         case .nodes: translationOptions.statusAddresses = nodeAddresses.value
         }
         translationOptions.namespaces = Set(options.namespaces)
+        if translationOptions.zone == nil { translationOptions.zone = zone.value }
         return translationOptions
     }
 
@@ -639,6 +643,30 @@ package final class ClusterController: Sendable {
             case ConfigMap.kind: (ConfigMap.apiVersion, state.objects.configMaps[name]?.metadata.uid)
             case EndpointSlice.kind: (EndpointSlice.apiVersion, state.objects.endpointSlices[name]?.metadata.uid)
             default: nil
+            }
+        }
+    }
+
+    /// Asks our node for our zone, once: a node does not move.
+    private func findZone(of node: String) async {
+        var backoff = Backoff(first: .seconds(1), limit: .seconds(60))
+        while !Task.isCancelled {
+            do throws(APIError) {
+                let labels = try await client.get(Node.self, namespace: nil, name: node).metadata.labels
+                guard let found = labels[Node.zoneLabel], !found.isEmpty else { return }
+                log.info("zone of the node", metadata: ["node": "\(node)", "zone": "\(found)"])
+                zone.update { $0 = found }
+                store.noticeMeaning()
+                return
+            } catch {
+                if error.code == .forbidden || error.code == .notFound {
+                    log.notice(
+                        "the zone of the node can't be read, so zone hints are not followed: say it by --zone, or allow to get nodes",
+                        metadata: ["node": "\(node)", "error": "\(error)"])
+                    return
+                }
+                let delay = backoff.delay(atLeast: error.retryAfter, random: clock.random())
+                do { try await clock.sleep(for: delay) } catch { return }
             }
         }
     }

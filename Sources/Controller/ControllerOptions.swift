@@ -38,6 +38,8 @@ package struct ControllerOptions: Sendable {
     /// Watched besides those that Ingresses refer to (`--default-tls-secret`).
     package var extra = ObjectReferences()
     package var status = StatusSource.none
+    /// The node that we run on, which knows our zone; nil where it is not known, or the operator has said the zone.
+    package var node: String?
     /// The Lease by which replicas agree who writes; nil writes nothing.
     package var lease: ObjectName?
     package var election = ElectionMachine.Terms()

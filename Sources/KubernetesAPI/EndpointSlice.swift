@@ -83,6 +83,8 @@ package struct EndpointHints: Codable, Sendable, Equatable {
         package var name: String
     }
 
+    package init(zones: [String]) { forZones = zones.map(ForZone.init) }
+
     package init(from decoder: any Decoder) throws {
         forZones = try decoder.container(keyedBy: CodingKeys.self).value(.forZones, or: [])
     }

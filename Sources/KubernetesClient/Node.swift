@@ -1,4 +1,4 @@
-// core/v1 Node and Pod, as little of them as the addresses in a status need.
+// core/v1 Node and Pod, as little of them as the addresses in a status and our own zone need.
 
 package import KubernetesAPI
 
@@ -7,6 +7,9 @@ package struct Node: APIResource {
     package static let kind = "Node"
     package static let plural = "nodes"
     package static let isNamespaced = false
+
+    /// The well-known label that says in which zone a node is.
+    package static let zoneLabel = "topology.kubernetes.io/zone"
 
     package var metadata: ObjectMeta
     package var status: NodeStatus?

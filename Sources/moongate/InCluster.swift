@@ -144,6 +144,7 @@ struct InCluster {
             }
             options.status = .nodes(pod: ObjectName(namespace: here, name: pod))
         }
+        if settings.zone == nil { options.node = environment["NODE_NAME"].flatMap { $0.isEmpty ? nil : $0 } }
         // Unique even where two processes share a host's name.
         let host = ProcessInfo.processInfo.hostName
         options.identity = pod ?? "\(host.isEmpty ? "moongate" : host)_\(UUID().uuidString.prefix(8).lowercased())"

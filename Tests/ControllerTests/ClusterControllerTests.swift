@@ -58,6 +58,28 @@ import Testing
         }
     }
 
+    /// Endpoints of our zone go first, as soon as our node has said which that is.
+    @Test func theZoneIsTheNodes() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            var endpoints = ready("10.1.0.1", "10.1.0.2")
+            for index in endpoints.indices { endpoints[index].hints = EndpointHints(zones: ["zone-\(index)"]) }
+            try server.apply(slice("web-1", endpoints))
+            var metadata = ObjectMeta(name: "node-7")
+            metadata.labels["topology.kubernetes.io/zone"] = "zone-1"
+            try server.apply(Node(metadata: metadata))
+            server.inject(.init(.status(500), verb: "get", resource: "nodes", times: 2))
+            try await withReplica(of: server, { $0.node = "node-7" }) { replica in
+                try await replica.waitForEndpoints("shop/web:80", ["10.1.0.2:8080"])
+            }
+            // Who may not look at nodes goes on without.
+            server.deny { $0.resource == "nodes" }
+            try await withReplica(of: server, { $0.node = "node-7" }) { replica in
+                try await replica.waitForEndpoints("shop/web:80", ["10.1.0.1:8080", "10.1.0.2:8080"])
+            }
+        }
+    }
+
     @Test func endpointsTakeTheShortRoad() async throws {
         try await withCluster { server in
             try openShop(server)

@@ -98,6 +98,10 @@ spec:
           valueFrom:
             fieldRef:
               fieldPath: metadata.namespace
+        - name: NODE_NAME
+          valueFrom:
+            fieldRef:
+              fieldPath: spec.nodeName
       ports:
         {{- if include "moongate.isHost" . }}
         - name: http
@@ -142,9 +146,7 @@ spec:
         readOnlyRootFilesystem: true
         capabilities:
           drop: [ALL]
-          {{- if include "moongate.isHost" . }}
           add: [NET_BIND_SERVICE]
-          {{- end }}
   {{- if not (include "moongate.isHost" .) }}
   topologySpreadConstraints:
     - maxSkew: 1
