@@ -1524,8 +1524,19 @@ static int mg_describe_task(lua_State *L) {
     mg_task *task = lua_touserdata(L, 1);
     lua_rawgeti(L, LUA_REGISTRYINDEX, MG_REF_SCRIPT);
     if (!lua_istable(L, -1)) return 0;
-    lua_pushstring(L, task->name);
-    lua_rawget(L, -2);
+    if (task->name != NULL) {
+        lua_pushstring(L, task->name);
+        lua_rawget(L, -2);
+    } else {
+        lua_newtable(L);
+        int list = lua_gettop(L), count = 0;
+        for (lua_pushnil(L); lua_next(L, list - 1); lua_pop(L, 1)) {
+            // What is no string has no name to be known by: it is told as what it is.
+            if (lua_type(L, -2) == LUA_TSTRING) lua_pushvalue(L, -2);
+            else lua_pushfstring(L, "[%s]", luaL_typename(L, -2));
+            lua_rawseti(L, list, ++count);
+        }
+    }
     mg_marshal(L, task->vm, -1, &task->vm->out, false);
     return 0;
 }

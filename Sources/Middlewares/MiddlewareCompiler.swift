@@ -365,17 +365,27 @@ extension MiddlewareCompiler {
     private static func notes(_ version: ScriptVersion, _ binding: ScriptBinding) -> [Diagnostic] {
         var uses = ScriptScan(version.source.main).unavailable
         for module in version.source.modules { uses += ScriptScan(module.source).unavailable }
-        return uses.map { use in
-            Diagnostic(
-                .warning, "MG332", "script-function-unavailable",
-                problem:
-                    "script \(binding.reference) uses \(use.name) in line \(use.line), which this version of Moongate "
-                    + "does not offer yet",
-                place: binding.place,
-                mend: use.name == "body_filter"
-                    ? "leave it out; until then bodies pass as they are"
-                    : "leave it out; until then a call of it is an error of the script")
+        var notes: [Diagnostic] = []
+        if version.phases.isDisjoint(with: .running), !uses.contains(where: { $0.name == "body_filter" }) {
+            notes.append(
+                Diagnostic(
+                    .warning, "MG337", "script-without-phase",
+                    problem: "script \(binding.reference) has no phase that a request runs through",
+                    place: binding.place, mend: "return a table with \(PhaseSet.running.names), or take the script away"
+                ))
         }
+        return notes
+            + uses.map { use in
+                Diagnostic(
+                    .warning, "MG332", "script-function-unavailable",
+                    problem:
+                        "script \(binding.reference) uses \(use.name) in line \(use.line), which this version of Moongate "
+                        + "does not offer yet",
+                    place: binding.place,
+                    mend: use.name == "body_filter"
+                        ? "leave it out; until then bodies pass as they are"
+                        : "leave it out; until then a call of it is an error of the script")
+            }
     }
 
     private static func waiting(

@@ -126,6 +126,13 @@ package final class ScriptVersion: Sendable {
         package let library: ScriptLibrary
     }
 
+    /// What a script's table may have (SCRIPTING.md §1, §2): with another name a guard that is misspelt would be none.
+    /// `body_filter` is not run yet, which `ScriptScan` tells.
+    private static let keys: Set<String> = [
+        "init", "rewrite", "access", "route", "header_filter", "body_filter", "log", "config", "on_error", "name",
+        "version",
+    ]
+
     /// Compiles, loads, judges the arguments, configures and initialises: the version, and its first VM.
     package static func build(
         _ source: ScriptSource, _ arguments: ConfigValue, limits: ScriptLimits, surroundings: ScriptSurroundings
@@ -151,6 +158,19 @@ package final class ScriptVersion: Sendable {
             do throws(ScriptFailure) { return try machine.vm.describe(key) } catch {
                 throw refuse(.failed(.load, error), phases)
             }
+        }
+        let keys: [String]
+        do throws(ScriptFailure) { keys = try machine.vm.keys() } catch {
+            throw refuse(.failed(.load, error), phases)
+        }
+        if let stranger = keys.first(where: { !self.keys.contains($0) }) {
+            let mend =
+                EditDistance.nearest(to: stranger, among: self.keys).map { "write \($0)" }
+                ?? "leave it out, or make it a local; a script's table has the phases \(PhaseSet.all.subtracting(.load).names), "
+                + "and config, on_error, name and version"
+            let finding = ScriptFinding("there is no phase or field \"\(stranger)\"", path: stranger, mend: mend)
+            // What it was meant to be is not known: perhaps a guard.
+            throw Refusal(cause: .schema(finding), mayHaveAccess: true, version: id)
         }
         let declared = try describe("config")
         let schema: ScriptSchema

@@ -207,6 +207,18 @@ package final class ScriptVM {
     /// A field of the script's table: `config`, `on_error`.
     package func describe(_ key: String) throws(ScriptFailure) -> LuaValue {
         guard let out = unsafe mg_vm_describe(vm, key) else { throw failure() }
+        return unsafe Self.read(out)
+    }
+
+    /// The keys of the script's table, sorted; one that is no string is told as `[number]`.
+    package func keys() throws(ScriptFailure) -> [String] {
+        guard let out = unsafe mg_vm_describe(vm, nil) else { throw failure() }
+        guard case .list(let keys) = unsafe Self.read(out) else { return [] }
+        return keys.compactMap(\.text).sorted()
+    }
+
+    /// Proof: `out` belongs to the machine that has just filled it, and is copied before anything else is asked of it.
+    private static func read(_ out: OpaquePointer) -> LuaValue {
         var count = 0
         let values = unsafe mg_out_values(out, &count)
         var reader = unsafe ValueReader(values, count: count)

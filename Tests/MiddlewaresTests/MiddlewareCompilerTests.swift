@@ -83,6 +83,35 @@ import Testing
         #expect(try serve(known, known.compiler.prepare(known.snapshot)).request == .next)
     }
 
+    /// A guard whose name is misspelt must not be none.
+    @Test(arguments: [
+        ("acess = function() end", "acess", "write access"),
+        ("access = function() end, on_eror = 'closed'", "on_eror", "write on_error"),
+        ("Config = {}, route = function() end", "Config", "write config"),
+        ("helper = function() end, route = function() end", "helper", "leave it out, or make it a local"),
+        ("function() end", "[number]", "leave it out, or make it a local"),
+    ])
+    func anUnknownKeyIsRefused(table: String, key: String, mend: String) throws {
+        let world = World("return { \(table) }")
+        let first = world.compiler.prepare(world.snapshot)
+        #expect(first.diagnostics.map(\.code) == ["MG334"])
+        #expect(first.diagnostics.first?.problem.contains("there is no phase or field \"\(key)\"") == true)
+        #expect(first.diagnostics.first?.mend.hasPrefix(mend) == true)
+        #expect(try serve(world, first).request == .refuse(status: 503, reason: .scriptFailed))
+    }
+
+    @Test func aScriptWithoutAPhaseIsTold() throws {
+        for table in ["", "init = function() end", "config = {}"] {
+            let world = World("return { \(table) }")
+            #expect(world.compiler.prepare(world.snapshot).diagnostics.map(\.code) == ["MG337"])
+        }
+        let all = World(
+            "return { name = 'all', version = '1', config = {}, on_error = 'open', init = function() end, "
+                + "rewrite = function() end, access = function() end, route = function() end, "
+                + "header_filter = function() end, log = function() end }")
+        #expect(all.compiler.prepare(all.snapshot).diagnostics.isEmpty)
+    }
+
     @Test func anUnknownScriptGuards() throws {
         var world = World()
         world.route("/", [World.binding(nil, reference: "plugin/jwt-auth")])
@@ -148,7 +177,7 @@ import Testing
             let index = world.add(script: "return { access = function(req, ctx) ctx:tag('v', 1) end }", name: name)
             world.route("/\(name)", [World.binding(index)])
         }
-        world.snapshot.scripts.append(ScriptSource(name: "other", namespace: "bank", main: "return {}"))
+        world.snapshot.scripts.append(ScriptSource(name: "other", namespace: "bank", main: "return { log = function() end }"))
         world.route("/other", [World.binding(3)])
         let first = compiler.prepare(world.snapshot)
         #expect(!first.isUnfinished && first.diagnostics.isEmpty)

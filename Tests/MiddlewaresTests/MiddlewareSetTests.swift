@@ -455,7 +455,8 @@ extension Exchange {
         var world = World()
         for ingress in ["a", "b"] {
             world.snapshot.scripts.append(
-                ScriptSource(name: "inline", namespace: "shop", ingress: ingress, main: "return {}"))
+                ScriptSource(
+                    name: "inline", namespace: "shop", ingress: ingress, main: "return { log = function() end }"))
         }
         world.route("/a", [World.binding(0)])
         world.route("/b", [World.binding(1)])

@@ -79,8 +79,8 @@ import Testing
         ("moongate.split{name='checkout', unit='u0', variants={a=50, b=25, c=25}}.variant", "a"),
     ])
     func values(_ expression: String, _ expected: String) throws {
-        let built = try Self.machine("return { on_error = 'open', value = tostring((\(expression))) }")
-        #expect(try built.machine.vm.describe("value").text == expected)
+        let built = try Self.machine("return { on_error = 'open', version = tostring((\(expression))) }")
+        #expect(try built.machine.vm.describe("version").text == expected)
     }
 
     /// Mistakes of the script are errors at its line, of class `api`.
@@ -345,9 +345,9 @@ import Testing
               local p, err = moongate.regex.compile("a" .. i)
               if p then kept[#kept + 1] = p else refused = refused + 1 assert(err.code == "budget") end
             end
-            return { value = #kept .. " " .. tostring(refused > 0) }
+            return { version = #kept .. " " .. tostring(refused > 0) }
             """)
-        let text = try #require(try built.machine.vm.describe("value").text)
+        let text = try #require(try built.machine.vm.describe("version").text)
         #expect(text.hasSuffix("true"))
         #expect((Int(text.prefix { $0 != " " }) ?? 9999) <= ScriptLibrary.maxObjects)
     }

@@ -250,6 +250,7 @@ bool mg_vm_load(mg_vm *vm);
 // Bits of the phases that the script has (MG_PHASE_BIT). Zero before mg_vm_load.
 uint32_t mg_vm_phases(const mg_vm *vm);
 // A field of the script's table as a tree ("config", "on_error"); functions in it become MG_FUNCTION.
+// Without a key, the list of the table's keys, in no order; one that is no string is told as [type].
 // NULL on failure, see mg_vm_error.
 mg_out *mg_vm_describe(mg_vm *vm, const char *key);
 // An empty list of values to append to, for mg_vm_configure and mg_resume; valid until the next call on the VM.
