@@ -68,8 +68,11 @@ package struct FolderReader: Sendable {
     }
 
     /// Reads what is new or changed. `dirty` names files (relative to the folder) to be read again even if their size and
-    /// time have not moved. Throws only if the folder cannot be read and never could.
-    package mutating func load(dirty: Set<String> = []) throws(FolderFault) -> FolderContents {
+    /// time have not moved; `held` those that somebody is in the middle of writing, which stay as they last were.
+    /// Throws only if the folder cannot be read and never could.
+    package mutating func load(
+        dirty: Set<String> = [], held: Set<String> = []
+    ) throws(FolderFault) -> FolderContents {
         var listing = Listing()
         do throws(FolderFault) {
             listing = try list()
@@ -87,6 +90,13 @@ package struct FolderReader: Sendable {
         var manifests: [(path: String, stamp: Stamp)] = []
         for file in listing.files {
             present.insert(file.path)
+            if held.contains(file.path) {
+                listing.diagnostics.append(
+                    ManifestCode.beingWritten.diagnostic(
+                        "the file has been open for writing for a while", at: Place(file: file.path),
+                        mend: "close it; until then what it last held is served"))
+                continue
+            }
             if stamps[file.path] == file.stamp, !dirty.contains(file.path) { continue }
             stamps[file.path] = file.stamp
             switch file.kind {
@@ -123,6 +133,15 @@ package struct FolderReader: Sendable {
 
     private func parse(_ path: String, _ stamp: Stamp) -> ParsedFile {
         switch text(stamp, limit: limits.manifestBytes) {
+        case .success(""):
+            // A redirection (`> web.yaml`) empties the file before the command says a word, or fails.
+            var parsed = ParsedFile()
+            parsed.isBroken = true
+            parsed.diagnostics = [
+                ManifestCode.emptyFile.diagnostic(
+                    "the file is empty", at: Place(file: path), mend: "fill it, or delete it to take away what it held")
+            ]
+            return parsed
         case .success(let text): return ManifestParser.parse(text, file: path)
         case .failure(let fault):
             var parsed = ParsedFile()

@@ -2,8 +2,9 @@
 //
 // An edit is live well within 200 ms: the kernel reports it at once, and the folder is read as soon as it has been quiet for
 // 20 ms. A file that is being written (changed, not yet closed) is waited for, so that half of it is never taken for the
-// whole; a writer that never closes is waited for no longer than a second. Where watching is refused, the folder is looked
-// at every 100 ms instead; and because no event comes from network file systems, it is looked at every 30 s anyway.
+// whole; after a second the others go on without it, and it stays as it last was until it is closed. Where watching is
+// refused, the folder is looked at every 100 ms instead; and because no event comes from network file systems, it is looked
+// at every 30 s anyway.
 
 internal import Foundation
 internal import Model
@@ -109,6 +110,8 @@ package final class FolderSource: Sendable {
         var isPolling = state.isPolling
         var last = initial
         var change = Change()
+        // Files that have been open for so long that nobody waits for them.
+        var held: Set<String> = []
         var discarded = 0
         while !shouldStop {
             guard let inotify, !isPolling else {
@@ -121,20 +124,22 @@ package final class FolderSource: Sendable {
                 publish(contents, isPolling: isPolling, last: &last)
                 continue
             }
-            waitForQuiet(inotify, watches, &change)
+            waitForQuiet(inotify, watches, &change, &held)
             guard !shouldStop else { return }
+            held.formUnion(change.open)
             var look = reader
-            guard let contents = try? look.load(dirty: change.dirty) else {
+            guard let contents = try? look.load(dirty: change.dirty, held: held) else {
                 change = Change()
                 continue
             }
             // A file that somebody began to write while it was being read may have been taken by half: then this look
             // is as if it had not been, its memory of what was last good included.
             var late = Change()
-            late.take(inotify.wait(milliseconds: 0), watches)
-            if !late.open.isEmpty, discarded < Self.mostDiscarded {
+            late.take(inotify.wait(milliseconds: 0), watches, &held)
+            if !late.open.isEmpty {
                 discarded += 1
                 change.add(late)
+                if discarded > Self.mostDiscarded { held.formUnion(late.open) }
                 continue
             }
             discarded = 0
@@ -143,7 +148,7 @@ package final class FolderSource: Sendable {
             change = late
             while watches.follow(reader.directories, with: inotify), !shouldStop {
                 // A directory that is new may have been filled before it was watched.
-                if let contents = try? reader.load() { publish(contents, isPolling: isPolling, last: &last) }
+                if let contents = try? reader.load(held: held) { publish(contents, isPolling: isPolling, last: &last) }
             }
             isPolling = watches.isRefused
         }
@@ -159,9 +164,12 @@ package final class FolderSource: Sendable {
         var open: Set<String> = []
         var begun: ContinuousClock.Instant?
 
-        mutating func take(_ events: [Inotify.Event], _ watches: Watches) {
+        mutating func take(_ events: [Inotify.Event], _ watches: Watches, _ held: inout Set<String>) {
             for event in events {
                 guard let path = watches.path(of: event) else { continue }
+                // The end of a writing may be among what was lost.
+                if event.isOverflow { held = [] }
+                if event.endsWriting { held.remove(path) } else if held.contains(path) { continue }
                 begun = begun ?? ContinuousClock.now
                 dirty.insert(path)
                 if event.isModify { open.insert(path) }
@@ -178,7 +186,9 @@ package final class FolderSource: Sendable {
 
     /// Waits for a change and then until it is over: quiet, with no file half written, or the bound is reached. Comes back
     /// without a change when it is time to look anyway.
-    private func waitForQuiet(_ inotify: Inotify, _ watches: Watches, _ change: inout Change) {
+    private func waitForQuiet(
+        _ inotify: Inotify, _ watches: Watches, _ change: inout Change, _ held: inout Set<String>
+    ) {
         while !shouldStop {
             var wait = timing.rescanMilliseconds
             if let begun = change.begun {
@@ -190,7 +200,7 @@ package final class FolderSource: Sendable {
             }
             let events = inotify.wait(milliseconds: wait)
             guard !events.isEmpty else { return }
-            change.take(events, watches)
+            change.take(events, watches, &held)
         }
     }
 

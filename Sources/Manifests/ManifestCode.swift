@@ -16,6 +16,8 @@ package enum ManifestCode: String, CaseIterable, Sendable {
     case tooMuch = "MG111"
     case folderGone = "MG112"
     case polling = "MG113"
+    case beingWritten = "MG114"
+    case emptyFile = "MG115"
 
     package var name: String {
         switch self {
@@ -32,13 +34,15 @@ package enum ManifestCode: String, CaseIterable, Sendable {
         case .tooMuch: "too-much"
         case .folderGone: "folder-gone"
         case .polling: "polling"
+        case .beingWritten: "being-written"
+        case .emptyFile: "empty-file"
         }
     }
 
     package var severity: Severity {
         switch self {
         case .syntax, .badField, .duplicateObject, .badName, .unreadableFile, .tooMuch, .folderGone: .error
-        case .otherVersion, .linkOutside, .keptLastGood, .notAnObject: .warning
+        case .otherVersion, .linkOutside, .keptLastGood, .notAnObject, .beingWritten, .emptyFile: .warning
         case .unknownKind, .polling: .note
         }
     }
@@ -59,6 +63,9 @@ package enum ManifestCode: String, CaseIterable, Sendable {
         case .tooMuch: "The folder holds more than is taken in."
         case .folderGone: "The manifest folder cannot be read; what it held keeps serving."
         case .polling: "Changes are found by looking at the folder from time to time, as it cannot be watched."
+        case .beingWritten:
+            "A file has been open for writing for a while; its last state keeps serving until it is closed."
+        case .emptyFile: "A file has become empty; what it last held keeps serving until it is filled or deleted."
         }
     }
 

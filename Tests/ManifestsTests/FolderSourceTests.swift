@@ -112,6 +112,47 @@ private final class Inbox: Sendable {
         for contents in inbox.all { #expect(contents.value("a") == contents.value("b")) }
     }
 
+    /// Someone writes slowly, or never closes: what the file last held stays, and the others go on.
+    @Test func aFileThatIsWrittenForLongStaysAsItWas() throws {
+        let folder = try TemporaryFolder()
+        try folder.write(configMap("a", "one") + "---\n" + configMap("b", "one"), to: "a.yaml")
+        var timing = FolderSource.Timing()
+        timing.writerMilliseconds = 50
+        let inbox = Inbox()
+        let source = try FolderSource(root: folder.path, timing: timing) { inbox.put($0) }
+        source.start()
+        defer { source.stop() }
+        let handle = try #require(FileHandle(forWritingAtPath: "\(folder.path)/a.yaml"))
+        try handle.truncate(atOffset: 0)
+        try handle.write(contentsOf: Data((configMap("a", "two") + "---\n").utf8))
+        try folder.write(configMap("c"), to: "c.yaml")
+        let meanwhile = try #require(inbox.wait { $0.value("c") == "v" }).contents
+        #expect(meanwhile.value("a") == "one")
+        #expect(meanwhile.value("b") == "one")
+        #expect(meanwhile.diagnostics.map(\.code) == ["MG114"])
+        try handle.write(contentsOf: Data(configMap("b", "two").utf8))
+        try folder.write(configMap("c", "w"), to: "c.yaml")
+        #expect(try #require(inbox.wait { $0.value("c") == "w" }).contents.value("a") == "one")
+        try handle.close()
+        let whole = try #require(inbox.wait { $0.value("a") == "two" }).contents
+        #expect(whole.value("b") == "two")
+        #expect(whole.diagnostics.isEmpty)
+        for contents in inbox.all { #expect(contents.value("a") == contents.value("b")) }
+    }
+
+    @Test func aFileThatIsEmptiedKeepsWhatItHeld() throws {
+        let folder = try TemporaryFolder()
+        try folder.write(configMap("a", "one"), to: "a.yaml")
+        var reader = FolderReader(root: folder.path)
+        _ = try reader.load()
+        try folder.write("", to: "a.yaml")
+        let emptied = try reader.load(dirty: ["a.yaml"])
+        #expect(emptied.value("a") == "one")
+        #expect(emptied.diagnostics.map(\.code).contains("MG115"))
+        try folder.write("# nothing any more\n", to: "a.yaml")
+        #expect(try reader.load(dirty: ["a.yaml"]).value("a") == nil)
+    }
+
     @Test func scriptsAreWatchedToo() throws {
         let folder = try TemporaryFolder()
         try folder.write("return 1", to: "s/a.lua")
