@@ -24,6 +24,9 @@
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"                         \
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 
+// For TLS 1.3; the shorter key first, as in TLS 1.2: ten rounds a block instead of fourteen.
+#define DEFAULT_SUITES "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+
 // How long a session may be resumed: longer than a browser's visit, shorter than the life of the key that sealed it.
 #define SESSION_SECONDS (12 * 3600)
 #define TICKET_KEY_SIZE 80
@@ -461,7 +464,7 @@ mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, 
     else if (!SSL_CTX_set_max_proto_version(ssl, options->maximum_version)) problem = "the maximum version can't be used";
     else if (!SSL_CTX_set_cipher_list(ssl, options->ciphers ? options->ciphers : DEFAULT_CIPHERS))
         problem = "no cipher of the list can be used";
-    else if (options->suites && !SSL_CTX_set_ciphersuites(ssl, options->suites))
+    else if (!SSL_CTX_set_ciphersuites(ssl, options->suites ? options->suites : DEFAULT_SUITES))
         problem = "no cipher suite of the list can be used";
     if (!problem && options->alpn_count) {
         context->alpn = malloc(options->alpn_count);

@@ -41,7 +41,7 @@ package struct TLSOptions: Sendable {
     package var maximumVersion: TLSVersion?
     /// OpenSSL's cipher list for TLS 1.2; nil takes forward-secret AEAD ciphers only.
     package var ciphers: String?
-    /// Suites of TLS 1.3; nil takes OpenSSL's.
+    /// Suites of TLS 1.3; nil takes AES-128 first, then AES-256 and ChaCha20.
     package var suites: String?
     /// By preference, such as `["h2", "http/1.1"]` (RFC 7301).
     package var protocols: [String] = []
@@ -61,6 +61,17 @@ package struct TLSOptions: Sendable {
     package var identity: [UInt8] = []
 
     package init() {}
+
+    /// Takes one list of both kinds, separated by colons; nil takes the defaults. Names such as `TLS_AES_128_GCM_SHA256`
+    /// are suites of TLS 1.3 (RFC 8446 §B.4), which name no key exchange; all else is for TLS 1.2.
+    package mutating func choose(ciphers list: String?) {
+        guard let list else { return (ciphers, suites) = (nil, nil) }
+        let names = list.split(separator: ":")
+        let isSuite = { (name: Substring) in name.hasPrefix("TLS_") && !name.contains("_WITH_") }
+        let (new, old) = (names.filter(isSuite), names.filter { !isSuite($0) })
+        suites = new.isEmpty ? nil : new.joined(separator: ":")
+        ciphers = old.isEmpty && !new.isEmpty ? nil : old.joined(separator: ":")
+    }
 }
 
 extension ClientVerification {

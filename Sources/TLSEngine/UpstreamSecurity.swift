@@ -158,7 +158,7 @@ package final class UpstreamSecurityStore: Sendable {
         let settings = wanted.settings
         options.minimumVersion = settings.allowsTLS12 ? .tls12 : .tls13
         options.maximumVersion = settings.allowsTLS13 ? nil : .tls12
-        options.ciphers = settings.ciphers
+        options.choose(ciphers: settings.ciphers)
         options.protocols = UpstreamSecurity.offers(wanted.needsHTTP2)
         if settings.verifies {
             options.verification = .required

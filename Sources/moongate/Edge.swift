@@ -64,7 +64,7 @@ struct Edge: Sendable {
         } catch {
             throw SettingsError(
                 problem: "\(error)", key: "tls-ciphers",
-                mend: "write OpenSSL's names of TLS 1.2 ciphers, separated by colons, or leave it out")
+                mend: "write OpenSSL's names of ciphers, separated by colons, or leave it out")
         }
     }
 
@@ -338,7 +338,7 @@ extension TLSOptions {
         self.init()
         protocols = ProxyConfiguration.applicationProtocols
         minimumVersion = settings.tlsMinVersion
-        ciphers = settings.tlsCiphers
+        choose(ciphers: settings.tlsCiphers)
     }
 }
 

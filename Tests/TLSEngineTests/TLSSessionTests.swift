@@ -352,9 +352,27 @@ struct TLSContextTests {
         #expect(throws: TLSError.self) { try TLSContext(accepting: [pair]) }
     }
 
-    @Test func `a list of ciphers without one that is known is refused`() throws {
+    @Test(arguments: ["NO-SUCH-CIPHER", "TLS_NO_SUCH_SUITE", ""])
+    func `a list of ciphers without one that is known is refused`(list: String) throws {
         var options = TLSOptions()
-        options.ciphers = "NO-SUCH-CIPHER"
+        options.choose(ciphers: list)
         #expect(throws: TLSError.self) { try TLSContext(accepting: [.selfSigned(name: "a.test")], options) }
+    }
+
+    @Test(
+        arguments: [
+            (nil, nil, nil),
+            ("ECDHE-RSA-AES128-GCM-SHA256:@STRENGTH", "ECDHE-RSA-AES128-GCM-SHA256:@STRENGTH", nil),
+            ("TLS_AES_256_GCM_SHA384", nil, "TLS_AES_256_GCM_SHA384"),
+            (
+                "TLS_CHACHA20_POLY1305_SHA256:HIGH:TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:TLS_AES_128_GCM_SHA256",
+                "HIGH:TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"
+            ),
+        ] as [(String?, String?, String?)])
+    func `one list names ciphers of TLS 1.2 and suites of TLS 1.3`(list: String?, ciphers: String?, suites: String?) {
+        var options = TLSOptions()
+        options.choose(ciphers: list)
+        #expect(options.ciphers == ciphers)
+        #expect(options.suites == suites)
     }
 }

@@ -64,7 +64,7 @@ typedef struct {
     uint16_t maximum_version;
     /// OpenSSL's cipher list for TLS 1.2, NULL for the default of this module.
     const char *ciphers;
-    /// Cipher suites for TLS 1.3, NULL for OpenSSL's own.
+    /// Cipher suites for TLS 1.3, NULL for the module's own.
     const char *suites;
     /// Protocols in wire form (a length byte before each), by preference of ours.
     const uint8_t *alpn;
