@@ -53,6 +53,7 @@ struct SnapshotView: Encodable {
         let retries: Int?
         let compression: String?
         let grpcWeb: Bool?
+        let allowsEncodedSlashes: Bool?
     }
 
     struct Binding: Encodable {
@@ -184,7 +185,8 @@ struct SnapshotView: Encodable {
                         connectTimeoutMs: policy.connectTimeout, responseHeadTimeoutMs: policy.responseHeadTimeout,
                         streamIdleTimeoutMs: policy.streamIdleTimeout, totalTimeoutMs: policy.totalTimeout,
                         maxBodyBytes: policy.maxBodyBytes, retries: policy.retries,
-                        compression: policy.compression?.description, grpcWeb: policy.bridgesGRPCWeb ? true : nil),
+                        compression: policy.compression?.description, grpcWeb: policy.bridgesGRPCWeb ? true : nil,
+                        allowsEncodedSlashes: policy.allowsEncodedSlashes ? true : nil),
                 scripts: bindings.isEmpty ? nil : bindings)
         }
         hosts = snapshot.hosts.map { host in

@@ -10,7 +10,6 @@ package struct AdmissionRules: Sendable, Hashable {
     /// Take out fields with `_` in their names, as nginx does: a CGI upstream reads `X_Forwarded_For` as
     /// `X-Forwarded-For`.
     package var dropsUnderscoreNames = true
-    package var path: CanonicalPath.Options = []
 
     package init() {}
 }
@@ -78,7 +77,14 @@ package enum RequestAdmission: Sendable, Hashable {
         for i in head.fields.indices {
             let field = head.fields[i]
             switch field.name {
-            case .other, .accept, .authorization, .contentType, .cookie, .date, .secWebSocketAccept, .setCookie,
+            case .other:
+                if field.flags.contains(.hasUnderscore) && rules.dropsUnderscoreNames
+                    || !isTrusted && tellsOfTheWay(head.bytes.span.extracting(field.nameRange))
+                {
+                    head.remove(at: i)
+                }
+
+            case .accept, .authorization, .contentType, .cookie, .date, .secWebSocketAccept, .setCookie,
                 .trailer, .via, .xRequestID:
                 if field.flags.contains(.hasUnderscore), rules.dropsUnderscoreNames { head.remove(at: i) }
 
@@ -181,6 +187,15 @@ package enum RequestAdmission: Sendable, Hashable {
         return facts
     }
 
+    /// The less usual fields by which an upstream may believe to know where a request comes from, such as
+    /// X-Forwarded-Ssl, and X-Scheme of ingress-nginx: as little a stranger's to say as those that have a name here.
+    private static func tellsOfTheWay(_ name: Span<UInt8>) -> Bool {
+        guard name.count >= 8, name[0] | 0x20 == 0x78 else { return false }
+        return name.count == 8
+            ? name.equalsIgnoringCase("x-scheme")
+            : name.count > 12 && name.extracting(0..<12).equalsIgnoringCase("x-forwarded-")
+    }
+
     /// Takes the target apart (RFC 9112 §3.2) and brings the path to its canonical form.
     private static func readTarget(
         _ head: inout MessageHead, _ facts: inout RequestFacts, _ rules: AdmissionRules
@@ -225,11 +240,24 @@ package enum RequestAdmission: Sendable, Hashable {
             return
         }
         do throws(CanonicalPath.Refusal) {
-            let path = try CanonicalPath.normalise(start..<pathEnd, in: &head.bytes, allowing: rules.path)
-            head.pathRange = ByteRange(offset: path.lowerBound, count: path.count)
+            try setPath(&head, start..<pathEnd, allowing: [])
         } catch {
-            throw .malformed
+            guard error == .encodedSlash else { throw .malformed }
+            // The route is asked, which is not known yet.
+            do throws(CanonicalPath.Refusal) {
+                try setPath(&head, start..<pathEnd, allowing: .encodedSlashes)
+            } catch {
+                throw .malformed
+            }
+            head.hasEncodedSlash = true
         }
+    }
+
+    private static func setPath(
+        _ head: inout MessageHead, _ range: Range<Int>, allowing options: CanonicalPath.Options
+    ) throws(CanonicalPath.Refusal) {
+        let path = try CanonicalPath.normalise(range, in: &head.bytes, allowing: options)
+        head.pathRange = ByteRange(offset: path.lowerBound, count: path.count)
     }
 
     /// The length of `http://` or `https://` before something; 0 for anything else.

@@ -38,6 +38,8 @@ package struct AnnotationSpec: Sendable {
     package var risk: AnnotationRisk
     package var doc: String
     var effect: Effect
+    /// What a value that cannot be read is taken for where the default would let through what was to be kept out.
+    var strictest: String?
 }
 
 package enum AnnotationTable {
@@ -69,6 +71,7 @@ package enum AnnotationTable {
     package static let authTLSMatchCN = "auth-tls-match-cn"
     package static let compression = "compression"
     package static let grpcWeb = "grpc-web"
+    package static let allowEncodedSlashes = "allow-encoded-slashes"
     package static let scripts = "scripts"
     package static let script = "script"
     package static let scriptArgs = "script-args"
@@ -107,7 +110,7 @@ package enum AnnotationTable {
             doc: "The largest request body; beyond it 413. 0 is no limit.",
             effect: .policy { text, policy throws(ValueProblem) in
                 policy.maxBodyBytes = try Quantities.bytes(text)
-            }),
+            }, strictest: "1MiB"),
         AnnotationSpec(
             key: retries, kinds: ingress, syntax: "0-10", risk: .low,
             doc: "How often a request that failed safely (nothing of it was acted on) is tried again; 0 is never.",
@@ -152,7 +155,7 @@ package enum AnnotationTable {
             doc: "Verifies backends' certificates by `ca.crt`, or by the system's authorities. Default: off.",
             effect: .backend { text, backend throws(ValueProblem) in
                 backend.tls.verifies = try BackendProtocol.isOn(text)
-            }),
+            }, strictest: "on"),
         AnnotationSpec(
             key: proxySSLVerifyDepth, kinds: ingress, syntax: "1-10", risk: .low,
             doc: "Most certificates between a backend's and the authority's. Default: 1.",
@@ -174,7 +177,7 @@ package enum AnnotationTable {
             }),
         AnnotationSpec(
             key: proxySSLCiphers, kinds: ingress, syntax: "cipher list", risk: .medium,
-            doc: "OpenSSL's list of ciphers for TLS 1.2 to backends.",
+            doc: "OpenSSL's list of ciphers for TLS 1.2, and of suites for TLS 1.3, to backends.",
             effect: .backend { text, backend throws(ValueProblem) in
                 backend.tls.ciphers = try BackendProtocol.ciphers(text)
             }),
@@ -253,6 +256,14 @@ package enum AnnotationTable {
                 policy.bridgesGRPCWeb = try Quantities.boolean(text)
             }),
         AnnotationSpec(
+            key: allowEncodedSlashes, kinds: ingress, syntax: "true | false", risk: .medium,
+            doc:
+                "Serves paths with %2F or %5C, which else are answered with 400. They are no separators to the rules "
+                + "here; make sure that they are none to the backend.",
+            effect: .policy { text, policy throws(ValueProblem) in
+                policy.allowsEncodedSlashes = try Quantities.boolean(text)
+            }),
+        AnnotationSpec(
             key: scripts, kinds: ingress, syntax: "YAML list", risk: .medium,
             doc: "The scripts of the Ingress: items of script, args, order, paths, on-error, budget, percent, mode.",
             effect: .scripts),
@@ -281,6 +292,15 @@ package enum AnnotationTable {
         sslRedirect, forceSSLRedirect, sslPassthrough, backendProtocol, proxySSLSecret, proxySSLVerify,
         proxySSLVerifyDepth, proxySSLName, proxySSLServerName, proxySSLCiphers, proxySSLProtocols, authTLSSecret,
         authTLSVerifyClient, authTLSVerifyDepth, authTLSErrorPage, authTLSPassCertificate, authTLSMatchCN,
+    ]
+
+    /// Those of ingress-nginx that keep requests out and are not acted on: an Ingress that comes over with them is open
+    /// where it was not.
+    static let foreignGuards: Set<String> = [
+        "allowlist-source-range", "auth-secret", "auth-secret-type", "auth-signin", "auth-snippet", "auth-type",
+        "auth-url", "configuration-snippet", "denylist-source-range", "enable-global-auth", "enable-modsecurity",
+        "enable-owasp-core-rules", "global-rate-limit", "limit-connections", "limit-rpm", "limit-rps",
+        "modsecurity-snippet", "satisfy", "server-snippet", "whitelist-source-range",
     ]
 
     /// The text of an annotation that may stand under either prefix.

@@ -22,6 +22,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case unknownAnnotation = "MG140"
     case badAnnotation = "MG141"
     case foreignAnnotations = "MG143"
+    case foreignGuards = "MG144"
     case badScripts = "MG150"
     case unknownScript = "MG151"
     case scriptNotGranted = "MG152"
@@ -73,6 +74,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .unknownAnnotation: "unknown-annotation"
         case .badAnnotation: "bad-annotation"
         case .foreignAnnotations: "foreign-annotations"
+        case .foreignGuards: "foreign-guards"
         case .badScripts: "bad-scripts"
         case .unknownScript: "unknown-script"
         case .scriptNotGranted: "script-not-granted"
@@ -113,7 +115,8 @@ package enum TranslationCode: String, CaseIterable, Sendable {
             .badClientAnnotation, .foreignClientRules, .idleClientRules:
             .error
         case .sharedHost, .noRules, .noEndpoints, .targetPort, .badEndpoint, .balanceConflict, .unknownAnnotation,
-            .badAnnotation, .scriptPath, .shadowNotYet, .noSecret, .emptySecret, .badStatusSource, .idleBackendTLS,
+            .badAnnotation, .foreignGuards, .scriptPath, .shadowNotYet, .noSecret, .emptySecret, .badStatusSource,
+            .idleBackendTLS,
             .clientRulesConflict:
             .warning
         case .noTCPServices, .proxyWithoutTrust, .passthroughOff, .passthroughPath: .warning
@@ -143,8 +146,10 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .balanceConflict:
             "Two Ingresses ask for different load balancing of one Service port; the older one has it."
         case .unknownAnnotation: "An annotation under moongate.dev/ that does not exist."
-        case .badAnnotation: "An annotation's value cannot be read; the default applies."
+        case .badAnnotation: "An annotation's value cannot be read; the default applies, or what is strictest."
         case .foreignAnnotations: "Annotations of ingress-nginx that are not acted on."
+        case .foreignGuards:
+            "Annotations of ingress-nginx that keep requests out, and are not acted on: its paths are open."
         case .badScripts: "The scripts of an Ingress cannot be read; the last good ones stay, or its paths answer 503."
         case .unknownScript: "A script does not exist; its last good version stays."
         case .scriptNotGranted: "A script of another namespace that has not been granted to this one."

@@ -224,24 +224,35 @@ private struct Work {
         let name = accepted[index].name
         guard !ingress.metadata.annotations.isEmpty else { return }
         var foreign: [String] = []
+        var guards: [String] = []
         for (key, value) in ingress.metadata.annotations {
             if key.hasPrefix(AnnotationTable.prefix) {
                 readAnnotation(key, String(key.dropFirst(AnnotationTable.prefix.count)), value, of: index)
             } else if key.hasPrefix(options.foreignPrefix + "/") {
                 let short = String(key.dropFirst(options.foreignPrefix.count + 1))
-                if !AnnotationTable.foreign.contains(short) {
+                if AnnotationTable.foreignGuards.contains(short) {
+                    guards.append(short)
+                } else if !AnnotationTable.foreign.contains(short) {
                     foreign.append(short)
                 } else if ingress.metadata.annotations[AnnotationTable.prefix + short] == nil {
                     readAnnotation(key, short, value, of: index)
                 }
             }
         }
+        if !guards.isEmpty {
+            report(
+                .foreignGuards, "not acted on: \(guards.sorted().map { quoted($0) }.joined(separator: ", "))",
+                at: places.place(Ingress.kind, name),
+                mend: "guard the paths by a script with an access phase (moongate.dev/scripts), or take them away; "
+                    + "until then requests pass that they were to keep out")
+        }
         if !foreign.isEmpty {
             report(
                 .foreignAnnotations,
                 "not acted on: \(foreign.sorted().map { quoted($0) }.joined(separator: ", "))",
                 at: places.place(Ingress.kind, name),
-                mend: "see the documentation for what to write in their stead")
+                mend: "the page of the annotations lists what is; write a script for what is missing, or take them away"
+            )
         }
         readBackend(of: index)
         readScripts(of: index)
@@ -252,21 +263,8 @@ private struct Work {
         guard let spec = AnnotationTable.byKey[short], spec.kinds.contains(Ingress.kind) else {
             return reportUnknown(key, short, kind: Ingress.kind, name)
         }
-        let value = text.trimmed
         do throws(ValueProblem) {
-            switch spec.effect {
-            case .policy(let apply): try apply(value, &accepted[index].policy)
-            case .balance:
-                guard let balance = Upstream.Balance(rawValue: value) else {
-                    throw ValueProblem(wanted: "this is round-robin or least-request", example: "least-request")
-                }
-                accepted[index].balance = balance
-            case .backend(let apply): try apply(value, &accepted[index].backend)
-            case .clients(_, let apply):
-                accepted[index].clients.key = min(accepted[index].clients.key ?? key, key)
-                try apply(value, &accepted[index].clients)
-            case .scripts, .grant: break
-            }
+            try apply(spec, key, text.trimmed, to: index)
         } catch {
             if case .clients(strict: true, _) = spec.effect {
                 accepted[index].clients.isBroken = true
@@ -278,7 +276,27 @@ private struct Work {
             report(
                 .badAnnotation, "\(short) is \(quoted(text)); \(error.wanted)",
                 at: places.place(Ingress.kind, name, annotation: key),
-                mend: "write for example \"\(error.example)\"; until then the default applies")
+                mend: "write for example \"\(error.example)\"; until then "
+                    + (spec.strictest.map { "\"\($0)\"" } ?? "the default") + " applies")
+            if let strictest = spec.strictest { try? apply(spec, key, strictest, to: index) }
+        }
+    }
+
+    private mutating func apply(
+        _ spec: AnnotationSpec, _ key: String, _ value: String, to index: Int
+    ) throws(ValueProblem) {
+        switch spec.effect {
+        case .policy(let apply): try apply(value, &accepted[index].policy)
+        case .balance:
+            guard let balance = Upstream.Balance(rawValue: value) else {
+                throw ValueProblem(wanted: "this is round-robin or least-request", example: "least-request")
+            }
+            accepted[index].balance = balance
+        case .backend(let apply): try apply(value, &accepted[index].backend)
+        case .clients(_, let apply):
+            accepted[index].clients.key = min(accepted[index].clients.key ?? key, key)
+            try apply(value, &accepted[index].clients)
+        case .scripts, .grant: break
         }
     }
 

@@ -63,12 +63,14 @@ extension MessageHead {
         return ByteRange(offset: Int(fields[index].valueOffset), count: Int(fields[index].valueCount))
     }
 
-    /// Gives the request another canonical path. The query stays. Refuses what `CanonicalPath` refuses.
+    /// Gives the request another canonical path. The query stays. Refuses what `CanonicalPath` refuses; encoded slashes
+    /// may stay where the client's own path has them.
     package mutating func setPath(_ path: Span<UInt8>) throws(CanonicalPath.Refusal) {
         guard path.count <= CanonicalPath.maxCount else { throw .tooLong }
         let stored = store(path)
         do throws(CanonicalPath.Refusal) {
-            let range = try CanonicalPath.normalise(stored.range, in: &bytes)
+            let range = try CanonicalPath.normalise(
+                stored.range, in: &bytes, allowing: hasEncodedSlash ? .encodedSlashes : [])
             pathRange = ByteRange(offset: range.lowerBound, count: range.count)
         } catch {
             bytes.removeLast(path.count)

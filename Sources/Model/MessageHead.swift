@@ -134,6 +134,8 @@ public struct MessageHead: Sendable {
     public var targetRange: ByteRange = .empty
     /// The canonical path, without the query: the one path that router, scripts, log and upstream see.
     public var pathRange: ByteRange = .empty
+    /// The client's path holds `%2F` or `%5C`, which only a route that says so takes (`RoutePolicy`).
+    public var hasEncodedSlash = false
     /// The query without its `?`; `hasQuery` tells an empty one from none.
     public var queryRange: ByteRange = .empty
     public var hasQuery = false
@@ -161,6 +163,7 @@ public struct MessageHead: Sendable {
         methodRange = .empty
         targetRange = .empty
         pathRange = .empty
+        hasEncodedSlash = false
         queryRange = .empty
         hasQuery = false
         authorityRange = .empty

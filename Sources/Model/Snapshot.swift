@@ -177,6 +177,9 @@ package struct RoutePolicy: Sendable, Equatable {
     package var compression: CompressionChoice?
     /// Requests of gRPC-Web are made requests of gRPC.
     package var bridgesGRPCWeb = false
+    /// Paths with `%2F` or `%5C` are served, which else are refused: they are data to the router, and must be to the
+    /// upstream.
+    package var allowsEncodedSlashes = false
     /// The TLS of the host is the endpoints' own.
     package var sslPassthrough: Bool?
 

@@ -213,6 +213,7 @@ extension Loop {
                 return
             }
         }
+        if !takesPath(f) { return }
         if f.policy.redirectsToHTTPS, HTTPSRedirect.applies(to: exchange) {
             f.isRedirect = true
             perform(f, .answerDecided)
@@ -238,6 +239,8 @@ extension Loop {
         }
         switch verdict {
         case .next:
+            // It may be another route's by now.
+            if !takesPath(f) { return }
             route(f)
         case .respond:
             perform(f, .answerDecided)
@@ -251,6 +254,14 @@ extension Loop {
             exchange.reason = .internalError
             perform(f, .answerDecided)
         }
+    }
+
+    /// False: the path has encoded slashes, and its route does not take them; the request is answered.
+    private func takesPath(_ f: Flight) -> Bool {
+        if !f.exchange.request.hasEncodedSlash || f.policy.allowsEncodedSlashes { return true }
+        f.exchange.reason = .malformedRequest
+        perform(f, .answerDecided)
+        return false
     }
 
     private func match(_ f: Flight) {

@@ -118,6 +118,7 @@ struct ResolvedPolicy: Sendable {
     var codings = CodingList()
     var compressesSecrets = false
     var bridgesGRPCWeb = false
+    var allowsEncodedSlashes = false
 
     /// Responses are looked at once more, for something may be done to their bodies.
     var changesBodies: Bool { !codings.isEmpty || bridgesGRPCWeb }
@@ -146,6 +147,7 @@ struct ResolvedPolicy: Sendable {
             compress(choice, inheriting: defaults.codings.isEmpty ? .standard : defaults.codings)
         }
         bridgesGRPCWeb = policy.bridgesGRPCWeb
+        allowsEncodedSlashes = policy.allowsEncodedSlashes
     }
 
     private mutating func compress(_ choice: CompressionChoice, inheriting above: CodingList) {

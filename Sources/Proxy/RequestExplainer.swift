@@ -115,6 +115,7 @@ package struct RequestExplainer {
 
         match(exchange, &result)
         if let clientRules, !authenticate(exchange, clientRules, isSecure, &result) { return result }
+        if let refusal = refusesPath(exchange) { return refused(&result, refusal, Self.slashes, closes: false) }
         let routes = table.snapshot.routes
         if routes.indices.contains(Int(exchange.route)), routes[Int(exchange.route)].policy.redirectsToHTTPS,
             HTTPSRedirect.applies(to: exchange)
@@ -186,6 +187,10 @@ package struct RequestExplainer {
     /// Everything after the match: the request phases, the choice, and what is said of the response.
     private func decide(_ exchange: Exchange, _ facts: RequestFacts, _ result: inout RequestExplanation) {
         if exchange.route >= 0, !runScripts(exchange, &result) { return respond(exchange, &result) }
+        if let refusal = refusesPath(exchange) {
+            _ = refused(&result, refusal, Self.slashes, closes: false)
+            return
+        }
         choose(exchange, facts, &result)
         if exchange.reason != .none { respond(exchange, &result) } else { suppose(exchange, &result) }
     }
@@ -199,11 +204,25 @@ package struct RequestExplainer {
         return (verdict, events)
     }
 
-    private func refused(_ result: inout RequestExplanation, _ refusal: Refusal, _ why: String) -> RequestExplanation {
+    private static let slashes = "its path has %2F or %5C, and the rule has no allow-encoded-slashes"
+
+    private func refusesPath(_ exchange: Exchange) -> Refusal? {
+        let routes = table.snapshot.routes
+        guard exchange.request.hasEncodedSlash,
+            !routes.indices.contains(Int(exchange.route)) || !routes[Int(exchange.route)].policy.allowsEncodedSlashes
+        else { return nil }
+        return Refusal(400, .malformedRequest)
+    }
+
+    private func refused(
+        _ result: inout RequestExplanation, _ refusal: Refusal, _ why: String, closes: Bool = true
+    ) -> RequestExplanation {
         result.status = refusal.status
         result.reason = refusal.reason.label
         result.steps.append(
-            .init("answer", "\(refusal.status): \(why) (\(refusal.reason.label)); the connection is closed"))
+            .init(
+                "answer",
+                "\(refusal.status): \(why) (\(refusal.reason.label))" + (closes ? "; the connection is closed" : "")))
         return result
     }
 

@@ -1,11 +1,14 @@
 // `moongate explain`: what would happen to a request, and why.
 
 import ArgumentParser
+import AsyncHTTPClient
 import Foundation
-import FoundationNetworking
 import Manifests
 import Middlewares
 import Model
+import NIOCore
+import NIOFoundationCompat
+import NIOHTTP1
 import Proxy
 
 struct ExplainCommand: AsyncParsableCommand {
@@ -78,13 +81,21 @@ struct ExplainCommand: AsyncParsableCommand {
             [URLQueryItem(name: "request", value: request)] + header.map { URLQueryItem(name: "header", value: $0) }
             + cookie.map { URLQueryItem(name: "cookie", value: $0) } + [URLQueryItem(name: "from", value: from)]
         guard let target = url.url else { throw ValidationError("--admin \"\(admin)\" is not a URL") }
-        var question = URLRequest(url: target)
-        question.setValue("application/json", forHTTPHeaderField: "Accept")
-        let (data, response) = try await URLSession.shared.data(for: question)
-        guard (response as? HTTPURLResponse)?.statusCode == 200 else {
-            throw ValidationError("\(admin) answered: \(String(decoding: data.prefix(500), as: UTF8.self))")
+        var question = HTTPClientRequest(url: target.absoluteString)
+        question.headers.add(name: "accept", value: "application/json")
+        let answer: HTTPClientResponse
+        let body: ByteBuffer
+        do {
+            answer = try await HTTPClient.shared.execute(question, timeout: .seconds(10))
+            body = try await answer.body.collect(upTo: 4 << 20)
+        } catch {
+            throw ValidationError("\(admin) cannot be asked: \(error)")
         }
-        return try JSONDecoder().decode(RequestExplanation.self, from: data)
+        guard answer.status == .ok else {
+            throw ValidationError(
+                "\(admin) answered: \(String(decoding: body.readableBytesView.prefix(500), as: UTF8.self))")
+        }
+        return try JSONDecoder().decode(RequestExplanation.self, from: body)
     }
 }
 

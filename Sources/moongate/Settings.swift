@@ -55,7 +55,7 @@ struct RunFlags: ParsableArguments {
     var ticketKeysSecret: String?
     @Option(help: ArgumentHelp("Oldest version of TLS for clients (default 1.2).", valueName: "1.2|1.3"))
     var tlsMinVersion: String?
-    @Option(help: ArgumentHelp("TLS 1.2 ciphers, as OpenSSL names them.", valueName: "list"))
+    @Option(help: ArgumentHelp("Ciphers of TLS 1.2, and suites of TLS 1.3, as OpenSSL names them.", valueName: "list"))
     var tlsCiphers: String?
     @Option(help: ArgumentHelp("Longest TLS handshake (default 10s).", valueName: "duration"))
     var tlsHandshakeTimeout: String?
@@ -126,7 +126,10 @@ struct RunFlags: ParsableArguments {
     @Option(
         help: ArgumentHelp("ValidatingWebhookConfiguration that is told our CA (default moongate).", valueName: "name"))
     var webhookConfiguration: String?
-    @Option(help: ArgumentHelp("Our zone: endpoints that are meant for it go first.", valueName: "name"))
+    @Option(
+        help: ArgumentHelp(
+            "Our zone: endpoints that are meant for it go first. Default: that of the node NODE_NAME (environment).",
+            valueName: "name"))
     var zone: String?
     @Option(help: ArgumentHelp("Where a request goes that no rule matches.", valueName: "ns/svc:port"))
     var defaultBackend: String?

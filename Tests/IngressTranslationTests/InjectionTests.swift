@@ -49,7 +49,10 @@ struct InjectionTests {
                 if isSaid { #expect(route.scripts.allSatisfy { $0.script == nil }, "\(label)") }
             default:
                 #expect(isSaid, "\(label)")
-                #expect(route.policy == RoutePolicy(), "\(label)")
+                // Nothing of it, or what is strictest.
+                var strictest = RoutePolicy()
+                if spec.key == "max-body-size" { strictest.maxBodyBytes = 1 << 20 }
+                #expect(route.policy == strictest, "\(label)")
                 #expect(snapshot.upstreams.allSatisfy { $0.balance == .roundRobin }, "\(label)")
             }
             for diagnostic in translation.diagnostics { checkLines(diagnostic) }

@@ -74,6 +74,7 @@ enum TranslationText {
         }
         if let compression = policy.compression { text += " compression=\(compression)" }
         if policy.bridgesGRPCWeb { text += " grpc-web" }
+        if policy.allowsEncodedSlashes { text += " encoded-slashes" }
         if policy.redirectsToHTTPS { text += " redirect=https" }
         if policy.isDenied { text += " denied" }
         for binding in route.scripts { text += "\n    run " + Self.text(of: binding, in: snapshot) }
