@@ -50,6 +50,8 @@ package import Model
     private var saysFarewell = false
     /// No stream is taken any more.
     private var isClosing = false
+    /// The last that is taken then.
+    private var lastTaken: Int32 = 0
     /// The highest stream that the peer has begun.
     private var lastStream: Int32 = 0
     /// Streams that we have reset, the latest of them: what their peer had sent before it knew is no fault of its own.
@@ -377,16 +379,15 @@ package import Model
         guard !saysFarewell, fault == .none else { return }
         saysFarewell = true
         unsafe nghttp2_submit_shutdown_notice(session)
-        unsafe nghttp2_submit_ping(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil)
     }
 
     /// Takes no new streams; those that are open go on.
     package func finish() {
         guard fault == .none else { return }
         isClosing = true
-        let last = unsafe nghttp2_session_get_last_proc_stream_id(session)
+        lastTaken = unsafe nghttp2_session_get_last_proc_stream_id(session)
         unsafe nghttp2_submit_goaway(
-            session, UInt8(NGHTTP2_FLAG_NONE.rawValue), last, HTTP2ErrorCode.noError.rawValue, nil, 0)
+            session, UInt8(NGHTTP2_FLAG_NONE.rawValue), lastTaken, HTTP2ErrorCode.noError.rawValue, nil, 0)
     }
 
     /// Ends the session: GOAWAY is the last thing that is sent.
@@ -549,6 +550,12 @@ extension HTTP2Session {
         switch head.type {
         case FrameHead.headers:
             if unsafe frame.headers.cat == NGHTTP2_HCAT_REQUEST {
+                if isClosing, head.stream_id > lastTaken {
+                    // It came before GOAWAY went, which says that nothing is done about it: the client asks again
+                    // elsewhere (RFC 9113 §6.8).
+                    reset(stream: head.stream_id, .refusedStream)
+                    break
+                }
                 budget.began()
                 events.append(.headReceived(stream: head.stream_id, ends: ends, isCut: blockIsCut))
             } else if let owner = unsafe owner(tag), let row = unsafe Self.row(tag) {
@@ -620,7 +627,11 @@ extension HTTP2Session {
             default: if !budget.reset(now: now), fault == .none { fail(.resets) }
             }
         case FrameHead.goAway:
-            let code = unsafe frame.goaway.error_code
+            let (code, last) = unsafe (frame.goaway.error_code, frame.goaway.last_stream_id)
+            if saysFarewell, !isClosing, last == Int32.max {
+                // Behind it, and not before, as the library would send both: who answers has heard it.
+                unsafe nghttp2_submit_ping(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil)
+            }
             if code != 0, fault == .none {
                 fault = code == HTTP2ErrorCode.enhanceYourCalm.rawValue ? .flood : .malformed
             }

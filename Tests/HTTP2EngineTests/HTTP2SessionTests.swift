@@ -271,6 +271,33 @@ struct HTTP2SessionTests {
         #expect(talk.client[1].isEnded && talk.client[3].isEnded && talk.session.isOver)
     }
 
+    @Test func aClientThatAnswersHasHeardOfTheEnd() throws {
+        let talk = try Talk()
+        talk.client.get(1, "/")
+        talk.settle()
+        talk.session.announceEnd()
+        talk.settle()
+        let kinds = talk.client.frames.map(\.type)
+        let goAway = try #require(kinds.lastIndex(of: TestFrame.goAway))
+        #expect(try #require(kinds.lastIndex(of: TestFrame.ping)) > goAway)
+    }
+
+    @Test func whatComesBehindTheEndIsNotBegun() throws {
+        let talk = try Talk()
+        talk.client.get(1, "/")
+        talk.settle()
+        talk.session.announceEnd()
+        talk.settle()
+        // It comes between our decision and the frame that tells of it: whatever that says has to be true.
+        talk.session.finish()
+        talk.client.get(3, "/")
+        talk.settle()
+        #expect(talk.heads[3] == nil && talk.client.goAways.last?.last == 1)
+        try talk.respond(1, "204")
+        talk.settle()
+        #expect(talk.client[1].isEnded && talk.session.isOver)
+    }
+
     // MARK: What may not be sent
 
     static let malformed: [(String, [(String, String)])] = [

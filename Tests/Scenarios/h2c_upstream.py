@@ -1,4 +1,4 @@
-"""An HTTP/2 server of the `h2` library behind the proxy, and load upon it: h2c_upstream.py KIND PROXY ENDPOINTS-FILE
+"""An HTTP/2 server of the `h2` library behind the proxy, and load upon it: h2c_upstream.py KIND PROXY ENDPOINTS-FILE [tls]
 
 Prints what became of the requests, and how many connections the server has seen.
 """
@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import socket
+import ssl
 import sys
 
 import h2.config
@@ -15,14 +16,8 @@ import h2.errors
 import h2.events
 import h2.settings
 
-SLICE = """\
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{ name: a-1, namespace: shop, labels: {{ kubernetes.io/service-name: a }} }}
-addressType: IPv4
-ports: [{{ port: {port}, protocol: TCP }}]
-endpoints: [{{ addresses: ["127.0.0.1"], conditions: {{ ready: true }} }}]
-"""
+from tls_files import Files, endpoints
+
 kind, proxy, path = sys.argv[1:4]
 count = {"connections": 0, "served": 0, "refused": 0, "dropped": 0, "most": 0}
 
@@ -31,6 +26,9 @@ class Server(asyncio.Protocol):
     def connection_made(self, transport):
         count["connections"] += 1
         self.transport = transport
+        agreed = transport.get_extra_info("ssl_object")
+        if agreed:
+            assert agreed.selected_alpn_protocol() == "h2"
         self.served = 0
         self.last = None
         self.sending = {}
@@ -121,11 +119,22 @@ async def get(where, method="GET", body=b""):
     return answer
 
 
+def security(files):
+    """TLS of the server, and the Secret that the proxy verifies it by."""
+    files.authority("ca")
+    files.certificate("a", "ca", "DNS:a.shop.svc")
+    files.secret("ca", ca_crt=files.read("ca.crt"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.path("a.crt"), files.path("a.key"))
+    context.set_alpn_protocols(["http/1.1", "h2"])
+    return context
+
+
 async def main():
-    server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
-    with open(path + ".new", "w") as file:
-        file.write(SLICE.format(port=server.sockets[0].getsockname()[1]))
-    os.rename(path + ".new", path)
+    files = Files(os.path.dirname(path))
+    tls = security(files) if sys.argv[4:] == ["tls"] else None
+    server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0, ssl=tls)
+    files.put("endpoints", endpoints("a", server.sockets[0].getsockname()[1]))
     while not (await get("/")).startswith(b"HTTP/1.1 200"):
         pass
     if kind == "share":

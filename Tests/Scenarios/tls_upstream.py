@@ -10,38 +10,17 @@ import http.client
 import os
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
 
+from tls_files import Files, endpoints
+
 proxy, folder, part = sys.argv[1:4]
 host, port = proxy.rsplit(":", 1)
-work = os.path.join(folder, "..")
+files = Files(folder)
+authority, certificate, read, put, secret = files.authority, files.certificate, files.read, files.put, files.secret
 PREFIX = "nginx.ingress.kubernetes.io/"
-
-
-def openssl(*words):
-    subprocess.run(["openssl", *words], cwd=work, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def authority(name):
-    openssl("req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "2",
-            "-keyout", name + ".key", "-out", name + ".crt", "-subj", "/CN=" + name)
-
-
-def certificate(name, by, names):
-    openssl("req", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", name + ".key",
-            "-out", name + ".csr", "-subj", "/CN=" + name)
-    with open(os.path.join(work, name + ".ext"), "w") as file:
-        file.write("subjectAltName=" + names)
-    openssl("x509", "-req", "-in", name + ".csr", "-CA", by + ".crt", "-CAkey", by + ".key", "-CAcreateserial",
-            "-days", "2", "-out", name + ".crt", "-extfile", name + ".ext")
-
-
-def read(name):
-    with open(os.path.join(work, name)) as file:
-        return file.read()
 
 
 class Server:
@@ -59,11 +38,11 @@ class Server:
             self.context.sni_callback = self.named
             if clients:
                 self.context.verify_mode = ssl.CERT_REQUIRED
-                self.context.load_verify_locations(os.path.join(work, clients + ".crt"))
+                self.context.load_verify_locations(files.path(clients + ".crt"))
         threading.Thread(target=self.accept, daemon=True).start()
 
     def use(self, name):
-        self.context.load_cert_chain(os.path.join(work, name + ".crt"), os.path.join(work, name + ".key"))
+        self.context.load_cert_chain(files.path(name + ".crt"), files.path(name + ".key"))
 
     @staticmethod
     def named(stream, name, _):
@@ -139,20 +118,6 @@ def digest(body):
     return hashlib.sha256(body).hexdigest()[:8]
 
 
-def put(name, *documents):
-    path = os.path.join(work, name + ".new")
-    with open(path, "w") as file:
-        file.write("---\n".join(documents))
-    os.rename(path, os.path.join(folder, name + ".yaml"))
-
-
-def secret(name, **files):
-    text = "apiVersion: v1\nkind: Secret\nmetadata: { name: %s, namespace: shop }\nstringData:\n" % name
-    for key, value in files.items():
-        text += "  %s: |\n" % key.replace("_", ".") + "".join("    %s\n" % line for line in value.splitlines())
-    put(name, text)
-
-
 def service(name, server, speaks=""):
     return """\
 apiVersion: v1
@@ -160,13 +125,7 @@ kind: Service
 metadata: { name: %s, namespace: shop }
 spec: { ports: [{ port: 443%s }] }
 ---
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: { name: %s-1, namespace: shop, labels: { kubernetes.io/service-name: %s } }
-addressType: IPv4
-ports: [{ port: %d }]
-endpoints: [{ addresses: ["127.0.0.1"], conditions: { ready: true } }]
-""" % (name, speaks and ", appProtocol: " + speaks, name, name, server.port)
+""" % (name, speaks and ", appProtocol: " + speaks) + endpoints(name, server.port)
 
 
 def ingress(name, backend, **notes):
@@ -224,7 +183,7 @@ if part == "verify":
     web, mutual, silent = Server("web"), Server("web", clients="ca"), Server()
     secret("ca", ca_crt=ca)
     secret("other", ca_crt=read("other-ca.crt"))
-    secret("visitor", tls_crt=read("visitor.crt"), tls_key=read("visitor.key"))
+    secret("visitor", **files.pair("visitor"))
     put("services", service("web", web), service("spoken", web, "https"), service("mutual", mutual),
         service("silent", silent, "https"))
     https = {"backend_protocol": "HTTPS"}

@@ -5,17 +5,15 @@ their endpoint away, does not touch them; while the program drains they go on, a
 it is over is ended, not broken.
 """
 
-import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 
+from program import Program, until
 from websocket_peers import Carrier, Server
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -48,41 +46,15 @@ def write(host):
 os.makedirs(folder, exist_ok=True)
 write("shop.test")
 server = Server(f"{folder}/endpoints.yaml")
-program = subprocess.Popen(
-    [moongate, "run", "--manifests", folder, "--http", "127.0.0.1:0", "--https", "off", "--admin", "127.0.0.1:0",
-     "--workers", "2", "--drain-timeout", f"{int(DRAIN * 1000)}ms"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-line = b""
-while b'"listening"' not in line:
-    line = program.stdout.readline()
-listening = json.loads(line)
-http, admin = listening["http"], listening["admin"]
-log = []
-reader = threading.Thread(target=lambda: log.extend(json.loads(l) for l in program.stdout if l.startswith(b"{")))
-reader.start()
+program = Program(moongate, folder, "--workers", "2", "--drain-timeout", f"{int(DRAIN * 1000)}ms")
 
 
 def status(name):
-    request = urllib.request.Request(f"http://{http}/none", headers={"Host": name})
+    request = urllib.request.Request(f"http://{program.http}/none", headers={"Host": name})
     try:
         return urllib.request.urlopen(request).status
     except urllib.error.HTTPError as error:
         return error.code
-
-
-def ready():
-    try:
-        return urllib.request.urlopen(f"http://{admin}/readyz").status == 200
-    except urllib.error.HTTPError:
-        return False
-
-
-def until(condition, what):
-    limit = time.monotonic() + 20
-    while not condition():
-        if time.monotonic() > limit:
-            program.kill()
-            sys.exit(f"never came to be: {what}")
-        time.sleep(0.005)
 
 
 def speak(text):
@@ -102,17 +74,16 @@ def speak(text):
     return f"{good} of {len(old) + len(new)} go on"
 
 
-try:
-    until(ready, "ready")
+with program:
     # The server answers plain requests with 426.
     until(lambda: status("shop.test") == 426, "the endpoint")
-    host, port = http.rsplit(":", 1)
+    host, port = program.http.rsplit(":", 1)
     old = [
         connect("ws://shop.test/chat", sock=socket.create_connection((host, int(port))), proxy=None, ping_interval=None,
                 subprotocols=["chat"])
         for _ in range(3)
     ]
-    carrier = Carrier(http, "shop.test")
+    carrier = Carrier(program.http, "shop.test")
     new = [carrier.open() for _ in range(3)]
     print("opened:", speak("hello"))
     write("moved.test")
@@ -121,9 +92,9 @@ try:
     until(lambda: status("moved.test") == 503, "the second reload")
     print("after reloads that took rule and endpoint away:", status("shop.test"), speak("still here"))
     begun = time.monotonic()
-    program.send_signal(signal.SIGTERM)
+    program.process.send_signal(signal.SIGTERM)
     carrier.until(lambda: carrier.goaways)
-    until(lambda: not ready(), "not ready")
+    until(lambda: not program.is_ready(), "not ready")
     print("while it drains:", speak("to the end"))
     old.pop().close(4003, "I go")
     last = new.pop()
@@ -139,12 +110,8 @@ try:
     carrier.until(lambda: carrier.ended)
     # NO_ERROR behind the end only says that nothing more is read (RFC 9113 §8.1).
     print("HTTP/2:", [t.ended and not t.reset for t in new], carrier.goaways, carrier.broken)
-    print("exit:", program.wait(20))
+    print("exit:", program.wait())
     took = time.monotonic() - begun
     print("in the time that it had:", DRAIN - 0.1 <= took <= DRAIN + 3 or took)
-    reader.join(10)
-    lines = [l for l in log if l.get("path") == "/chat"]
+    lines = [l for l in program.log if l.get("path") == "/chat"]
     print("log:", sorted((l["protocol"], l["status"], l.get("error", "-")) for l in lines))
-finally:
-    if program.poll() is None:
-        program.kill()
