@@ -254,7 +254,7 @@ let package = Package(
         .testTarget(
             name: "ClusterScenarioTests",
             dependencies: [
-                "ClusterTesting", "KubernetesAPI", "KubernetesClient", "MoongateTesting", "moongate",
+                "Admission", "ClusterTesting", "KubernetesAPI", "KubernetesClient", "MoongateTesting", "moongate",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: rules),

@@ -58,8 +58,8 @@ struct TicketKeeper: Sendable {
             return .seconds(600)
         }
         let age = now - made.seconds
-        // A clock that was far ahead must not hold up the next key for ever.
-        if age >= 0, age < Self.period { return .seconds(min(Self.period - age, 600)) }
+        // A clock that was far ahead must not hold up the next key for ever, nor keys that nobody can read.
+        if age >= 0, age < Self.period, Self.isWhole(found) { return .seconds(min(Self.period - age, 600)) }
         add(to: &found, now)
         return try await write(found) { found throws(APIError) in try await client.replace(found) }
     }
@@ -81,9 +81,15 @@ struct TicketKeeper: Sendable {
     private func add(to secret: inout Secret, _ now: Int64) {
         var random = SystemRandomNumberGenerator()
         var keys = (0..<Self.keySize).map { _ in UInt8.random(in: 0...255, using: &random) }
-        let before = secret.bytes(Self.entry) ?? []
-        if before.count % Self.keySize == 0 { keys += before.prefix((Self.kept - 1) * Self.keySize) }
+        if Self.isWhole(secret), let before = secret.bytes(Self.entry) {
+            keys += before.prefix((Self.kept - 1) * Self.keySize)
+        }
         secret.data[Self.entry] = Base64(keys)
         secret.metadata.annotations[Self.madeAt] = Timestamp(seconds: now).description
+    }
+
+    private static func isWhole(_ secret: Secret) -> Bool {
+        guard let bytes = secret.bytes(entry) else { return false }
+        return !bytes.isEmpty && bytes.count % keySize == 0
     }
 }

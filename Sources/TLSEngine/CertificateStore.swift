@@ -43,7 +43,8 @@ package enum CertificateCode: String, CaseIterable, Sendable {
             "Authorities, revocation lists or the pattern that clients are judged by cannot be used; the host answers 403."
         case .authorityExpired:
             "An authority for clients' certificates has expired, or its revocation list is out of date."
-        case .badTicketKeys: "The Secret with the keys of session tickets cannot be used; each replica keeps its own."
+        case .badTicketKeys:
+            "The keys of session tickets in the Secret cannot be used; the last good ones stay, or each replica has its own."
         case .badBackendTLS:
             "What TLS to backends is to be made with cannot be used; the last good stays, or the paths answer 503."
         }
@@ -59,7 +60,8 @@ package final class CertificateStore: Sendable {
     /// What holds for every certificate.
     private let options: TLSOptions
     private let cache = ContextCache()
-    /// Told of the keys that a Secret has for session tickets, at each preparation; nil where it has none.
+    /// Told of the keys that a Secret has for session tickets, at each preparation; nil where there are none. Of some that
+    /// can't be read it hears nothing: those of before are the last good ones.
     private let takeTicketKeys: @Sendable ([TicketKey]?) -> Void
     /// For names that nobody has a certificate for: made on start, so that nobody else can hold its key.
     private let selfSigned: ServedCertificate
@@ -114,7 +116,11 @@ package final class CertificateStore: Sendable {
         state.withLock { state in
             var work = Work(snapshot: snapshot, now: now, state: state)
             let table = work.table(options, cache, selfSigned)
-            takeTicketKeys(work.ticketKeys())
+            switch work.ticketKeys() {
+            case .none: takeTicketKeys(nil)
+            case .keys(let keys): takeTicketKeys(keys)
+            case .unreadable: break
+            }
             state = work.state
             state.judged = work.judged
             state.judgedClients = work.judgedClients
@@ -297,25 +303,33 @@ package final class CertificateStore: Sendable {
 
         // MARK: Ticket keys
 
-        /// Those of the Secret; nil where there is none, or none that can be used.
-        mutating func ticketKeys() -> [TicketKey]? {
-            guard let source = snapshot.ticketKeys else { return nil }
+        enum SharedKeys {
+            case none
+            case keys([TicketKey])
+            case unreadable
+        }
+
+        /// Those of the Secret.
+        mutating func ticketKeys() -> SharedKeys {
+            guard let source = snapshot.ticketKeys else { return .none }
             let name = "\"\(source.secret.namespace)/\(source.secret.name)\""
             let mend =
                 "put one to \(TicketKeys.most) keys of \(TicketKey.size) random bytes each into the entry "
-                + "\(TicketKeys.entry), the newest first; until then each replica seals with its own"
+                + "\(TicketKeys.entry), the newest first; until then "
             guard let bytes = source.keys else {
-                say(.badTicketKeys, "there is no Secret \(name) with an entry \(TicketKeys.entry)", source.place, mend)
-                return nil
+                say(
+                    .badTicketKeys, "there is no Secret \(name) with an entry \(TicketKeys.entry)", source.place,
+                    mend + "each replica seals with its own")
+                return .none
             }
             guard let keys = TicketKeys.read(bytes) else {
                 say(
                     .badTicketKeys,
                     "the entry \(TicketKeys.entry) of the Secret \(name) has \(bytes.count) bytes, or one key twice",
-                    source.place, mend)
-                return nil
+                    source.place, mend + "the last good ones stay, and without any each replica seals with its own")
+                return .unreadable
             }
-            return keys
+            return .keys(keys)
         }
 
         private mutating func say(_ code: CertificateCode, _ problem: String, _ place: Place, _ mend: String) {

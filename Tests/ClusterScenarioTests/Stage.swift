@@ -23,6 +23,7 @@ struct StageFailure: Error, CustomStringConvertible {
 struct Replica: Sendable {
     let process: ChildProcess
     let http: SocketAddress
+    let https: SocketAddress?
     let admin: SocketAddress
     let webhook: SocketAddress?
 
@@ -249,6 +250,18 @@ final class Stage: Sendable {
         }
     }
 
+    /// Where the sources are.
+    static let root = URL(fileURLWithPath: #filePath).resolvingSymlinksInPath().deletingLastPathComponent()
+        .deletingLastPathComponent().deletingLastPathComponent().path
+
+    /// Asks again and again, for half a minute at most.
+    func until(_ what: String, _ isMet: () async throws -> Bool) async throws {
+        let deadline = Deadline(after: .seconds(30))
+        while !(try await isMet()) {
+            if deadline.passed { throw StageFailure(description: "\(what): not after half a minute") }
+        }
+    }
+
     /// Done when the scenario is over, however it ends.
     func atEnd(_ ending: @escaping @Sendable () async -> Void) { endings.withLock { $0.append(ending) } }
 
@@ -306,7 +319,8 @@ final class Stage: Sendable {
         guard let http = address("http"), let admin = address("admin") else {
             throw StageFailure(description: "\(name) does not listen: \(line ?? "no line")")
         }
-        return Replica(process: process, http: http, admin: admin, webhook: address("webhook"))
+        return Replica(
+            process: process, http: http, https: address("https"), admin: admin, webhook: address("webhook"))
     }
 
     /// Where pods are: an address of this machine. Loopback will do for ours; a real API server takes no slice with it.

@@ -1,18 +1,16 @@
 # ADDRESS DIR MOONGATE: starts a second replica on the same folder and asks both in turn, by sessions of one client.
-import base64, json, os, re, subprocess, sys, time
+import base64, os, re, subprocess, sys
+
+from program import Program, until
 
 first, folder, moongate = sys.argv[1:4]
 out = os.path.join(folder, "..")
-process = subprocess.Popen(
-    [moongate, "run", "--manifests", folder, "--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", "127.0.0.1:0",
-     "--workers", "1", "--access-log", "off", "--ticket-keys-secret", "shop/tickets"],
-    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-second = json.loads(process.stdout.readline())["https"]
+FLAGS = ["--workers", "1", "--access-log", "off", "--ticket-keys-secret", "shop/tickets"]
 
 
-def ask(address, resume=None, keep=None):
+def ask(address, resume=None, keep=None, *flags):
     """New or Reused; the ticket of the answer goes into the file `keep`."""
-    command = ["openssl", "s_client", "-connect", address, "-servername", "shop.test", "-ign_eof"]
+    command = ["openssl", "s_client", "-connect", address, "-servername", "shop.test", "-ign_eof", *flags]
     if resume:
         command += ["-sess_in", os.path.join(out, resume)]
     if keep:
@@ -39,37 +37,31 @@ def name(session):
     return re.sub("[^0-9a-f]", "", line.split(" - ")[1][:47])
 
 
-def until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-    return True
-
-
 def sealed_by(key, address):
     """Whether a new session is sealed with this key: then its Secret is in force there."""
     ask(address, keep="probe")
     return name("probe") == key[:16].hex()
 
 
-try:
-    one, two = (open(os.path.join(out, key), "rb").read() for key in ["k1", "k2"])
-    ask(first, keep="s")
-    print("to the other replica:", ask(second, "s"))
-    print("back to the first:", ask(first, "s"))
+one, two = (open(os.path.join(out, key), "rb").read() for key in ["k1", "k2"])
+with Program(moongate, folder, *FLAGS) as program:
+    second = program.https
+    for version in ["-tls1_2", "-tls1_3"]:
+        ask(first, None, "s", version)
+        print(version + ", to the other replica:", ask(second, "s", None, version))
+        print(version + ", back to the first:", ask(first, "s", None, version))
     write(two + one)
-    assert until(lambda: sealed_by(two, first)) and until(lambda: sealed_by(two, second))
+    until(lambda: sealed_by(two, first) and sealed_by(two, second), "the new key")
     again = ask(second, "s", "s3")
     print("a new key before the old one:", again + (", sealed anew" if name("s3") == two[:16].hex() else ""))
     write(two)
-    until(lambda: ask(first, "s") == "New")
+    until(lambda: ask(first, "s") == "New" and ask(second, "s") == "New", "the old key's end")
     print("the old key gone:", ask(first, "s"))
     print("the new one:", ask(first, "s3"))
     write(b"short")
-    assert until(lambda: not sealed_by(two, first)) and until(lambda: not sealed_by(two, second))
+    until(lambda: "MG339" in program.page("/diagnostics"), "the diagnostic")
+    print("keys that are none, by the last good ones:", ask(first, "s3"), ask(second, "s3"), sealed_by(two, second))
+    os.remove(os.path.join(folder, "tickets.yaml"))
+    until(lambda: not sealed_by(two, first) and not sealed_by(two, second), "keys of their own")
     ask(first, keep="own")
-    print("keys that are none: own tickets %s, the other's %s" % (ask(first, "own"), ask(second, "own")))
-finally:
-    process.terminate()
-    process.wait(20)
+    print("without a Secret: own tickets %s, the other's %s" % (ask(first, "own"), ask(second, "own")))

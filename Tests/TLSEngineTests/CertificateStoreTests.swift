@@ -232,4 +232,18 @@ struct CertificateStoreTests {
         #expect(diagnostics.map(\.code) == (isGood ? [] : ["MG339"]))
         #expect((taken.withLock { $0 }?.count ?? 0) * 80 == (isGood ? count : 0))
     }
+
+    @Test func `keys that can't be read leave the last good ones, and a Secret that is gone does not`() throws {
+        let taken = Mutex<[[TicketKey]?]>([])
+        let store = try CertificateStore(TLSOptions()) { keys in taken.withLock { $0.append(keys) } }
+        let secret = ObjectReference(kind: "Secret", namespace: "shop", name: "tickets")
+        let good = TicketKey().bytes
+        for keys in [good, [1, 2, 3], good + good, [], nil] {
+            var snapshot = Snapshot()
+            snapshot.ticketKeys = TicketKeySource(secret: secret, keys: keys, place: Place(object: secret))
+            let codes = store.prepare(snapshot, now: Self.now).diagnostics.map(\.code)
+            #expect(codes == (keys == good ? [] : ["MG339"]))
+        }
+        #expect(taken.withLock { $0 } == [[try #require(TicketKey(good))], nil])
+    }
 }
