@@ -230,6 +230,14 @@ struct AccessLogLine {
             put(":", &line)
             LogEscape.word(exchange.tagBytes, Self.valid(tag.value.range, exchange.tagBytes), into: &line)
         }
+        put(" tls=", &line)
+        version(exchange.client.channel, &line)
+        put(" upstream_tls=", &line)
+        version(exchange.upstreamChannel, &line)
+        put(" coding=", &line)
+        if let coding = exchange.coding { line.append(coding.name) } else { put("-", &line) }
+        put(" grpc_status=", &line)
+        if exchange.grpcStatus >= 0 { Self.decimal(UInt64(exchange.grpcStatus), &line) } else { put("-", &line) }
         put(" id=", &line)
         LogEscape.word(request.bytes, Self.valid(exchange.idRange.range, request.bytes), into: &line)
         put(" \"", &line)
@@ -336,6 +344,10 @@ struct AccessLogLine {
     /// Literals only: these are not allocated.
     @inline(__always)
     private func put(_ literal: String, _ line: inout [UInt8]) { line.append(contentsOf: literal.utf8) }
+
+    private func version(_ channel: SecureChannel?, _ line: inout [UInt8]) {
+        if let channel { line.append(contentsOf: channel.version) } else { put("-", &line) }
+    }
 
     private func json(_ head: borrowing MessageHead, _ range: ByteRange, _ line: inout [UInt8]) {
         LogEscape.json(head.bytes, Self.valid(range.range, head.bytes), into: &line)

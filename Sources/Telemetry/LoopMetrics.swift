@@ -176,6 +176,11 @@ enum RouteLayout {
     static let stride = bytesOut + 1
 }
 
+/// Calls of gRPC by status, 0 to 16 (gRPC, statuscodes.md): apart from the rest, since most routes have none.
+enum GRPCLayout {
+    static let stride = 17
+}
+
 enum UpstreamLayout {
     static let events = 0
     static let answers = events + UpstreamEvent.allCases.count
@@ -211,6 +216,8 @@ enum RelayLayout {
 /// The counters of one loop at one moment.
 struct LoopReport: Sendable {
     var routes = CounterBlocks(stride: RouteLayout.stride)
+    /// By route.
+    var calls = CounterBlocks(stride: GRPCLayout.stride)
     var upstreams = CounterBlocks(stride: UpstreamLayout.stride)
     var scripts = CounterBlocks(stride: ScriptLayout.stride)
     var relays = CounterBlocks(stride: RelayLayout.stride)
@@ -266,6 +273,10 @@ package final class LoopMetrics {
             page[base &+ sum] &+= duration
             page[base &+ RouteLayout.bytesIn] &+= bytesIn
             page[base &+ RouteLayout.bytesOut] &+= bytesOut
+        }
+        let code = Int(exchange.grpcStatus)
+        if code >= 0, code < GRPCLayout.stride {
+            report.calls.update(labels.route(exchange.route)) { page, base in page[base &+ code] &+= 1 }
         }
         if exchange.upstreamAnswered > exchange.upstreamStarted, exchange.upstreamStarted > 0 {
             let waited = exchange.upstreamAnswered - exchange.upstreamStarted

@@ -205,17 +205,24 @@ package final class MetricsHub: Sendable {
 
     private func renderRoutes(_ reports: [LoopReport], _ page: inout PrometheusText) {
         var sums: [SeriesID: [UInt64]] = [:]
-        for report in reports { report.routes.add(to: &sums) }
-        let rows = registry.families.withLock { families in
-            Self.rows(sums, families.routes) { key in
-                """
-                ingress="\(PrometheusText.escape(key.ingress))",host="\(PrometheusText.escape(key.host))",\
-                path="\(PrometheusText.escape(key.path))"
-                """
-            } other: {
-                #"ingress="",host="",path="""#
+        var calls: [SeriesID: [UInt64]] = [:]
+        for report in reports {
+            report.routes.add(to: &sums)
+            report.calls.add(to: &calls)
+        }
+        func named(_ sums: [SeriesID: [UInt64]]) -> [Row] {
+            registry.families.withLock { families in
+                Self.rows(sums, families.routes) { key in
+                    """
+                    ingress="\(PrometheusText.escape(key.ingress))",host="\(PrometheusText.escape(key.host))",\
+                    path="\(PrometheusText.escape(key.path))"
+                    """
+                } other: {
+                    #"ingress="",host="",path="""#
+                }
             }
         }
+        let rows = named(sums)
         page.family("moongate_requests_total", "counter", "Requests by route, method and class of status.")
         for row in rows {
             for method in MethodClass.allCases {
@@ -233,6 +240,12 @@ package final class MetricsHub: Sendable {
         for row in rows { page.sample(row.words[RouteLayout.bytesIn], labels: row.labels) }
         page.family("moongate_response_bytes_total", "counter", "Bytes sent to clients, heads included.")
         for row in rows { page.sample(row.words[RouteLayout.bytesOut], labels: row.labels) }
+        page.family("moongate_grpc_calls_total", "counter", "Calls of gRPC by route and by the number of their status.")
+        for row in named(calls) {
+            for (code, count) in row.words.enumerated() where count > 0 {
+                page.sample(count, labels: "\(row.labels),code=\"\(code)\"")
+            }
+        }
     }
 
     private func renderUpstreams(_ reports: [LoopReport], _ page: inout PrometheusText) {

@@ -87,7 +87,7 @@ func line(_ exchange: Exchange, _ format: AccessLogFormat, _ labels: TelemetryLa
                 2026-11-24T18:25:46.123Z 192.0.2.9 "GET http://shop.test/cart/7 HTTP/1.1" 200 in=100 out=1234 \#
                 ms=3.500 queue_ms=0.250 upstream_ms=1.750 origin=upstream route=shop/web upstream=shop/web:80 \#
                 endpoint=10.0.0.1:8080 attempts=2 error=- scripts=plugin/header-canary:12.3us:next \#
-                tags=variant:canary id=req-1 "curl/8" "https://a.test/"
+                tags=variant:canary tls=- upstream_tls=- coding=- grpc_status=- id=req-1 "curl/8" "https://a.test/"
 
                 """#)
     }
@@ -96,6 +96,18 @@ func line(_ exchange: Exchange, _ format: AccessLogFormat, _ labels: TelemetryLa
         let exchange = finishedExchange()
         exchange.coding = .brotli
         #expect(line(exchange, .json).contains(#""bytes_out":1234,"coding":"br","duration_ms""#))
+        #expect(line(exchange, .text).contains(" coding=br "))
+    }
+
+    @Test func aCallNamesItsStatusAndTheTLSOnBothSides() {
+        let exchange = finishedExchange()
+        exchange.grpcStatus = 14
+        exchange.client.channel = SecureChannel(
+            version: Array("TLSv1.3".utf8), cipher: [], serverName: [], applicationProtocol: [], wasResumed: false)
+        exchange.upstreamChannel = SecureChannel(
+            version: Array("TLSv1.2".utf8), cipher: [], serverName: [], applicationProtocol: [], wasResumed: false)
+        #expect(line(exchange, .text).contains(" tls=TLSv1.3 upstream_tls=TLSv1.2 coding=- grpc_status=14 id=req-1 "))
+        #expect(line(exchange, .json).contains(#""upstream_tls":"TLSv1.2","attempts":2,"grpc_status":14,"#))
     }
 
     @Test func aRefusedRequestHasWhatIsKnown() throws {
@@ -116,7 +128,7 @@ func line(_ exchange: Exchange, _ format: AccessLogFormat, _ labels: TelemetryLa
             line(exchange, .text) == #"""
                 2026-11-24T18:25:46.123Z 2001:db8::1 " https:// HTTP/1.1" 400 in=0 out=0 ms=0.000 queue_ms=- \#
                 upstream_ms=- origin=moongate route=- upstream=- endpoint=- attempts=0 error=malformed-request \#
-                scripts=- tags=- id=- "-" "-"
+                scripts=- tags=- tls=- upstream_tls=- coding=- grpc_status=- id=- "-" "-"
 
                 """#)
     }
@@ -167,7 +179,7 @@ func line(_ exchange: Exchange, _ format: AccessLogFormat, _ labels: TelemetryLa
                 middle.split(separator: " ").map { $0.split(separator: "=", maxSplits: 1)[0] }.dropFirst() == [
                     "in", "out", "ms", "queue_ms", "upstream_ms", "origin", "route", "upstream", "endpoint", "attempts",
                     "error",
-                    "scripts", "tags", "id",
+                    "scripts", "tags", "tls", "upstream_tls", "coding", "grpc_status", "id",
                 ])
         }
     }

@@ -67,6 +67,44 @@ private let route = #"ingress="shop/web",host="shop.test",path="/cart""#
         #expect(hub.sample(#"moongate_requests_total{\#(route),method="GET",status="2xx"}"#) == "4")
     }
 
+    @Test func callsAreCountedByStatus() {
+        let hub = MetricsHub(version: "1")
+        let labels = hub.registry.labels(for: smallSnapshot(), now: 0)
+        let loop = hub.makeLoop {}
+        let exchange = finishedExchange()
+        loop.finished(exchange, labels: labels)
+        for status: Int8 in [0, 0, 14, 16, 17, 127] {
+            exchange.grpcStatus = status
+            loop.finished(exchange, labels: labels)
+        }
+        loop.publish()
+        for (code, count) in [("0", "2"), ("14", "1"), ("16", "1"), ("1", nil), ("17", nil)] {
+            #expect(hub.sample("moongate_grpc_calls_total{\(route),code=\"\(code)\"}") == count)
+        }
+    }
+
+    /// With the labels of the snapshot before, the same series come out as without, and those of a new one are its own.
+    @Test func labelsMadeFromThoseBeforeCountTheSame() {
+        let hub = MetricsHub(version: "1")
+        var snapshot = smallSnapshot()
+        var labels = hub.registry.labels(for: snapshot, now: 0)
+        for step in 0..<6 {
+            switch step {
+            case 0: snapshot.routes.insert(snapshot.routes[0], at: 0)
+            case 1: snapshot.routes[0].path = .prefix("/new")
+            case 2: snapshot.upstreams.insert(Upstream(namespace: "a", service: "a", port: "80"), at: 0)
+            case 3: snapshot.upstreams.append(Upstream(namespace: "zoo", service: "z", port: "80"))
+            case 4: snapshot.routes.swapAt(0, 1)
+            default: snapshot.upstreams.removeFirst()
+            }
+            labels = hub.registry.labels(for: snapshot, previous: labels, now: 1)
+            let anew = hub.registry.labels(for: snapshot, now: 1)
+            #expect(labels.routes == anew.routes && labels.upstreams == anew.upstreams)
+            #expect(labels.routeNames.map(\.json) == anew.routeNames.map(\.json))
+            #expect(labels.upstreamNames.map(\.text) == anew.upstreamNames.map(\.text))
+        }
+    }
+
     @Test func compressionIsCountedByCoding() {
         let hub = MetricsHub(version: "1")
         let labels = hub.registry.labels(for: smallSnapshot(), now: 0)
