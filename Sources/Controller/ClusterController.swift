@@ -181,12 +181,12 @@ package final class ClusterController: Sendable {
     /// What the loop remembers from change to change.
     private struct Memory {
         var translation = TranslationMemory()
+        var cache = TranslationCache()
         var last: Translation?
         var generation: UInt64 = 0
         var holdOff: HoldOff
         /// When the next translation may begin: translating may not take more than half of the time.
         var restUntil = Duration.zero
-        var references: [ObjectName: (version: String?, references: ObjectReferences)] = [:]
         var followed = ObjectReferences()
         /// Of the last translation's snapshot.
         var index = UpstreamIndex()
@@ -196,16 +196,31 @@ package final class ClusterController: Sendable {
 
     /// Finds upstreams without a search.
     private struct UpstreamIndex {
-        /// Upstreams that an Ingress leads to.
-        var ruled: Set<Int> = []
+        /// Whether an Ingress leads to it, by upstream.
+        var ruled: [Bool] = []
         var ofService: [ObjectName: [Int]] = [:]
+        private var upstreams: [Upstream] = []
 
         init() {}
 
-        init(_ snapshot: Snapshot) {
-            ruled = Set(snapshot.routes.flatMap { route in [route.upstream, route.secureUpstream].compactMap(\.self) })
-            ruled.formUnion(snapshot.tcpServices.map(\.upstream))
-            for (index, upstream) in snapshot.upstreams.enumerated() {
+        /// - Parameter previous: of a snapshot that mostly has the same upstreams.
+        init(_ snapshot: Snapshot, previous: UpstreamIndex) {
+            upstreams = snapshot.upstreams
+            ruled = [Bool](repeating: false, count: upstreams.count)
+            func rule(_ upstream: Int?) {
+                if let upstream, ruled.indices.contains(upstream) { ruled[upstream] = true }
+            }
+            for index in snapshot.routes.indices {
+                rule(snapshot.routes[index].upstream)
+                rule(snapshot.routes[index].secureUpstream)
+            }
+            for service in snapshot.tcpServices { rule(service.upstream) }
+            let before = previous.upstreams
+            if before.count == upstreams.count, before.indices.allSatisfy({ before[$0].name == upstreams[$0].name }) {
+                ofService = previous.ofService
+                return
+            }
+            for (index, upstream) in upstreams.enumerated() {
                 let service = ObjectName(namespace: upstream.namespace, name: upstream.service)
                 ofService[service, default: []].append(index)
             }
@@ -266,7 +281,7 @@ package final class ClusterController: Sendable {
 
     /// The long road.
     private func translate(_ memory: inout Memory) async throws {
-        memory.holdOff.taken()
+        memory.holdOff.taken(at: clock.now())
         var translation = try await translateOnce(&memory)
         if try await followReferences(of: translation, &memory) { translation = try await translateOnce(&memory) }
         let isForced = mustPublish.update { forced in
@@ -274,10 +289,11 @@ package final class ClusterController: Sendable {
             return forced
         }
         let isNew = isForced || memory.last?.snapshot != translation.snapshot
+        let hasSameStatuses = memory.last?.statuses == translation.statuses
         if isNew {
             let (snapshot, prepare) = (translation.snapshot, prepare)
             let (_, late) = try await whileEndpointsMove(&memory) { await prepare(snapshot) }
-            memory.index = UpstreamIndex(translation.snapshot)
+            memory.index = UpstreamIndex(translation.snapshot, previous: memory.index)
             if !late.isEmpty { _ = refresh(&translation, late, memory.index) }
         }
         memory.last = translation
@@ -295,7 +311,7 @@ package final class ClusterController: Sendable {
             if isNew { state.figures.publications += 1 } else { state.figures.idleTranslations += 1 }
         }
         showDiagnostics(memory)
-        if options.status != .none {
+        if options.status != .none, !hasSameStatuses {
             await statuses.want(translation.statuses.map { ($0.ingress, $0.status.loadBalancer.ingress) })
         }
     }
@@ -303,6 +319,7 @@ package final class ClusterController: Sendable {
     private struct Outcome: Sendable {
         var translation: Translation
         var memory: TranslationMemory
+        var cache: TranslationCache
     }
 
     /// The world anew.
@@ -312,15 +329,19 @@ package final class ClusterController: Sendable {
         let started = clock.now()
         let objects = store.watched.read { $0.objects }
         let translationOptions = translationOptions()
-        let past = memory.translation
+        let (past, held) = (memory.translation, memory.cache)
         let (done, late) = try await whileEndpointsMove(&memory) {
-            var memory = past
-            let translation = Translator.translate(objects, options: translationOptions, memory: &memory)
-            return Outcome(translation: translation, memory: memory)
+            var (memory, cache) = (past, held)
+            let translation = Translator.translate(
+                objects, options: translationOptions, memory: &memory, cache: &cache)
+            return Outcome(translation: translation, memory: memory, cache: cache)
         }
         memory.translation = done.memory
+        memory.cache = done.cache
         var translation = done.translation
-        if !late.isEmpty { _ = refresh(&translation, late, UpstreamIndex(translation.snapshot)) }
+        if !late.isEmpty {
+            _ = refresh(&translation, late, UpstreamIndex(translation.snapshot, previous: memory.index))
+        }
         let took = clock.now() - started
         memory.restUntil = clock.now() + min(took, .seconds(2))
         state.update { state in
@@ -375,24 +396,7 @@ package final class ClusterController: Sendable {
     /// Follows what our Ingresses refer to. True if an object was waited for that was not there before.
     private func followReferences(of translation: Translation, _ memory: inout Memory) async throws -> Bool {
         var wanted = options.extra
-        var cache: [ObjectName: (version: String?, references: ObjectReferences)] = [:]
-        cache.reserveCapacity(translation.statuses.count)
-        let names = translation.statuses.map(\.ingress)
-        let held = memory.references
-        let foreignPrefix = options.translation.foreignPrefix
-        store.watched.read { state in
-            for name in names {
-                guard let ingress = state.objects.ingresses[name] else { continue }
-                let version = ingress.metadata.resourceVersion
-                if let known = held[name], known.version == version {
-                    cache[name] = known
-                } else {
-                    cache[name] = (version, ObjectReferences(of: ingress, foreignPrefix: foreignPrefix))
-                }
-            }
-        }
-        memory.references = cache
-        for entry in cache.values { wanted.formUnion(entry.references) }
+        wanted.formUnion(translation.references)
         if options.secrets == .namespaces { wanted.secrets = [] }
         if options.configMaps == .namespaces { wanted.configMaps = [] }
         if !options.namespaces.isEmpty {
@@ -455,7 +459,7 @@ package final class ClusterController: Sendable {
                 let old = translation.snapshot.upstreams[number]
                 guard
                     let refreshed = Translator.refreshed(
-                        old, isInRule: index.ruled.contains(number), from: objects, options: options.translation)
+                        old, isInRule: index.ruled[number], from: objects, options: options.translation)
                 else { continue }
                 diagnostics += refreshed.diagnostics
                 guard refreshed.upstream != old else { continue }
@@ -474,8 +478,8 @@ package final class ClusterController: Sendable {
         var part = ObjectSet()
         for service in services {
             part.services[service] = state.objects.services[service]
-            for slice in state.slicesOfService[service] ?? [] {
-                part.endpointSlices[slice] = state.objects.endpointSlices[slice]
+            for name in state.objects.slicesOfService[service] ?? [] {
+                if let slice = state.objects.endpointSlices[name] { part.put(slice) }
             }
         }
         return part
@@ -502,8 +506,9 @@ package final class ClusterController: Sendable {
                         mend: "correct it; until then its last good version is in force, if there was one"))
             }
         }
-        for (source, state) in sources.sorted(by: { "\($0.key)" < "\($1.key)" })
-        where SourcePlan.isRefused(state) {
+        // One watch for each object that is referred to: there may be thousands.
+        let refused = sources.filter { SourcePlan.isRefused($0.value) }
+        for (source, state) in refused.sorted(by: { "\($0.key)" < "\($1.key)" }) {
             // A Role can't grant what lives in no namespace: with one, that is as it should be.
             let isExpected = source.kind == IngressClass.kind && !options.namespaces.isEmpty
             diagnostics.append(

@@ -9,6 +9,8 @@ package struct ObjectReferences: Sendable, Hashable {
 
     package init() {}
 
+    package var isEmpty: Bool { secrets.isEmpty && configMaps.isEmpty }
+
     package mutating func formUnion(_ other: ObjectReferences) {
         secrets.formUnion(other.secrets)
         configMaps.formUnion(other.configMaps)

@@ -15,25 +15,29 @@ struct ServiceResolver {
     private let allowsLoopbackNames: Bool
     private let zone: String?
     private let places: Places
-    private let slices: [ObjectName: [ObjectName]]
     private var resolved: [ServicePortName: Resolution] = [:]
+    /// Of the translation before, and of this one.
+    private(set) var drafts: [ServicePortName: ServiceDraft]
     /// The Service ports as they speak of themselves.
     private var bases: [Base] = []
 
     private(set) var upstreams: [Upstream] = []
     private(set) var diagnostics: [Diagnostic] = []
 
-    init(_ objects: ObjectSet, options: TranslationOptions, places: Places) {
+    init(
+        _ objects: ObjectSet, options: TranslationOptions, places: Places,
+        drafts: [ServicePortName: ServiceDraft] = [:]
+    ) {
         self.objects = objects
         self.places = places
+        self.drafts = drafts
         allowsLoopbackNames = options.allowsLoopbackNames
         zone = options.zone
-        var slices: [ObjectName: [ObjectName]] = [:]
-        for (name, slice) in objects.endpointSlices {
-            guard let service = slice.metadata.labels[EndpointSlice.serviceLabel] else { continue }
-            slices[ObjectName(namespace: name.namespace, name: service), default: []].append(name)
-        }
-        self.slices = slices
+    }
+
+    /// Forgets the drafts that nobody has asked for.
+    mutating func dropUnused() {
+        if drafts.count > resolved.count { drafts = drafts.filter { resolved[$0.key] != nil } }
     }
 
     private struct Base {
@@ -101,6 +105,79 @@ struct ServiceResolver {
     /// - Returns: `.upstream` with an index into `bases`.
     private mutating func make(_ name: ServicePortName, isInRule: Bool) -> Resolution {
         guard let service = objects.services[name.service] else { return .noService }
+        let slices = slices(of: name.service)
+        let draft: ServiceDraft
+        if let known = drafts[name], known.stands(service, slices, isInRule: isInRule) {
+            draft = known
+        } else {
+            var work = ServiceWork(
+                slices: slices, allowsLoopbackNames: allowsLoopbackNames, zone: zone, isInRule: isInRule,
+                places: places)
+            let outcome = work.outcome(of: service, name)
+            draft = ServiceDraft(
+                service: service, slices: slices, isInRule: isInRule, outcome: outcome, diagnostics: work.diagnostics)
+            // Where objects have places in files, these are said anew.
+            if objects.origins.isEmpty || work.diagnostics.isEmpty { drafts[name] = draft }
+        }
+        diagnostics += draft.diagnostics
+        switch draft.outcome {
+        case .noPort(let known): return .noPort(known: known)
+        case .made(let upstream, let serverName):
+            bases.append(Base(upstream: upstream, serverName: serverName))
+            return .upstream(bases.count - 1)
+        }
+    }
+
+    private func slices(of service: ObjectName) -> [EndpointSlice] {
+        guard let names = objects.slicesOfService[service] else { return [] }
+        if names.count == 1, let name = names.first { return objects.endpointSlices[name].map { [$0] } ?? [] }
+        return names.sorted().compactMap { objects.endpointSlices[$0] }
+    }
+}
+
+/// What a Service port comes to: a matter of its Service and that one's slices alone.
+final class ServiceDraft: Sendable {
+    enum Outcome: Sendable {
+        case noPort(known: [String])
+        case made(Upstream, serverName: String)
+    }
+
+    private let service: Service
+    private let slices: [EndpointSlice]
+    private let isInRule: Bool
+    let outcome: Outcome
+    let diagnostics: [Diagnostic]
+
+    init(service: Service, slices: [EndpointSlice], isInRule: Bool, outcome: Outcome, diagnostics: [Diagnostic]) {
+        self.service = service
+        self.slices = slices
+        self.isInRule = isInRule
+        self.outcome = outcome
+        self.diagnostics = diagnostics
+    }
+
+    /// The same would come of these.
+    func stands(_ service: Service, _ slices: [EndpointSlice], isInRule: Bool) -> Bool {
+        self.isInRule == isInRule && self.service.spec == service.spec
+            && self.service.metadata.annotations == service.metadata.annotations && self.slices.count == slices.count
+            && self.slices.indices.allSatisfy {
+                self.slices[$0].metadata.name == slices[$0].metadata.name
+                    && self.slices[$0].endpoints == slices[$0].endpoints && self.slices[$0].ports == slices[$0].ports
+                    && self.slices[$0].addressType == slices[$0].addressType
+            }
+    }
+}
+
+/// Makes a draft.
+private struct ServiceWork {
+    let slices: [EndpointSlice]
+    let allowsLoopbackNames: Bool
+    let zone: String?
+    let isInRule: Bool
+    let places: Places
+    var diagnostics: [Diagnostic] = []
+
+    mutating func outcome(of service: Service, _ name: ServicePortName) -> ServiceDraft.Outcome {
         var port = findPort(service, name.port)
         if port == nil, let byTarget = service.spec.ports.first(where: { $0.targetPort?.description == name.port }) {
             // ingress-nginx takes the target port too, and people rely on it without knowing.
@@ -117,7 +194,7 @@ struct ServiceResolver {
         if service.spec.type == "ExternalName" {
             // The API demands no ports of an ExternalName: a number in the Ingress is enough.
             guard let number = port?.port ?? Int(name.port) else { return .noPort(known: Self.ports(of: service)) }
-            upstream.endpoints = externalEndpoints(service, port: number, isInRule: isInRule)
+            upstream.endpoints = externalEndpoints(service, port: number)
             switch upstream.endpoints.first?.host {
             case .ip(let ip)?: serverName = "\(ip)"
             case .name(let name)?: serverName = name.hasSuffix(".") ? String(name.dropLast()) : name
@@ -125,10 +202,9 @@ struct ServiceResolver {
             }
         } else {
             guard let port else { return .noPort(known: Self.ports(of: service)) }
-            upstream.endpoints = sliceEndpoints(service, port, isInRule: isInRule)
+            upstream.endpoints = sliceEndpoints(service, port)
         }
-        bases.append(Base(upstream: upstream, serverName: serverName))
-        return .upstream(bases.count - 1)
+        return .made(upstream, serverName: serverName)
     }
 
     private func place(_ service: Service) -> Place { places.place(Service.kind, service.metadata.objectName) }
@@ -145,15 +221,14 @@ struct ServiceResolver {
 
     // MARK: Slices
 
-    private mutating func sliceEndpoints(_ service: Service, _ port: ServicePort, isInRule: Bool) -> [Endpoint] {
+    private mutating func sliceEndpoints(_ service: Service, _ port: ServicePort) -> [Endpoint] {
         var ready = Collector()
         var draining = Collector()
         var problems: [String] = []
-        for sliceName in (slices[service.metadata.objectName] ?? []).sorted() {
-            guard let slice = objects.endpointSlices[sliceName],
-                let number = Self.portNumber(slice, port), let portNumber = UInt16(exactly: number), portNumber > 0
+        for slice in slices {
+            guard let number = Self.portNumber(slice, port), let portNumber = UInt16(exactly: number), portNumber > 0
             else {
-                problems.append("slice \(sliceName.name) has no port for it")
+                problems.append("slice \(slice.metadata.name) has no port for it")
                 continue
             }
             for endpoint in slice.endpoints {
@@ -246,7 +321,7 @@ struct ServiceResolver {
 
     // MARK: ExternalName
 
-    private mutating func externalEndpoints(_ service: Service, port: Int, isInRule: Bool) -> [Endpoint] {
+    private mutating func externalEndpoints(_ service: Service, port: Int) -> [Endpoint] {
         let text = service.spec.externalName ?? ""
         func refuse(_ problem: String, _ mend: String) {
             guard isInRule else { return }

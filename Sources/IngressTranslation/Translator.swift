@@ -33,17 +33,29 @@ package struct Translation: Sendable, Equatable {
     package var diagnostics: [Diagnostic] = []
     /// One for each Ingress that is ours, in order of name.
     package var statuses: [IngressStatusUpdate] = []
+    /// What our Ingresses refer to, be it there or not.
+    package var references = ObjectReferences()
 }
 
 package enum Translator {
-    /// Translates all objects anew; `memory` is empty the first time and passed on from call to call.
+    /// Translates all objects; `memory` and `cache` are empty the first time and passed on from call to call.
+    package static func translate(
+        _ objects: ObjectSet, options: TranslationOptions = TranslationOptions(), memory: inout TranslationMemory,
+        cache: inout TranslationCache
+    ) -> Translation {
+        var work = Work(objects, options: options, memory: memory, cache: cache)
+        work.run()
+        memory = work.newMemory
+        cache = work.cache
+        return work.result
+    }
+
+    /// The same, all of it anew.
     package static func translate(
         _ objects: ObjectSet, options: TranslationOptions = TranslationOptions(), memory: inout TranslationMemory
     ) -> Translation {
-        var work = Work(objects, options: options, memory: memory)
-        work.run()
-        memory = work.newMemory
-        return work.result
+        var cache = TranslationCache()
+        return translate(objects, options: options, memory: &memory, cache: &cache)
     }
 
     /// Translates once, without a past.
@@ -58,9 +70,11 @@ package enum Translator {
 private struct Work {
     /// What is gathered of one host before the snapshot is laid out.
     struct Host {
+        let pattern: HostPattern
         var routes: [Int] = []
+        /// Where there are more than a few routes: a few are compared sooner than hashed.
         var byPath: [PathPattern: Int] = [:]
-        /// The namespace of the oldest Ingress that names it, and that Ingress.
+        /// The oldest Ingress that names it; the host is its namespace's.
         var owner: ObjectName
         /// The default backend of the oldest Ingress here that has one.
         var fallback: (ingress: Int, backend: Resolved)?
@@ -77,14 +91,13 @@ private struct Work {
     struct Accepted {
         var ingress: Ingress
         var name: ObjectName
+        var draft: IngressDraft
         var policy = RoutePolicy()
         var balance: Upstream.Balance?
         var backend = BackendSettings()
         var clients = ClientAnnotations()
         var bindings: [(binding: ScriptBinding, paths: [String]?)] = []
-        var reference: ObjectReference {
-            ObjectReference(kind: Ingress.kind, namespace: name.namespace, name: name.name)
-        }
+        var reference: ObjectReference { draft.reference }
     }
 
     let objects: ObjectSet
@@ -95,20 +108,24 @@ private struct Work {
     var result = Translation()
     var services: ServiceResolver
     var scripts: ScriptResolver
-    var hosts: [HostPattern: Host] = [:]
+    var hosts: [Host] = []
+    var placeOfHost: [HostPattern: Int] = [:]
     var routes: [Route] = []
+    var cache: TranslationCache
     var accepted: [Accepted] = []
     /// Who decided how a Service port is balanced.
     var balancers: [ServicePortName: (ingress: ObjectName, balance: Upstream.Balance)] = [:]
     /// What hosts ask of their clients' certificates.
     var clientRules: [HostPattern: ClientAuthentication] = [:]
 
-    init(_ objects: ObjectSet, options: TranslationOptions, memory: TranslationMemory) {
+    init(_ objects: ObjectSet, options: TranslationOptions, memory: TranslationMemory, cache: TranslationCache) {
         self.objects = objects
         self.options = options
         self.memory = memory
+        self.cache = cache.options == options ? cache : TranslationCache()
+        self.cache.options = options
         places = Places(objects: objects)
-        services = ServiceResolver(objects, options: options, places: places)
+        services = ServiceResolver(objects, options: options, places: places, drafts: self.cache.services)
         scripts = ScriptResolver(objects, options: options)
     }
 
@@ -118,12 +135,13 @@ private struct Work {
 
     mutating func run() {
         selectIngresses()
-        for index in accepted.indices { readAnnotations(of: index) }
+        for index in accepted.indices { read(index) }
         // A default backend of an Ingress without rules is the catch-all, and goes before any host-less rule for "/",
         // older or not (as in ingress-nginx).
         for index in accepted.indices where accepted[index].ingress.spec.rules.isEmpty { addCatchAll(index) }
         for index in accepted.indices { addRules(of: index) }
-        for pattern in hosts.keys.sorted() { addFallback(of: pattern) }
+        let fallbacks = hosts.indices.filter { hosts[$0].fallback != nil }
+        for host in fallbacks.sorted(by: { hosts[$0].pattern < hosts[$1].pattern }) { addFallback(of: host) }
         for index in accepted.indices { checkBackendTLS(of: index) }
         for index in accepted.indices { addCertificates(of: index) }
         addDefaultCertificate()
@@ -137,6 +155,8 @@ private struct Work {
         addChoosableUpstreams()
         layOut()
         addStatuses()
+        services.dropUnused()
+        cache.services = services.drafts
         result.diagnostics += services.diagnostics
         result.diagnostics.sort(by: Self.comesBefore)
     }
@@ -164,13 +184,19 @@ private struct Work {
         }
         // Sorted by their ages and names alone: whole Ingresses are dear to move.
         var ours: [(age: Timestamp?, name: ObjectName)] = []
-        for (name, ingress) in objects.ingresses {
-            guard options.namespaces.isEmpty || options.namespaces.contains(name.namespace) else { continue }
-            guard ingress.metadata.deletionTimestamp == nil else { continue }
+        ours.reserveCapacity(objects.ingresses.count)
+        func look(at ingress: Ingress, _ name: ObjectName) {
+            guard options.namespaces.isEmpty || options.namespaces.contains(name.namespace) else { return }
+            guard ingress.metadata.deletionTimestamp == nil else { return }
             if isOurs(ingress, name, ourClasses: ourClasses, hasOurDefault: hasOurDefault) {
                 ours.append((ingress.metadata.creationTimestamp, name))
             }
         }
+        // In the order of the last time, because what is nearly sorted is sorted soon.
+        for name in cache.order {
+            if let ingress = objects.ingresses[name] { look(at: ingress, name) }
+        }
+        for (name, ingress) in objects.ingresses where cache.ingresses[name] == nil { look(at: ingress, name) }
         ours.sort { left, right in
             guard left.age == right.age else {
                 guard let leftAge = left.age else { return false }
@@ -179,9 +205,27 @@ private struct Work {
             }
             return left.name < right.name
         }
-        accepted = ours.compactMap { item in
-            objects.ingresses[item.name].map { Accepted(ingress: $0, name: item.name) }
+        var drafts = cache.ingresses
+        accepted.reserveCapacity(ours.count)
+        for (_, name) in ours {
+            guard let ingress = objects.ingresses[name] else { continue }
+            let draft: IngressDraft
+            if let known = drafts[name], known.stands(ingress) {
+                draft = known
+            } else {
+                draft = IngressDraft(
+                    ingress, name, foreignPrefix: options.foreignPrefix, isInFile: !objects.origins.isEmpty)
+                drafts[name] = draft
+            }
+            if !draft.references.isEmpty { result.references.formUnion(draft.references) }
+            accepted.append(Accepted(ingress: ingress, name: name, draft: draft))
         }
+        cache.order = ours.map(\.name)
+        if drafts.count > ours.count {
+            let kept = Set(cache.order)
+            drafts = drafts.filter { kept.contains($0.key) }
+        }
+        cache.ingresses = drafts
     }
 
     private mutating func isOurs(
@@ -219,6 +263,29 @@ private struct Work {
 
     // MARK: Annotations
 
+    private mutating func read(_ index: Int) {
+        let draft = accepted[index].draft
+        if let saying = draft.saying {
+            accepted[index].policy = saying.policy
+            accepted[index].balance = saying.balance
+            accepted[index].backend = saying.backend
+            accepted[index].clients = saying.clients
+            result.diagnostics += saying.diagnostics
+        } else {
+            let before = result.diagnostics.count
+            readAnnotations(of: index)
+            let item = accepted[index]
+            if objects.origins.isEmpty, item.backend.secret == nil {
+                cache.ingresses[item.name] = IngressDraft(
+                    draft,
+                    saying: IngressDraft.Saying(
+                        policy: item.policy, balance: item.balance, backend: item.backend, clients: item.clients,
+                        diagnostics: Array(result.diagnostics[before...])))
+            }
+        }
+        if !draft.scriptTexts.isEmpty { readScripts(of: index) }
+    }
+
     private mutating func readAnnotations(of index: Int) {
         let ingress = accepted[index].ingress
         let name = accepted[index].name
@@ -255,7 +322,6 @@ private struct Work {
             )
         }
         readBackend(of: index)
-        readScripts(of: index)
     }
 
     private mutating func readAnnotation(_ key: String, _ short: String, _ text: String, of index: Int) {
@@ -335,16 +401,19 @@ private struct Work {
     // MARK: Scripts
 
     private mutating func readScripts(of index: Int) {
-        let ingress = accepted[index].ingress
+        let draft = accepted[index].draft
         let name = accepted[index].name
-        let texts = ScriptAnnotations.texts(of: ingress)
-        guard !texts.isEmpty else { return }
+        let texts = draft.scriptTexts
         let firstLine = { [places] (key: String, text: String) in
             places.firstLine(ofAnnotation: key, text: text, in: name)
         }
         var items: [ScriptItem]
         do throws(ScriptProblem) {
-            items = try ScriptAnnotations.read(texts, namespace: name.namespace, firstLine: firstLine)
+            if let scripts = draft.scripts {
+                items = try scripts.get()
+            } else {
+                items = try ScriptAnnotations.read(texts, namespace: name.namespace, firstLine: firstLine)
+            }
             newMemory.annotations[name] = texts
         } catch {
             let before = memory.annotations[name].flatMap { texts in
@@ -470,7 +539,8 @@ private struct Work {
     }
 
     private func bindings(of index: Int, for path: String) -> [ScriptBinding] {
-        accepted[index].bindings.filter { entry in
+        if accepted[index].bindings.isEmpty { return [] }
+        return accepted[index].bindings.filter { entry in
             entry.paths?.contains { Self.covers($0, path) } ?? true
         }.map(\.binding)
     }
@@ -487,124 +557,140 @@ private struct Work {
         let path = FieldPath([.key("spec"), .key("defaultBackend")])
         guard let upstream = resolve(backend, of: index, at: path) else { return }
         add(
-            path: .prefix("/"), host: .any, backend: upstream, rule: "defaultBackend", of: index, at: path,
-            field: nil)
+            path: .prefix("/"), host: place(of: .any, for: item.name), backend: upstream, rule: "defaultBackend",
+            of: index, at: path, field: nil)
     }
 
     private mutating func addRules(of index: Int) {
-        let item = accepted[index]
-        guard !item.ingress.spec.rules.isEmpty else { return }
+        let draft = accepted[index].draft
+        guard !draft.rules.isEmpty else { return }
+        let name = accepted[index].name
         let rulesPath = FieldPath([.key("spec"), .key("rules")])
         /// Resolved once however many hosts the Ingress has, so that a missing Service is said once.
         var fallback: (ingress: Int, backend: Resolved)?
-        if let backend = item.ingress.spec.defaultBackend,
+        if let backend = draft.spec.defaultBackend,
             let upstream = resolve(backend, of: index, at: FieldPath([.key("spec"), .key("defaultBackend")]))
         {
             fallback = (index, upstream)
         }
-        for (ruleIndex, rule) in item.ingress.spec.rules.enumerated() {
+        for rule in draft.rules {
             // Paths to fields are made only where something is wrong there.
-            var rulePath: FieldPath { rulesPath + ruleIndex }
+            var rulePath: FieldPath { rulesPath + rule.index }
             let pattern: HostPattern
-            do throws(FieldProblem) {
-                pattern = try HostSyntax.pattern(rule.host)
-            } catch {
+            switch rule.host {
+            case .success(let read): pattern = read
+            case .failure(let error):
                 report(
-                    .badHost, "the host \(quoted(rule.host ?? "")): \(error.problem)",
-                    at: places.place(Ingress.kind, item.name, rulePath + "host"),
+                    .badHost, "the host \(quoted(draft.spec.rules[rule.index].host ?? "")): \(error.problem)",
+                    at: places.place(Ingress.kind, name, rulePath + "host"),
                     mend: error.mend + "; until then the rule is not served")
                 continue
             }
-            guard claim(pattern, for: item.name, at: rulePath) else { continue }
-            if let fallback, hosts[pattern]?.fallback == nil { hosts[pattern]?.fallback = fallback }
-            for (pathIndex, path) in (rule.http?.paths ?? []).enumerated() {
-                var pathPath: FieldPath { rulePath + "http" + "paths" + pathIndex }
+            guard let host = claim(pattern, for: name, at: rulePath) else { continue }
+            if let fallback, hosts[host].fallback == nil { hosts[host].fallback = fallback }
+            for path in rule.paths {
+                var pathPath: FieldPath { rulePath + "http" + "paths" + path.index }
                 let pathPattern: PathPattern
-                do throws(FieldProblem) {
-                    pathPattern = try PathSyntax.pattern(path.path, path.pathType)
-                } catch {
+                switch path.pattern {
+                case .success(let read): pathPattern = read
+                case .failure(let error):
+                    let text = draft.spec.rules[rule.index].http?.paths[path.index].path ?? ""
                     report(
-                        .badPath, "the path \(quoted(path.path ?? "")): \(error.problem)",
-                        at: places.place(Ingress.kind, item.name, pathPath + "path"),
+                        .badPath, "the path \(quoted(text)): \(error.problem)",
+                        at: places.place(Ingress.kind, name, pathPath + "path"),
                         mend: error.mend + "; until then the path is not served")
                     continue
                 }
                 guard let upstream = resolve(path.backend, of: index, at: pathPath + "backend") else { continue }
                 add(
-                    path: pathPattern, host: pattern, backend: upstream,
-                    rule: "rules[\(ruleIndex)].http.paths[\(pathIndex)]", of: index, at: pathPath, field: "path")
+                    path: pathPattern, host: host, backend: upstream, rule: path.rule, of: index, at: pathPath,
+                    field: "path")
             }
         }
     }
 
-    /// Notes who has the host; false if it may not be shared with this Ingress.
+    private func host(_ pattern: HostPattern) -> Host? { placeOfHost[pattern].map { hosts[$0] } }
+
+    private mutating func place(of pattern: HostPattern, for name: ObjectName) -> Int {
+        if let known = placeOfHost[pattern] { return known }
+        hosts.append(Host(pattern: pattern, owner: name))
+        placeOfHost[pattern] = hosts.count - 1
+        return hosts.count - 1
+    }
+
+    private func route(of path: PathPattern, at host: Int) -> Int? {
+        if hosts[host].byPath.isEmpty { return hosts[host].routes.first { routes[$0].path == path } }
+        return hosts[host].byPath[path]
+    }
+
+    /// Notes who has the host, and answers with its place; nil if it may not be shared with this Ingress.
     private mutating func claim(
         _ pattern: HostPattern, for name: ObjectName, at rulePath: @autoclosure () -> FieldPath
-    ) -> Bool {
-        guard let host = hosts[pattern] else {
-            hosts[pattern] = Host(owner: name)
-            return true
-        }
-        guard host.owner.namespace != name.namespace, pattern != .any else { return true }
+    ) -> Int? {
+        let found = place(of: pattern, for: name)
+        let owner = hosts[found].owner
+        guard owner.namespace != name.namespace, pattern != .any else { return found }
         let place = places.place(Ingress.kind, name, rulePath() + "host")
         if options.hostsAreExclusive {
             report(
                 .hostTaken,
-                "the host \(quoted(pattern.description)) belongs to the namespace \(host.owner.namespace), "
-                    + "whose Ingress \(host.owner) is older",
+                "the host \(quoted(pattern.description)) belongs to the namespace \(owner.namespace), "
+                    + "whose Ingress \(owner) is older",
                 at: place, mend: "take another host; until then the rule is not served")
-            return false
+            return nil
         }
         report(
             .sharedHost,
-            "the host \(quoted(pattern.description)) is also served by the Ingress \(host.owner) "
+            "the host \(quoted(pattern.description)) is also served by the Ingress \(owner) "
                 + "of another namespace",
             at: place, mend: "make sure that both are meant; where they name the same path, the older one has it")
-        return true
+        return found
     }
 
     private mutating func add(
-        path: PathPattern, host: HostPattern, backend: Resolved, rule: @autoclosure () -> String, of index: Int,
+        path: PathPattern, host: Int, backend: Resolved, rule: @autoclosure () -> String, of index: Int,
         at fieldPath: @autoclosure () -> FieldPath, field: String?
     ) {
         // Field by field: a whole Ingress is dear to copy.
         let name = accepted[index].name
         let reference = accepted[index].reference
-        if let winner = hosts[host]?.byPath[path] {
+        if let winner = self.route(of: path, at: host) {
             let owner = routes[winner].ingress
             report(
                 .pathConflict,
-                "\(path) of the host \(quoted(host.description)) is already served by "
+                "\(path) of the host \(quoted(hosts[host].pattern.description)) is already served by "
                     + (owner == reference ? "\(routes[winner].rule) of this Ingress" : "\(owner), which is older"),
                 at: places.place(Ingress.kind, name, field.map { fieldPath() + $0 } ?? fieldPath()),
                 mend: "delete one of the two; until then this one is not served")
             return
         }
         var route = Route(
-            path: path, ingress: reference, rule: rule(), host: host, upstream: backend.index,
+            path: path, ingress: reference, rule: rule(), host: hosts[host].pattern, upstream: backend.index,
             policy: accepted[index].policy, scripts: bindings(of: index, for: path.path))
         route.secureUpstream = backend.secureIndex
         route.isUnsecured =
             backend.index == nil && (accepted[index].backend.isBroken || accepted[index].backend.wishes.0 != nil)
         routes.append(route)
         let number = routes.count - 1
-        func note(_ host: inout Host) {
-            host.routes.append(number)
-            host.byPath[path] = number
+        hosts[host].routes.append(number)
+        let count = hosts[host].routes.count
+        if count > 9 {
+            hosts[host].byPath[path] = number
+        } else if count == 9 {
+            for other in hosts[host].routes { hosts[host].byPath[routes[other].path] = other }
         }
-        note(&hosts[host, default: Host(owner: name)])
     }
 
     /// What no rule of a host matches goes to the default backend of the oldest Ingress there that has one.
-    private mutating func addFallback(of pattern: HostPattern) {
-        guard let host = hosts[pattern], let fallback = host.fallback, host.byPath[.prefix("/")] == nil else { return }
+    private mutating func addFallback(of host: Int) {
+        guard let fallback = hosts[host].fallback, route(of: .prefix("/"), at: host) == nil else { return }
         // An Ingress with rules does not take over unknown hosts by its default backend (as in ingress-nginx).
         guard
-            pattern != .any
+            hosts[host].pattern != .any
                 || accepted[fallback.ingress].ingress.spec.rules.contains(where: { ($0.host ?? "").isEmpty })
         else { return }
         add(
-            path: .prefix("/"), host: pattern, backend: fallback.backend, rule: "defaultBackend",
+            path: .prefix("/"), host: host, backend: fallback.backend, rule: "defaultBackend",
             of: fallback.ingress, at: FieldPath([.key("spec"), .key("defaultBackend")]), field: nil)
     }
 
@@ -728,18 +814,25 @@ private struct Work {
     private mutating func addChoosableUpstreams() {
         var scripted: Set<String> = []
         var wishes: [String: [ServiceResolver.Wish]] = [:]
-        for item in accepted where item.bindings.contains(where: { $0.binding.mode != .off }) {
+        for index in accepted.indices where !accepted[index].bindings.isEmpty {
+            let item = accepted[index]
+            guard item.bindings.contains(where: { $0.binding.mode != .off }) else { continue }
             scripted.insert(item.name.namespace)
             if let wish = item.backend.wishes.0, !item.backend.isBroken {
                 wishes[item.name.namespace, default: []].append(wish)
             }
         }
         guard !scripted.isEmpty else { return }
-        for (name, service) in objects.services.sorted(by: { $0.key < $1.key }) {
+        var choosable: [(name: ObjectName, service: Service, granted: [String])] = []
+        for (name, service) in objects.services {
             let granted = Grant.namespaces(service.metadata)
-            guard scripted.contains(name.namespace) || scripted.contains(where: { Grant.covers(granted, $0) }) else {
-                continue
+            if scripted.contains(name.namespace)
+                || !granted.isEmpty && scripted.contains(where: { Grant.covers(granted, $0) })
+            {
+                choosable.append((name, service, granted))
             }
+        }
+        for (name, service, granted) in choosable.sorted(by: { $0.name < $1.name }) {
             let wished = wishes.filter { $0.key == name.namespace || Grant.covers(granted, $0.key) }
                 .sorted { $0.key < $1.key }.flatMap(\.value)
             for port in service.spec.ports where port.protocol == "TCP" {
@@ -840,11 +933,12 @@ private struct Work {
 
     /// Who sets up TLS and speaks none has most likely forgotten something.
     private mutating func checkBackendTLS(of index: Int) {
-        let backend = accepted[index].backend
-        guard !backend.isBroken, !backend.isUsed, !backend.tls.label.isEmpty else { return }
+        guard !accepted[index].backend.isBroken, !accepted[index].backend.isUsed,
+            !accepted[index].backend.tls.label.isEmpty
+        else { return }
         report(
             .idleBackendTLS, "TLS to backends is set up, and no backend of this Ingress speaks TLS",
-            at: backend.tls.place,
+            at: accepted[index].backend.tls.place,
             mend: "add \(AnnotationTable.backendProtocol): HTTPS, or take the annotation out; it has no effect")
     }
 
@@ -858,6 +952,7 @@ private struct Work {
     // MARK: Certificates
 
     private mutating func addCertificates(of index: Int) {
+        if accepted[index].ingress.spec.tls.isEmpty { return }
         let item = accepted[index]
         for (tlsIndex, tls) in item.ingress.spec.tls.enumerated() {
             let path = FieldPath([.key("spec"), .key("tls")]) + tlsIndex
@@ -917,9 +1012,10 @@ private struct Work {
     /// any Ingress with `spec.tls` and a rule for it, or for the wildcard above, whatever became of the Secret.
     private mutating func addRedirects() {
         var secured: Set<HostPattern> = []
-        for item in accepted where !item.ingress.spec.tls.isEmpty {
-            for rule in item.ingress.spec.rules {
-                guard let pattern = try? HostSyntax.pattern(rule.host), pattern != .any, let host = hosts[pattern],
+        for index in accepted.indices where !accepted[index].ingress.spec.tls.isEmpty {
+            let item = accepted[index]
+            for rule in item.draft.rules {
+                guard case .success(let pattern) = rule.host, pattern != .any, let host = host(pattern),
                     !options.hostsAreExclusive || host.owner.namespace == item.name.namespace
                 else { continue }
                 secured.insert(pattern)
@@ -927,13 +1023,17 @@ private struct Work {
         }
         for index in routes.indices {
             let policy = routes[index].policy
+            guard !secured.isEmpty else {
+                routes[index].policy.redirectsToHTTPS = policy.forceSSLRedirect == true
+                continue
+            }
             var hasCertificate = secured.contains(routes[index].host)
             if case .exact(let host) = routes[index].host, let dot = host.firstIndex(of: ".") {
                 let above = HostPattern.wildcard(String(host[host.index(after: dot)...]))
                 // Where hosts are exclusive, so is what a wildcard says of the hosts below.
                 let isOwn =
                     !options.hostsAreExclusive
-                    || hosts[above]?.owner.namespace == hosts[routes[index].host]?.owner.namespace
+                    || self.host(above)?.owner.namespace == self.host(routes[index].host)?.owner.namespace
                 hasCertificate = hasCertificate || isOwn && secured.contains(above)
             }
             routes[index].policy.redirectsToHTTPS =
@@ -953,7 +1053,7 @@ private struct Work {
         guard let rule = clientAuthentication(of: index, at: place) else { return }
         let patterns = Set(rules.isEmpty ? [.any] : rules.compactMap { try? HostSyntax.pattern($0.host) })
         for pattern in patterns.sorted() {
-            guard let host = hosts[pattern] else { continue }
+            guard let host = host(pattern) else { continue }
             if host.owner.namespace != name.namespace {
                 // Whoever shares a host does not decide for it; nor is what he wanted closed left open.
                 for number in host.routes where routes[number].ingress == accepted[index].reference {
@@ -1133,8 +1233,8 @@ private struct Work {
                 continue
             }
             for pattern in Set(item.ingress.spec.rules.compactMap({ try? HostSyntax.pattern($0.host) })).sorted() {
-                guard pattern != .any, let host = hosts[pattern],
-                    let route = host.byPath[.prefix("/")] ?? host.byPath[.exact("/")],
+                guard pattern != .any, let number = placeOfHost[pattern],
+                    let route = route(of: .prefix("/"), at: number) ?? route(of: .exact("/"), at: number),
                     routes[route].ingress == item.reference, let upstream = routes[route].upstream
                 else {
                     report(
@@ -1143,6 +1243,7 @@ private struct Work {
                         at: place, mend: "add a rule with a host and the path /; until then its TLS ends here")
                     continue
                 }
+                let host = hosts[number]
                 guard host.owner.namespace == item.name.namespace else {
                     report(
                         .passthroughPath,
@@ -1163,7 +1264,11 @@ private struct Work {
     /// Puts upstreams in order of name and hosts in order of pattern, and the indices right.
     private mutating func layOut() {
         let made = services.upstreams
-        let order = made.indices.sorted { made[$0].name < made[$1].name }
+        let placeOfName = Dictionary(
+            made.indices.map { (made[$0].name, $0) }, uniquingKeysWith: { first, _ in first })
+        let order = Self.sorted(
+            made.indices, asBefore: cache.upstreams.compactMap { placeOfName[$0] }, by: { made[$0].name })
+        cache.upstreams = order.map { made[$0].name }
         var position = [Int](repeating: 0, count: made.count)
         for (new, old) in order.enumerated() { position[old] = new }
         for index in routes.indices {
@@ -1179,15 +1284,32 @@ private struct Work {
         result.snapshot.upstreams = order.map { made[$0] }
         result.snapshot.routes = routes
         result.snapshot.scripts = scripts.sources
-        result.snapshot.hosts = hosts.map {
-            (
-                key: $0.key.description,
-                host: VirtualHost(
-                    pattern: $0.key, routes: $0.value.routes, clientAuthentication: clientRules[$0.key])
-            )
+        let hostOrder = Self.sorted(
+            hosts.indices, asBefore: cache.hosts.compactMap { placeOfHost[$0] },
+            by: { hosts[$0].pattern.description })
+        cache.hosts = hostOrder.map { hosts[$0].pattern }
+        result.snapshot.hosts = hostOrder.map {
+            VirtualHost(
+                pattern: hosts[$0].pattern, routes: hosts[$0].routes,
+                clientAuthentication: clientRules[hosts[$0].pattern])
         }
-        .sorted { $0.key < $1.key }
-        .map(\.host)
+    }
+
+    /// Sorts these indices by what they stand for; those that were there before first in the order of that time, because
+    /// what is nearly sorted is sorted soon.
+    private static func sorted<Key: Comparable>(
+        _ indices: Range<Int>, asBefore: some Sequence<Int>, by key: (Int) -> Key
+    ) -> [Int] {
+        var isThere = [Bool](repeating: false, count: indices.count)
+        var keyed: [(key: Key, index: Int)] = []
+        keyed.reserveCapacity(indices.count)
+        for index in asBefore where !isThere[index] {
+            isThere[index] = true
+            keyed.append((key(index), index))
+        }
+        for index in indices where !isThere[index] { keyed.append((key(index), index)) }
+        keyed.sort { $0.key < $1.key }
+        return keyed.map(\.index)
     }
 
     private mutating func addStatuses() {
@@ -1196,7 +1318,16 @@ private struct Work {
             addresses = publishedAddresses(of: name)
         }
         let status = IngressStatus(loadBalancer: LoadBalancerStatus(ingress: addresses))
+        let before = cache.statuses
+        guard
+            before.count != accepted.count || before.first.map({ $0.status != status }) ?? false
+                || !before.allSatisfy({ cache.ingresses[$0.ingress] != nil })
+        else {
+            result.statuses = before
+            return
+        }
         result.statuses = accepted.map(\.name).sorted().map { IngressStatusUpdate(ingress: $0, status: status) }
+        cache.statuses = result.statuses
     }
 
     private mutating func publishedAddresses(of name: ObjectName) -> [LoadBalancerIngress] {

@@ -30,6 +30,11 @@ package struct EndpointSlice: KubernetesObject {
         endpoints = try fields.value(.endpoints, or: [])
         ports = try fields.value(.ports, or: [])
     }
+
+    /// The Service that it belongs to.
+    package var service: ObjectName? {
+        metadata.labels[Self.serviceLabel].map { ObjectName(namespace: metadata.namespace, name: $0) }
+    }
 }
 
 package struct SliceEndpoint: Codable, Sendable, Equatable {

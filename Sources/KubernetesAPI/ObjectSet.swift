@@ -141,7 +141,9 @@ package struct ObjectSet: Sendable, Equatable {
     package var ingresses: [ObjectName: Ingress] = [:]
     package var ingressClasses: [String: IngressClass] = [:]
     package var services: [ObjectName: Service] = [:]
-    package var endpointSlices: [ObjectName: EndpointSlice] = [:]
+    package private(set) var endpointSlices: [ObjectName: EndpointSlice] = [:]
+    /// The slices of each Service, so that its endpoints are found without a search.
+    package private(set) var slicesOfService: [ObjectName: Set<ObjectName>] = [:]
     package var secrets: [ObjectName: Secret] = [:]
     package var configMaps: [ObjectName: ConfigMap] = [:]
     /// Empty for objects that come from an API server.
@@ -175,11 +177,34 @@ package struct ObjectSet: Sendable, Equatable {
         case .ingress(let ingress): ingresses[name] = ingress
         case .ingressClass(let ingressClass): ingressClasses[name.name] = ingressClass
         case .service(let service): services[name] = service
-        case .endpointSlice(let slice): endpointSlices[name] = slice
+        case .endpointSlice(let slice): put(slice)
         case .secret(let secret): secrets[name] = secret
         case .configMap(let configMap): configMaps[name] = configMap
         }
         origins[object.key] = origin
+    }
+
+    /// Puts a slice in, and answers with the one that it replaces.
+    @discardableResult
+    package mutating func put(_ slice: EndpointSlice) -> EndpointSlice? {
+        let name = slice.metadata.objectName
+        let old = endpointSlices.updateValue(slice, forKey: name)
+        guard old?.service != slice.service else { return old }
+        if let service = old?.service { drop(name, of: service) }
+        if let service = slice.service { slicesOfService[service, default: []].insert(name) }
+        return old
+    }
+
+    @discardableResult
+    package mutating func removeSlice(_ name: ObjectName) -> EndpointSlice? {
+        guard let old = endpointSlices.removeValue(forKey: name) else { return nil }
+        if let service = old.service { drop(name, of: service) }
+        return old
+    }
+
+    private mutating func drop(_ slice: ObjectName, of service: ObjectName) {
+        slicesOfService[service]?.remove(slice)
+        if slicesOfService[service]?.isEmpty == true { slicesOfService[service] = nil }
     }
 
     package mutating func remove(_ key: ObjectKey) {
@@ -187,7 +212,7 @@ package struct ObjectSet: Sendable, Equatable {
         case Ingress.kind: ingresses[key.name] = nil
         case IngressClass.kind: ingressClasses[key.name.name] = nil
         case Service.kind: services[key.name] = nil
-        case EndpointSlice.kind: endpointSlices[key.name] = nil
+        case EndpointSlice.kind: removeSlice(key.name)
         case Secret.kind: secrets[key.name] = nil
         case ConfigMap.kind: configMaps[key.name] = nil
         default: break

@@ -88,10 +88,10 @@ extension Service: StoredResource {
 
 extension EndpointSlice: StoredResource {
     package static func put(_ object: EndpointSlice, into objects: inout ObjectSet) -> EndpointSlice? {
-        objects.endpointSlices.updateValue(object, forKey: object.metadata.objectName)
+        objects.put(object)
     }
     package static func take(_ name: ObjectName, from objects: inout ObjectSet) -> EndpointSlice? {
-        objects.endpointSlices.removeValue(forKey: name)
+        objects.removeSlice(name)
     }
     package static func names(in objects: ObjectSet) -> [ObjectName] { Array(objects.endpointSlices.keys) }
 
@@ -101,11 +101,6 @@ extension EndpointSlice: StoredResource {
         // Its annotations are the endpoint controller's notes to itself.
         metadata.saysTheSame(as: old.metadata, annotations: false) && addressType == old.addressType
             && endpoints == old.endpoints && ports == old.ports ? .none : .endpoints
-    }
-
-    /// The Service that it belongs to.
-    package var service: ObjectName? {
-        metadata.labels[Self.serviceLabel].map { ObjectName(namespace: metadata.namespace, name: $0) }
     }
 }
 
@@ -184,8 +179,6 @@ package struct StoreState: Sendable {
     package var sources: [StoreSource: SourceState] = [:]
     /// Objects that can't be read, with what is wrong; their last good versions stand in `objects`.
     package var unreadable: [StoreSource: [ObjectName: UnreadableObject]] = [:]
-    /// The slices of each Service, so that its endpoints are found without a search.
-    package var slicesOfService: [ObjectName: Set<ObjectName>] = [:]
 
     package init() {}
 }
@@ -309,7 +302,6 @@ package final class ClusterStore: Sendable {
     private static func put<Object: StoredResource>(_ object: Object, _ state: inout StoreState) {
         let old = Object.put(object, into: &state.objects)
         let weight = old.map { object.weight(ofChangeFrom: $0) } ?? Object.weightOfPresence
-        index(old, object, &state)
         note(weight, object.metadata.objectName, old, object, &state.changes)
     }
 
@@ -317,18 +309,7 @@ package final class ClusterStore: Sendable {
         _ type: Object.Type, _ name: ObjectName, _ state: inout StoreState
     ) {
         guard let old = Object.take(name, from: &state.objects) else { return }
-        index(old, nil, &state)
         note(Object.weightOfPresence, name, old, nil, &state.changes)
-    }
-
-    private static func index<Object: StoredResource>(_ old: Object?, _ new: Object?, _ state: inout StoreState) {
-        if let slice = old as? EndpointSlice, let service = slice.service {
-            state.slicesOfService[service]?.remove(slice.metadata.objectName)
-            if state.slicesOfService[service]?.isEmpty == true { state.slicesOfService[service] = nil }
-        }
-        if let slice = new as? EndpointSlice, let service = slice.service {
-            state.slicesOfService[service, default: []].insert(slice.metadata.objectName)
-        }
     }
 
     private static func note<Object: StoredResource>(

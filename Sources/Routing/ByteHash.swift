@@ -4,7 +4,7 @@
 ///
 /// Tenants choose the keys of the table (hosts and paths of their Ingresses) and clients choose what is looked up. The
 /// secret is drawn anew by each process, so neither can choose keys that fall into the same slot.
-struct ByteHash: Sendable {
+struct ByteHash: Sendable, Equatable {
     let start: UInt64
     let step: UInt64
     let end: UInt64

@@ -56,8 +56,10 @@ package final class RouteTable: Sendable {
 
     private let hash: ByteHash
     /// Hosts: fingerprint in the high half, place of the record in `words` in the low one; 0 is free.
-    private let hosts: [UInt64]
-    private let words: [UInt64]
+    let hosts: [UInt64]
+    let words: [UInt64]
+    /// Where in `words` each host's own begin, by its number; they end where the next one's begin.
+    private let starts: [Int]
     private let anyHost: HostSlot
     private let hasWildcards: Bool
     private let defaultRoute: Int32
@@ -98,12 +100,12 @@ package final class RouteTable: Sendable {
     private static let pathSalt: UInt64 = 1
 
     /// Compiles a snapshot. Indices that point nowhere are left out, never trusted. With the table before as `previous`,
-    /// hosts and paths that did not change (an endpoint came or went) are not compiled anew.
+    /// hosts whose paths did not change are not compiled anew; the table is the same as without.
     package convenience init(_ snapshot: Snapshot, generation: UInt64 = 0, previous: RouteTable? = nil) {
         if let previous, previous.hasSameRules(as: snapshot) {
             self.init(snapshot, generation: generation, rules: previous)
         } else {
-            self.init(snapshot, generation: generation, hash: Self.processHash)
+            self.init(snapshot, generation: generation, hash: Self.processHash, previous: previous)
         }
     }
 
@@ -113,6 +115,7 @@ package final class RouteTable: Sendable {
         hash = rules.hash
         hosts = rules.hosts
         words = rules.words
+        starts = rules.starts
         anyHost = rules.anyHost
         hasWildcards = rules.hasWildcards
         defaultRoute = rules.defaultRoute
@@ -126,11 +129,11 @@ package final class RouteTable: Sendable {
             && other.routes.indices.allSatisfy { other.routes[$0].path == snapshot.routes[$0].path }
     }
 
-    init(_ snapshot: Snapshot, generation: UInt64, hash: ByteHash) {
+    init(_ snapshot: Snapshot, generation: UInt64, hash: ByteHash, previous: RouteTable? = nil) {
         self.snapshot = snapshot
         self.generation = generation
         self.hash = hash
-        var builder = Builder(hash: hash, snapshot: snapshot)
+        var builder = Builder(hash: hash, snapshot: snapshot, previous: previous)
         var any = HostSlot()
         var wildcards = false
         for (index, host) in snapshot.hosts.enumerated() {
@@ -150,6 +153,7 @@ package final class RouteTable: Sendable {
         hasWildcards = wildcards
         hosts = builder.hostTable()
         words = builder.words
+        starts = builder.starts
         shadowed = builder.shadowed
         defaultRoute = snapshot.defaultRoute.flatMap { snapshot.routes.indices.contains($0) ? Int32($0) : nil } ?? -1
     }
@@ -226,7 +230,7 @@ package final class RouteTable: Sendable {
             if entry >> 32 == wanted >> 32 {
                 let record = Int(truncatingIfNeeded: entry & 0xffff_ffff)
                 if words[record] >> 32 == keyCount, name.equals(words, from: record &+ 3, count: name.count) {
-                    return hostSlot(at: record)
+                    return Self.hostSlot(words, at: record)
                 }
             }
             i = (i &+ 1) & mask
@@ -234,7 +238,7 @@ package final class RouteTable: Sendable {
     }
 
     @inline(__always)
-    private func hostSlot(at record: Int) -> HostSlot {
+    private static func hostSlot(_ words: [UInt64], at record: Int) -> HostSlot {
         let first = words[record]
         let third = words[record &+ 2]
         let keyCount = Int(truncatingIfNeeded: first >> 32 & 0x7fff_ffff)
@@ -329,7 +333,11 @@ extension RouteTable {
         /// The first word is not used: place 0 marks a free entry.
         var words: [UInt64] = [0]
         var shadowed: [Int32: Int32] = [:]
+        private(set) var starts: [Int] = []
         private var hosts: [(hash: UInt64, record: Int)] = []
+        private let previous: RouteTable?
+        /// The next host of the table before that has not been passed: both are in order.
+        private var nextPrevious = 0
         /// Which patterns of a prefix hold a place by which right; only while one host is compiled.
         private var claims: [Claim] = []
         /// Where a key's claim stands, by the key's hash; of two keys with one hash the later goes under the next number.
@@ -344,14 +352,76 @@ extension RouteTable {
             var slashed: Int32 = -1
         }
 
-        init(hash: ByteHash, snapshot: Snapshot) {
+        init(hash: ByteHash, snapshot: Snapshot, previous: RouteTable?) {
             self.hash = hash
             self.snapshot = snapshot
-            words.reserveCapacity(snapshot.routes.count * 10)
+            // Places are of the same kind only under the same secret.
+            self.previous = previous.flatMap { $0.hash == hash ? $0 : nil }
+            words.reserveCapacity(previous.map { $0.words.count + 256 } ?? snapshot.routes.count * 10)
         }
 
         /// Adds a host pattern with its paths. The nameless one is not entered into the table of hosts.
         mutating func add(_ name: String, kind: UInt32, _ host: VirtualHost, number: Int32) -> HostSlot {
+            let bytes = Array(name.utf8)
+            let record = words.count
+            let slot = copy(host, number: number) ?? compile(bytes, kind: kind, host, number: number)
+            starts.append(record)
+            if kind != 0 || !bytes.isEmpty { hosts.append((hash.hash(bytes.span, salt: UInt64(kind)), record)) }
+            return slot
+        }
+
+        /// Takes what the table before has of the host, if its paths are the same: only where it lies, and the numbers of
+        /// host and routes, can be others.
+        private mutating func copy(_ host: VirtualHost, number: Int32) -> HostSlot? {
+            guard let previous else { return nil }
+            let before = previous.snapshot
+            while nextPrevious < before.hosts.count, before.hosts[nextPrevious].pattern < host.pattern {
+                nextPrevious += 1
+            }
+            guard nextPrevious < before.hosts.count, before.hosts[nextPrevious].pattern == host.pattern else {
+                return nil
+            }
+            let old = nextPrevious
+            let routes = before.hosts[old].routes
+            let shift = (host.routes.first ?? 0) - (routes.first ?? 0)
+            guard routes.count == host.routes.count,
+                zip(host.routes, routes).allSatisfy({ new, old in
+                    new - old == shift && snapshot.routes.indices.contains(new) && before.routes.indices.contains(old)
+                        && snapshot.routes[new].path == before.routes[old].path
+                })
+            else { return nil }
+            let start = previous.starts[old]
+            let end = old + 1 < previous.starts.count ? previous.starts[old + 1] : previous.words.count
+            let record = words.count
+            words.append(contentsOf: previous.words[start..<end])
+            words[record] = words[record] & ~0xffff_ffff | UInt64(UInt32(bitPattern: number))
+            let slot = RouteTable.hostSlot(words, at: record)
+            if record != start || shift != 0 { move(slot, by: record - start, shift) }
+            if !previous.shadowed.isEmpty {
+                for (new, old) in zip(host.routes, routes) {
+                    guard let winner = previous.shadowed[Int32(truncatingIfNeeded: old)] else { continue }
+                    shadowed[Int32(truncatingIfNeeded: new)] = winner + Int32(truncatingIfNeeded: shift)
+                }
+            }
+            return slot
+        }
+
+        /// Puts right what was copied from elsewhere.
+        private mutating func move(_ slot: HostSlot, by distance: Int, _ shift: Int) {
+            func shifted(_ route: UInt64) -> UInt64 {
+                let number = Int32(truncatingIfNeeded: route)
+                return UInt64(UInt32(bitPattern: number < 0 ? number : number &+ Int32(truncatingIfNeeded: shift)))
+            }
+            for place in slot.index...(slot.index + slot.mask) where words[place] != 0 {
+                words[place] &+= UInt64(bitPattern: Int64(distance))
+                guard shift != 0 else { continue }
+                let record = Int(truncatingIfNeeded: words[place] & 0xffff_ffff)
+                words[record] = words[record] & ~0xffff_ffff | shifted(words[record])
+                words[record + 1] = shifted(words[record + 1] >> 32) << 32 | shifted(words[record + 1])
+            }
+        }
+
+        private mutating func compile(_ bytes: [UInt8], kind: UInt32, _ host: VirtualHost, number: Int32) -> HostSlot {
             claims.removeAll(keepingCapacity: true)
             claimOfHash.removeAll(keepingCapacity: true)
             for route in host.routes where snapshot.routes.indices.contains(route) {
@@ -364,8 +434,6 @@ extension RouteTable {
                 slot.deepest = max(slot.deepest, Int32(truncatingIfNeeded: depth))
                 slot.depths |= 1 << UInt64(min(depth, 63))
             }
-            let bytes = Array(name.utf8)
-            let record = words.count
             words.append(Self.pair(UInt32(truncatingIfNeeded: bytes.count) | kind, UInt32(bitPattern: number)))
             words.append(slot.depths)
             words.append(Self.pair(UInt32(bitPattern: slot.deepest), UInt32(truncatingIfNeeded: slot.mask)))
@@ -373,7 +441,6 @@ extension RouteTable {
             slot.index = words.count
             words.append(contentsOf: repeatElement(0, count: slot.mask + 1))
             for claim in claims { add(claim, to: slot) }
-            if kind != 0 || !bytes.isEmpty { hosts.append((hash.hash(bytes.span, salt: UInt64(kind)), record)) }
             return slot
         }
 

@@ -345,6 +345,7 @@ package final class CertificateStore: Sendable {
         /// nobody has a rule. All certificates of a host come from one namespace: another's would be served to the
         /// clients that prefer its kind of key.
         private func claims() -> [(host: String, references: [CertificateReference])] {
+            if snapshot.certificates.isEmpty { return [] }
             var rules: [ObjectReference: Set<String>] = [:]
             /// The namespaces with a rule for a host, and for a host below a wildcard.
             var owners: [String: Set<String>] = [:]

@@ -64,6 +64,14 @@ package final class SeriesRegistry: Sendable {
             }
         }
 
+        /// Keeps a series from being forgotten; false if it was given to another since, or counts what has none.
+        mutating func touch(_ id: SeriesID, now: Int64) -> Bool {
+            let slot = Int(id.slot)
+            guard slot != 0, entries[slot].life == id.life, entries[slot].key != nil else { return false }
+            entries[slot].seen = now
+            return true
+        }
+
         mutating func forget(before time: Int64) {
             for slot in entries.indices.dropFirst() where entries[slot].seen < time {
                 guard let key = entries[slot].key else { continue }
@@ -114,28 +122,47 @@ package final class SeriesRegistry: Sendable {
                 routes.reserveCapacity(snapshot.routes.count)
                 names.reserveCapacity(snapshot.routes.count)
                 for (index, route) in snapshot.routes.enumerated() {
+                    // One change among thousands of routes moves most of them nowhere.
+                    if let previous, index < previous.snapshotRoutes.count,
+                        previous.snapshotRoutes[index].ingress == route.ingress,
+                        previous.snapshotRoutes[index].host == route.host,
+                        previous.snapshotRoutes[index].path.path == route.path.path,
+                        families.routes.touch(previous.routes[index], now: now)
+                    {
+                        routes.append(previous.routes[index])
+                        names.append(previous.routeNames[index])
+                        continue
+                    }
                     let ingress = route.ingress.namespace + "/" + route.ingress.name
                     let key = RouteKey(ingress: ingress, host: route.host.description, path: route.path.path)
                     routes.append(families.routes.series(key, now: now))
-                    // One change among thousands of routes moves most of them nowhere.
-                    if let previous, index < previous.snapshotRoutes.count,
-                        previous.snapshotRoutes[index].ingress == route.ingress
-                    {
-                        names.append(previous.routeNames[index])
-                    } else {
-                        names.append(LogName(ingress))
-                    }
+                    names.append(LogName(ingress))
                 }
             }
-            let upstreams: [SeriesID]
-            let upstreamNames: [LogName]
+            var upstreams: [SeriesID] = []
+            var upstreamNames: [LogName] = []
             if let previous, previous.hasSameUpstreams(as: snapshot), families.areAlive(upstreams: previous.upstreams) {
                 upstreams = previous.upstreams
                 upstreamNames = previous.upstreamNames
                 families.touchUpstreams(upstreams, now: now)
             } else {
-                upstreams = snapshot.upstreams.map { families.upstreams.series($0.name, now: now) }
-                upstreamNames = snapshot.upstreams.map { LogName($0.name) }
+                upstreams.reserveCapacity(snapshot.upstreams.count)
+                upstreamNames.reserveCapacity(snapshot.upstreams.count)
+                let before = previous?.snapshotUpstreams ?? []
+                var next = 0
+                for upstream in snapshot.upstreams {
+                    // Both are in order.
+                    while next < before.count, before[next].name < upstream.name { next += 1 }
+                    if let previous, next < before.count, before[next].name == upstream.name,
+                        families.upstreams.touch(previous.upstreams[next], now: now)
+                    {
+                        upstreams.append(previous.upstreams[next])
+                        upstreamNames.append(previous.upstreamNames[next])
+                    } else {
+                        upstreams.append(families.upstreams.series(upstream.name, now: now))
+                        upstreamNames.append(LogName(upstream.name))
+                    }
+                }
             }
             let scripts = (scriptSeries ?? scripts?.map(\.name) ?? snapshot.scripts.map(\.qualifiedName)).map {
                 families.scripts.series($0, now: now)
@@ -178,7 +205,7 @@ extension SeriesRegistry.Families {
 /// snapshot that it is pinned to.
 package final class TelemetryLabels: Sendable {
     let snapshotRoutes: [Route]
-    private let snapshotUpstreams: [Upstream]
+    let snapshotUpstreams: [Upstream]
     let routes: [SeriesID]
     let upstreams: [SeriesID]
     let scripts: [SeriesID]

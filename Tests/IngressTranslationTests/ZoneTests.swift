@@ -26,7 +26,7 @@ struct ZoneTests {
             "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": [\(items.joined(separator: ","))]}
             """
         let slice = try JSONReader.read(text).decode(EndpointSlice.self)
-        objects.endpointSlices[slice.metadata.objectName] = slice
+        objects.put(slice)
         var options = TranslationOptions()
         options.zone = zone
         let upstream = try #require(Translator.translate(objects, options: options).snapshot.upstreams.first)

@@ -60,7 +60,7 @@ import Testing
         let changes = store.takeChanges()
         #expect(changes.endpoints == [web, ObjectName(namespace: "shop", name: "api")])
         #expect(!changes.meaning)
-        #expect(store.watched.value.slicesOfService[web] == nil)
+        #expect(store.watched.value.objects.slicesOfService[web] == nil)
     }
 
     @Test func anUnreadableVersionLeavesTheLastGoodOne() {

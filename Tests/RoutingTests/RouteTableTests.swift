@@ -125,6 +125,33 @@ extension RouteTable {
         #expect(table.match("a.test", "/0" + deep).route == 0)
     }
 
+    /// Whatever changed, and however often: the table is bit by bit the one that would be made anew.
+    @Test(arguments: 0..<8) func aTableMadeFromTheOneBeforeIsTheOneMadeAnew(seed: UInt64) {
+        var random = Seeded(seed)
+        let hosts = ["*", "a.test", "b.test", "*.test", "c.test", "*.a.test", "much-longer-name.d.test"]
+        let paths = ["/", "/a", "/a/", "=/a", "=/a/", "/a/b", "/long/er/path", "=/b", "/c"]
+        var rules: [(host: String, path: String)] = []
+        var table = RouteTable(snapshot([]))
+        for step in 0..<300 {
+            let rule = (
+                host: hosts.randomElement(using: &random) ?? "", path: paths.randomElement(using: &random) ?? ""
+            )
+            let place = Int.random(in: 0...rules.count, using: &random)
+            switch Int.random(in: 0..<3, using: &random) {
+            case 0 where place < rules.count: rules.remove(at: place)
+            case 1 where place < rules.count: rules[place] = rule
+            default: rules.insert(rule, at: place)
+            }
+            let next = snapshot(rules, defaultRoute: step % 7 == 0)
+            let anew = RouteTable(next)
+            table = RouteTable(next, previous: table)
+            guard table.words == anew.words, table.hosts == anew.hosts, table.shadowed == anew.shadowed else {
+                Issue.record("step \(step): \(rules)")
+                return
+            }
+        }
+    }
+
     @Test func aTableMadeFromTheOneBeforeServesTheNewSnapshot() {
         let old = RouteTable(snapshot(Self.rules), generation: 1)
         var endpointsOnly = snapshot(Self.rules)
