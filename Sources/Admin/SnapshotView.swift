@@ -12,6 +12,7 @@ struct SnapshotView: Encodable {
     let certificates: [Certificate]
     let defaultRoute: RouteView?
     let tcpServices: [TCPServiceView]?
+    let udpServices: [UDPServiceView]?
     let passthrough: [PassthroughView]?
 
     struct TCPServiceView: Encodable {
@@ -19,6 +20,11 @@ struct SnapshotView: Encodable {
         let upstream: String?
         let takesProxyProtocol: Bool
         let sendsProxyProtocol: Bool
+    }
+
+    struct UDPServiceView: Encodable {
+        let port: UInt16
+        let upstream: String?
     }
 
     struct PassthroughView: Encodable {
@@ -228,6 +234,10 @@ struct SnapshotView: Encodable {
                 takesProxyProtocol: service.acceptsProxyProtocol, sendsProxyProtocol: service.sendsProxyProtocol)
         }
         tcpServices = services.isEmpty ? nil : services
+        let datagrams = snapshot.udpServices.map { service in
+            UDPServiceView(port: service.port, upstream: item(snapshot.upstreams, service.upstream)?.name)
+        }
+        udpServices = datagrams.isEmpty ? nil : datagrams
         let unopened = snapshot.passthrough.map { host in
             PassthroughView(
                 host: host.pattern.description, upstream: item(snapshot.upstreams, host.upstream)?.name,

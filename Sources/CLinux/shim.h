@@ -4,6 +4,7 @@
 #define MOONGATE_CLINUX_H
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -89,6 +90,149 @@ static inline int moongate_bind(int fd, const void *address, socklen_t length) {
 static inline int moongate_local_address(int fd, struct sockaddr_storage *address) {
     socklen_t length = sizeof *address;
     return getsockname(fd, (struct sockaddr *)address, &length) < 0 ? errno : 0;
+}
+
+// Datagrams, by the batch. What glibc shows only with a macro that the toolchain does not set stands here again, as in
+// its headers: struct mmsghdr, the pktinfo structures and their options (ip(7), ipv6(7)).
+#define MOONGATE_DATAGRAMS 32
+#define MOONGATE_IP_PKTINFO 8
+#define MOONGATE_IPV6_RECVPKTINFO 49
+#define MOONGATE_IPV6_PKTINFO 50
+
+struct moongate_mmsghdr {
+    struct msghdr header;
+    unsigned int count;
+};
+
+struct moongate_pktinfo {
+    int interface;
+    struct in_addr local;
+    struct in_addr destination;
+};
+
+struct moongate_pktinfo6 {
+    struct in6_addr destination;
+    unsigned int interface;
+};
+
+struct moongate_datagram {
+    struct sockaddr_storage peer;
+    // Our own address that it was sent to; of no family where the kernel has not said.
+    struct sockaddr_storage local;
+    uint32_t count;
+    // It was longer than the room for it.
+    uint32_t is_cut;
+};
+
+// Up to `most` datagrams, number i to `bytes + i * size`; with `addressed` also whence and whither they were sent. How many,
+// or -errno.
+static inline int moongate_receive_datagrams(int fd, struct moongate_datagram *into, uint8_t *bytes, size_t size, int most,
+                                             int addressed) {
+    struct moongate_mmsghdr messages[MOONGATE_DATAGRAMS];
+    struct iovec parts[MOONGATE_DATAGRAMS];
+    union {
+        struct cmsghdr first;
+        uint8_t bytes[128];
+    } control[MOONGATE_DATAGRAMS];
+    if (most > MOONGATE_DATAGRAMS) most = MOONGATE_DATAGRAMS;
+    for (int i = 0; i < most; i++) {
+        struct msghdr *header = &messages[i].header;
+        memset(&messages[i], 0, sizeof messages[i]);
+        parts[i].iov_base = bytes + (size_t)i * size;
+        parts[i].iov_len = size;
+        header->msg_iov = &parts[i];
+        header->msg_iovlen = 1;
+        if (addressed) {
+            header->msg_name = &into[i].peer;
+            header->msg_namelen = sizeof into[i].peer;
+            header->msg_control = control[i].bytes;
+            header->msg_controllen = sizeof control[i].bytes;
+        }
+    }
+    long n = syscall(SYS_recvmmsg, fd, messages, (unsigned int)most, MSG_DONTWAIT, (void *)0);
+    if (n < 0) return -errno;
+    for (int i = 0; i < (int)n; i++) {
+        struct msghdr *header = &messages[i].header;
+        into[i].count = messages[i].count;
+        into[i].is_cut = (header->msg_flags & MSG_TRUNC) != 0;
+        into[i].local.ss_family = 0;
+        if (!addressed) continue;
+        for (struct cmsghdr *item = CMSG_FIRSTHDR(header); item; item = CMSG_NXTHDR(header, item)) {
+            if (item->cmsg_level == IPPROTO_IP && item->cmsg_type == MOONGATE_IP_PKTINFO) {
+                struct moongate_pktinfo info;
+                struct sockaddr_in *local = (struct sockaddr_in *)&into[i].local;
+                memcpy(&info, CMSG_DATA(item), sizeof info);
+                memset(local, 0, sizeof *local);
+                local->sin_family = AF_INET;
+                local->sin_addr = info.local;
+            } else if (item->cmsg_level == IPPROTO_IPV6 && item->cmsg_type == MOONGATE_IPV6_PKTINFO) {
+                struct moongate_pktinfo6 info;
+                struct sockaddr_in6 *local = (struct sockaddr_in6 *)&into[i].local;
+                memcpy(&info, CMSG_DATA(item), sizeof info);
+                memset(local, 0, sizeof *local);
+                local->sin6_family = AF_INET6;
+                local->sin6_addr = info.destination;
+                // Zero but for addresses of a link, which both ends are then on.
+                if (into[i].peer.ss_family == AF_INET6)
+                    local->sin6_scope_id = ((struct sockaddr_in6 *)&into[i].peer)->sin6_scope_id;
+            }
+        }
+    }
+    return (int)n;
+}
+
+// Sends `count` datagrams in their order: to `peer`, or where the socket is connected to; from `local`, or as the kernel
+// likes. How many went, or -errno of the first that did not.
+static inline int moongate_send_datagrams(int fd, const struct moongate_datagram *from, const uint8_t *bytes, size_t size,
+                                          int count, const void *peer, socklen_t peer_length, const void *local) {
+    struct moongate_mmsghdr messages[MOONGATE_DATAGRAMS];
+    struct iovec parts[MOONGATE_DATAGRAMS];
+    union {
+        struct cmsghdr first;
+        uint8_t bytes[128];
+    } control;
+    size_t control_length = 0;
+    if (count > MOONGATE_DATAGRAMS) count = MOONGATE_DATAGRAMS;
+    if (local) {
+        const struct sockaddr *address = local;
+        memset(&control, 0, sizeof control);
+        if (address->sa_family == AF_INET) {
+            struct moongate_pktinfo info;
+            memset(&info, 0, sizeof info);
+            info.local = ((const struct sockaddr_in *)local)->sin_addr;
+            control.first.cmsg_level = IPPROTO_IP;
+            control.first.cmsg_type = MOONGATE_IP_PKTINFO;
+            control.first.cmsg_len = CMSG_LEN(sizeof info);
+            memcpy(CMSG_DATA(&control.first), &info, sizeof info);
+            control_length = CMSG_SPACE(sizeof info);
+        } else {
+            struct moongate_pktinfo6 info;
+            info.destination = ((const struct sockaddr_in6 *)local)->sin6_addr;
+            // An address that is the link's own means nothing without the link.
+            info.interface = ((const struct sockaddr_in6 *)local)->sin6_scope_id;
+            control.first.cmsg_level = IPPROTO_IPV6;
+            control.first.cmsg_type = MOONGATE_IPV6_PKTINFO;
+            control.first.cmsg_len = CMSG_LEN(sizeof info);
+            memcpy(CMSG_DATA(&control.first), &info, sizeof info);
+            control_length = CMSG_SPACE(sizeof info);
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        struct msghdr *header = &messages[i].header;
+        memset(&messages[i], 0, sizeof messages[i]);
+        parts[i].iov_base = (void *)(bytes + (size_t)i * size);
+        parts[i].iov_len = from[i].count;
+        header->msg_iov = &parts[i];
+        header->msg_iovlen = 1;
+        header->msg_name = (void *)peer;
+        header->msg_namelen = peer_length;
+        if (local) {
+            header->msg_control = control.bytes;
+            header->msg_controllen = control_length;
+        }
+    }
+    long n = syscall(SYS_sendmmsg, fd, messages, (unsigned int)count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return n < 0 ? -errno : (int)n;
 }
 
 #define MOONGATE_CPU_WORDS 128

@@ -215,6 +215,7 @@ package final class ClusterController: Sendable {
                 rule(snapshot.routes[index].secureUpstream)
             }
             for service in snapshot.tcpServices { rule(service.upstream) }
+            for service in snapshot.udpServices { rule(service.upstream) }
             let before = previous.upstreams
             if before.count == upstreams.count, before.indices.allSatisfy({ before[$0].name == upstreams[$0].name }) {
                 ofService = previous.ofService

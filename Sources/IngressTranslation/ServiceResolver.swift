@@ -18,6 +18,8 @@ struct ServiceResolver {
     private var resolved: [ServicePortName: Resolution] = [:]
     /// Of the translation before, and of this one.
     private(set) var drafts: [ServicePortName: ServiceDraft]
+    /// The same for datagrams: a Service may have both under one number or name.
+    private var datagrams: [ServicePortName: Resolution] = [:]
     /// The Service ports as they speak of themselves.
     private var bases: [Base] = []
 
@@ -61,11 +63,24 @@ struct ServiceResolver {
         if let known = resolved[name] {
             resolution = known
         } else {
-            resolution = make(name, isInRule: isInRule)
+            resolution = make(name, "TCP", isInRule: isInRule)
             resolved[name] = resolution
         }
         guard case .upstream(let base) = resolution else { return resolution }
         return .upstream(place(base, wish))
+    }
+
+    /// Finds or makes the upstream of a Service port of UDP.
+    mutating func resolveDatagrams(_ name: ServicePortName) -> Resolution {
+        let resolution: Resolution
+        if let known = datagrams[name] {
+            resolution = known
+        } else {
+            resolution = make(name, "UDP", isInRule: true)
+            datagrams[name] = resolution
+        }
+        guard case .upstream(let base) = resolution else { return resolution }
+        return .upstream(place(base, nil))
     }
 
     /// A Service port is balanced in one way, however it is spoken to.
@@ -103,21 +118,23 @@ struct ServiceResolver {
     }
 
     /// - Returns: `.upstream` with an index into `bases`.
-    private mutating func make(_ name: ServicePortName, isInRule: Bool) -> Resolution {
+    private mutating func make(_ name: ServicePortName, _ transport: String, isInRule: Bool) -> Resolution {
         guard let service = objects.services[name.service] else { return .noService }
         let slices = slices(of: name.service)
         let draft: ServiceDraft
-        if let known = drafts[name], known.stands(service, slices, isInRule: isInRule) {
+        // Ports of datagrams are few: these are made anew.
+        let isKept = transport == "TCP"
+        if isKept, let known = drafts[name], known.stands(service, slices, isInRule: isInRule) {
             draft = known
         } else {
             var work = ServiceWork(
-                slices: slices, allowsLoopbackNames: allowsLoopbackNames, zone: zone, isInRule: isInRule,
+                transport: transport, slices: slices, allowsLoopbackNames: allowsLoopbackNames, zone: zone, isInRule: isInRule,
                 places: places)
             let outcome = work.outcome(of: service, name)
             draft = ServiceDraft(
                 service: service, slices: slices, isInRule: isInRule, outcome: outcome, diagnostics: work.diagnostics)
             // Where objects have places in files, these are said anew.
-            if objects.origins.isEmpty || work.diagnostics.isEmpty { drafts[name] = draft }
+            if isKept, objects.origins.isEmpty || work.diagnostics.isEmpty { drafts[name] = draft }
         }
         diagnostics += draft.diagnostics
         switch draft.outcome {
@@ -170,6 +187,7 @@ final class ServiceDraft: Sendable {
 
 /// Makes a draft.
 private struct ServiceWork {
+    let transport: String
     let slices: [EndpointSlice]
     let allowsLoopbackNames: Bool
     let zone: String?
@@ -178,8 +196,9 @@ private struct ServiceWork {
     var diagnostics: [Diagnostic] = []
 
     mutating func outcome(of service: Service, _ name: ServicePortName) -> ServiceDraft.Outcome {
-        var port = findPort(service, name.port)
-        if port == nil, let byTarget = service.spec.ports.first(where: { $0.targetPort?.description == name.port }) {
+        let ports = service.spec.ports.filter { $0.protocol == transport }
+        var port = ports.first { Int(name.port) == nil ? $0.name == name.port : $0.port == Int(name.port) }
+        if port == nil, let byTarget = ports.first(where: { $0.targetPort?.description == name.port }) {
             // ingress-nginx takes the target port too, and people rely on it without knowing.
             port = byTarget
             diagnostics.append(
@@ -189,11 +208,15 @@ private struct ServiceWork {
         }
         var upstream = Upstream(namespace: name.service.namespace, service: name.service.name, port: name.port)
         upstream.allowedNamespaces = Grant.namespaces(service.metadata)
-        upstream.protocol = BackendProtocol.spoken(by: port)
+        if transport == "UDP" {
+            upstream = upstream.forDatagrams()
+        } else {
+            upstream.protocol = BackendProtocol.spoken(by: port)
+        }
         var serverName = "\(name.service.name).\(name.service.namespace).svc"
         if service.spec.type == "ExternalName" {
             // The API demands no ports of an ExternalName: a number in the Ingress is enough.
-            guard let number = port?.port ?? Int(name.port) else { return .noPort(known: Self.ports(of: service)) }
+            guard let number = port?.port ?? Int(name.port) else { return .noPort(known: Self.names(ports)) }
             upstream.endpoints = externalEndpoints(service, port: number)
             switch upstream.endpoints.first?.host {
             case .ip(let ip)?: serverName = "\(ip)"
@@ -201,7 +224,7 @@ private struct ServiceWork {
             case nil: break
             }
         } else {
-            guard let port else { return .noPort(known: Self.ports(of: service)) }
+            guard let port else { return .noPort(known: Self.names(ports)) }
             upstream.endpoints = sliceEndpoints(service, port)
         }
         return .made(upstream, serverName: serverName)
@@ -209,14 +232,8 @@ private struct ServiceWork {
 
     private func place(_ service: Service) -> Place { places.place(Service.kind, service.metadata.objectName) }
 
-    private func findPort(_ service: Service, _ wanted: String) -> ServicePort? {
-        if let number = Int(wanted) { return service.spec.ports.first { $0.port == number && $0.protocol == "TCP" } }
-        return service.spec.ports.first { $0.name == wanted && $0.protocol == "TCP" }
-    }
-
-    private static func ports(of service: Service) -> [String] {
-        service.spec.ports.filter { $0.protocol == "TCP" }
-            .map { $0.name.isEmpty ? String($0.port) : "\($0.port) (\($0.name))" }
+    private static func names(_ ports: [ServicePort]) -> [String] {
+        ports.map { $0.name.isEmpty ? String($0.port) : "\($0.port) (\($0.name))" }
     }
 
     // MARK: Slices
@@ -259,7 +276,8 @@ private struct ServiceWork {
                 diagnostics.append(
                     TranslationCode.noEndpoints.diagnostic(
                         "port \(port.port) has no ready endpoint", at: place(service),
-                        mend: "its paths answer 503 until an EndpointSlice with the label "
+                        mend: (port.protocol == "UDP" ? "it is not open until" : "its paths answer 503 until")
+                            + " an EndpointSlice with the label "
                             + "\(EndpointSlice.serviceLabel): \(service.metadata.name) has one"))
             }
         }

@@ -42,10 +42,11 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case clientRulesConflict = "MG176"
     case foreignClientRules = "MG177"
     case idleClientRules = "MG178"
-    case noTCPServices = "MG200"
-    case badTCPService = "MG201"
-    case noTCPBackend = "MG202"
+    case noPortServices = "MG200"
+    case badPortService = "MG201"
+    case noPortBackend = "MG202"
     case proxyWithoutTrust = "MG203"
+    case udpProxyProtocol = "MG204"
     case passthroughOff = "MG205"
     case passthroughPath = "MG206"
     case noFastCGI = "MG183"
@@ -94,10 +95,11 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .clientRulesConflict: "client-rules-conflict"
         case .foreignClientRules: "foreign-client-rules"
         case .idleClientRules: "idle-client-rules"
-        case .noTCPServices: "no-tcp-services"
-        case .badTCPService: "bad-tcp-service"
-        case .noTCPBackend: "no-tcp-backend"
+        case .noPortServices: "no-tcp-services"
+        case .badPortService: "bad-tcp-service"
+        case .noPortBackend: "no-tcp-backend"
         case .proxyWithoutTrust: "proxy-without-trust"
+        case .udpProxyProtocol: "udp-proxy-protocol"
         case .passthroughOff: "passthrough-off"
         case .passthroughPath: "passthrough-path"
         case .noFastCGI: "no-fastcgi"
@@ -119,8 +121,8 @@ package enum TranslationCode: String, CaseIterable, Sendable {
             .idleBackendTLS,
             .clientRulesConflict:
             .warning
-        case .noTCPServices, .proxyWithoutTrust, .passthroughOff, .passthroughPath: .warning
-        case .badTCPService, .noTCPBackend: .error
+        case .noPortServices, .proxyWithoutTrust, .udpProxyProtocol, .passthroughOff, .passthroughPath: .warning
+        case .badPortService, .noPortBackend: .error
         case .otherClass, .noClass, .foreignAnnotations, .systemAuthorities: .note
         }
     }
@@ -173,9 +175,10 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .foreignClientRules:
             "An Ingress asks for client certificates of a host of another namespace; its own paths answer 403."
         case .idleClientRules: "Annotations auth-tls-… without auth-tls-secret: nobody is asked for a certificate."
-        case .noTCPServices: "The ConfigMap of TCP services does not exist."
-        case .badTCPService: "An entry of the ConfigMap of TCP services cannot be read; it is not served."
-        case .noTCPBackend: "The Service of a TCP service, or its port, does not exist; it is not served."
+        case .noPortServices: "The ConfigMap of TCP or UDP services does not exist."
+        case .badPortService: "An entry of the ConfigMap of TCP or UDP services cannot be read; it is not served."
+        case .noPortBackend: "The Service of a TCP or UDP service, or its port, does not exist; it is not served."
+        case .udpProxyProtocol: "A UDP service asks for PROXY protocol headers; it is served without them."
         case .proxyWithoutTrust: "A TCP service is to believe PROXY protocol headers, but no proxy is trusted."
         case .passthroughOff: "An Ingress asks for TLS passthrough, which the operator has not turned on."
         case .passthroughPath:

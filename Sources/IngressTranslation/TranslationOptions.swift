@@ -20,6 +20,8 @@ package struct TranslationOptions: Sendable, Equatable {
     package var redirectsToHTTPS = true
     /// `--tcp-services-configmap`: the ports whose bytes go to a Service as they are.
     package var tcpServices: ObjectName?
+    /// `--udp-services-configmap`: the ports whose datagrams go to a Service.
+    package var udpServices: ObjectName?
     /// `--trusted-proxies` names somebody: only then can a TCP service believe a PROXY protocol header.
     package var trustsProxies = false
     /// `--enable-ssl-passthrough`.

@@ -13,7 +13,9 @@ extension Translator {
         var services = ServiceResolver(objects, options: options, places: Places(objects: objects))
         let name = ServicePortName(
             service: ObjectName(namespace: upstream.namespace, name: upstream.service), port: upstream.port)
-        guard case .upstream(let index) = services.resolve(name, isInRule: isInRule) else { return nil }
+        let resolution =
+            upstream.isForDatagrams ? services.resolveDatagrams(name) : services.resolve(name, isInRule: isInRule)
+        guard case .upstream(let index) = resolution else { return nil }
         var refreshed = upstream
         refreshed.endpoints = services.upstreams[index].endpoints
         return (refreshed, services.diagnostics)

@@ -149,6 +149,7 @@ private struct Work {
         for index in accepted.indices { addClientRules(of: index) }
         addRedirects()
         addTCPServices()
+        addUDPServices()
         addPassthrough()
         checkForeignKeys()
         addDefaultRoute()
@@ -1157,64 +1158,109 @@ private struct Work {
     /// The ports of the ConfigMap that the operator names: `external port: namespace/service:port[:PROXY][:PROXY]`, as
     /// users of ingress-nginx write them. The first PROXY is for headers that come, the second for those that go.
     private mutating func addTCPServices() {
-        guard let name = options.tcpServices else { return }
-        guard let map = objects.configMaps[name] else {
-            report(
-                .noTCPServices, "there is no ConfigMap \(quoted("\(name)"))",
-                at: Place(
-                    object: ObjectReference(kind: ConfigMap.kind, namespace: name.namespace, name: name.name),
-                    field: "--tcp-services-configmap"),
-                mend: "create it; until then no TCP service is served")
-            return
-        }
-        for (key, text) in map.data.sorted(by: { $0.key < $1.key }) {
-            addTCPService(key, text, at: places.place(ConfigMap.kind, name, FieldPath([.key("data"), .key(key)])))
+        for entry in entries(of: options.tcpServices, "TCP", flag: "tcp-services-configmap") {
+            let parts = entry.parts
+            let flags = parts.dropFirst(2).map { $0.uppercased() }
+            guard flags.count <= 2, flags.allSatisfy({ $0.isEmpty || $0 == "PROXY" }),
+                let backend = ServicePortName(parts.prefix(2).joined(separator: ":"))
+            else {
+                report(
+                    .badPortService, "\(quoted(entry.text)) names no Service port", at: entry.place,
+                    mend: "write namespace/service:port, then :PROXY to take PROXY protocol headers from trusted proxies, "
+                        + "then :PROXY to send them; until then the entry is not served")
+                continue
+            }
+            let accepts = flags.first == "PROXY"
+            if accepts, !options.trustsProxies {
+                report(
+                    .proxyWithoutTrust, "PROXY protocol headers are to be believed, but of nobody", at: entry.place,
+                    mend: "give the balancers' addresses by --trusted-proxies; until then no header is taken")
+            }
+            if let upstream = upstream(services.resolve(backend), backend, entry) {
+                result.snapshot.tcpServices.append(
+                    TCPService(
+                        port: entry.port, upstream: upstream, acceptsProxyProtocol: accepts,
+                        sendsProxyProtocol: flags.count == 2 && flags[1] == "PROXY", place: entry.place))
+            }
         }
         result.snapshot.tcpServices.sort { $0.port < $1.port }
     }
 
-    private mutating func addTCPService(_ key: String, _ text: String, at place: Place) {
-        guard let port = UInt16(key), port > 0, key == String(port) else {
-            report(
-                .badTCPService, "\(quoted(key)) is no port", at: place,
-                mend: "write a number from 1 to 65535; until then the entry is not served")
-            return
+    /// The same for datagrams: `external port: namespace/service:port`. What ingress-nginx passes over here, PROXY, is told.
+    private mutating func addUDPServices() {
+        for entry in entries(of: options.udpServices, "UDP", flag: "udp-services-configmap") {
+            let flags = entry.parts.dropFirst(2).map { $0.uppercased() }
+            guard flags.count <= 2, flags.allSatisfy({ $0.isEmpty || $0 == "PROXY" }),
+                let backend = ServicePortName(entry.parts.prefix(2).joined(separator: ":"))
+            else {
+                report(
+                    .badPortService, "\(quoted(entry.text)) names no Service port", at: entry.place,
+                    mend: "write namespace/service:port; until then the entry is not served")
+                continue
+            }
+            if flags.contains("PROXY") {
+                report(
+                    .udpProxyProtocol, "datagrams carry no PROXY protocol headers", at: entry.place,
+                    mend: "write \(backend) alone; the entry is served without them")
+            }
+            if let upstream = upstream(services.resolveDatagrams(backend), backend, entry) {
+                result.snapshot.udpServices.append(UDPService(port: entry.port, upstream: upstream, place: entry.place))
+            }
         }
-        var parts = text.trimmed.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
-        let flags = parts.dropFirst(2).map { $0.uppercased() }
-        parts.removeLast(flags.count)
-        guard flags.count <= 2, flags.allSatisfy({ $0.isEmpty || $0 == "PROXY" }),
-            let backend = ServicePortName(parts.joined(separator: ":"))
-        else {
+        result.snapshot.udpServices.sort { $0.port < $1.port }
+    }
+
+    /// An entry of such a ConfigMap whose port is one.
+    private struct PortEntry {
+        var port: UInt16
+        var text: String
+        var parts: [String]
+        var place: Place
+    }
+
+    private mutating func entries(of name: ObjectName?, _ transport: String, flag: String) -> [PortEntry] {
+        guard let name else { return [] }
+        guard let map = objects.configMaps[name] else {
             report(
-                .badTCPService, "\(quoted(text)) names no Service port", at: place,
-                mend: "write namespace/service:port, then :PROXY to take PROXY protocol headers from trusted proxies, "
-                    + "then :PROXY to send them; until then the entry is not served")
-            return
+                .noPortServices, "there is no ConfigMap \(quoted("\(name)"))",
+                at: Place(
+                    object: ObjectReference(kind: ConfigMap.kind, namespace: name.namespace, name: name.name),
+                    field: "--\(flag)"),
+                mend: "create it; until then no \(transport) service is served")
+            return []
         }
-        let accepts = flags.first == "PROXY"
-        if accepts, !options.trustsProxies {
-            report(
-                .proxyWithoutTrust, "PROXY protocol headers are to be believed, but of nobody", at: place,
-                mend: "give the balancers' addresses by --trusted-proxies; until then no header is taken")
+        var entries: [PortEntry] = []
+        for (key, text) in map.data.sorted(by: { $0.key < $1.key }) {
+            let place = places.place(ConfigMap.kind, name, FieldPath([.key("data"), .key(key)]))
+            guard let port = UInt16(key), port > 0, key == String(port) else {
+                report(
+                    .badPortService, "\(quoted(key)) is no port", at: place,
+                    mend: "write a number from 1 to 65535; until then the entry is not served")
+                continue
+            }
+            let parts = text.trimmed.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+            entries.append(PortEntry(port: port, text: text, parts: parts, place: place))
         }
-        switch services.resolve(backend) {
-        case .upstream(let upstream):
-            result.snapshot.tcpServices.append(
-                TCPService(
-                    port: port, upstream: upstream, acceptsProxyProtocol: accepts,
-                    sendsProxyProtocol: flags.count == 2 && flags[1] == "PROXY", place: place))
+        return entries
+    }
+
+    private mutating func upstream(
+        _ resolution: ServiceResolver.Resolution, _ backend: ServicePortName, _ entry: PortEntry
+    ) -> Int? {
+        switch resolution {
+        case .upstream(let upstream): return upstream
         case .noService:
             report(
-                .noTCPBackend, "there is no Service \(quoted("\(backend.service)"))", at: place,
-                mend: "create it; until then the port \(port) is not open")
+                .noPortBackend, "there is no Service \(quoted("\(backend.service)"))", at: entry.place,
+                mend: "create it; until then the port \(entry.port) is not open")
         case .noPort(let known):
             report(
-                .noTCPBackend, "the Service \(quoted("\(backend.service)")) has no port \(quoted(backend.port))",
-                at: place,
+                .noPortBackend, "the Service \(quoted("\(backend.service)")) has no port \(quoted(backend.port))",
+                at: entry.place,
                 mend: (known.isEmpty ? "give the Service ports" : "its ports are \(known.joined(separator: ", "))")
-                    + "; until then the port \(port) is not open")
+                    + "; until then the port \(entry.port) is not open")
         }
+        return nil
     }
 
     /// Whose path `/` it is decides about the TLS of a host, if the host is its namespace's: what another Ingress says of a
@@ -1277,6 +1323,9 @@ private struct Work {
         }
         for index in result.snapshot.tcpServices.indices {
             result.snapshot.tcpServices[index].upstream = position[result.snapshot.tcpServices[index].upstream]
+        }
+        for index in result.snapshot.udpServices.indices {
+            result.snapshot.udpServices[index].upstream = position[result.snapshot.udpServices[index].upstream]
         }
         for index in result.snapshot.passthrough.indices {
             result.snapshot.passthrough[index].upstream = position[result.snapshot.passthrough[index].upstream]

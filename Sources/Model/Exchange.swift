@@ -207,11 +207,15 @@ package final class Exchange {
     package var retries: Int32 = -1
 
     /// What carries the bytes of a connection that is no HTTP: an index into the snapshot's TCP services and, behind them,
-    /// its hosts with passthrough; -1 for a request.
+    /// its hosts with passthrough and its UDP services; -1 for a request.
     package var relay: Int32 = -1
     /// Of a relay: the port that it came to, and the host that its ClientHello names.
     package var localPort: UInt16 = 0
     package var serverName: [UInt8] = []
+    /// It is a session of datagrams, and these are how many passed.
+    package var isSession = false
+    package var datagramsIn: UInt64 = 0
+    package var datagramsOut: UInt64 = 0
 
     // MARK: What came back
     package var response = MessageHead()
@@ -275,6 +279,9 @@ package final class Exchange {
             relay = -1
             localPort = 0
             serverName.removeAll()
+            isSession = false
+            datagramsIn = 0
+            datagramsOut = 0
         }
         origin = .none
         reason = .none

@@ -23,6 +23,8 @@ package struct Snapshot: Sendable, Equatable {
 
     /// Ports whose bytes go to a Service as they are, sorted by port.
     package var tcpServices: [TCPService] = []
+    /// Ports whose datagrams go to a Service, sorted by port.
+    package var udpServices: [UDPService] = []
     /// Hosts whose TLS is not ours to end, sorted by pattern.
     package var passthrough: [PassthroughHost] = []
 
@@ -49,6 +51,21 @@ package struct TCPService: Sendable, Equatable {
         self.upstream = upstream
         self.acceptsProxyProtocol = acceptsProxyProtocol
         self.sendsProxyProtocol = sendsProxyProtocol
+        self.place = place
+    }
+}
+
+/// A port of `--udp-services-configmap`.
+package struct UDPService: Sendable, Equatable {
+    package var port: UInt16
+    /// Index into `Snapshot.upstreams`. The port is open while it has endpoints.
+    package var upstream: Int
+    /// Where it is written, for diagnostics.
+    package var place: Place
+
+    package init(port: UInt16, upstream: Int, place: Place = Place()) {
+        self.port = port
+        self.upstream = upstream
         self.place = place
     }
 }
@@ -223,6 +240,17 @@ package struct Upstream: Sendable, Equatable {
         result.name = "\(namespace)/\(service):\(port)\(result.variant)"
         return result
     }
+
+    /// The upstream of the Service port of that name that is for datagrams: one Service may have both under one number.
+    package func forDatagrams() -> Upstream {
+        var result = self
+        result.variant = Self.datagrams
+        result.name += result.variant
+        return result
+    }
+
+    package var isForDatagrams: Bool { variant == Self.datagrams }
+    private static let datagrams = "+udp"
 
     package init(
         namespace: String, service: String, port: String, endpoints: [Endpoint] = [], balance: Balance = .roundRobin,

@@ -19,6 +19,8 @@ enum TokenKind {
     /// The streams of an HTTP/2 connection, by the connection's row.
     static let streams: UInt8 = 7
     static let tcpListener: UInt8 = 8
+    static let datagramPort: UInt8 = 9
+    static let session: UInt8 = 10
 }
 
 /// What a connection remembers between edges.

@@ -8,25 +8,25 @@ enum Listeners {
     /// `[::]` stands for every address of the machine, IPv4 included; where `0.0.0.0` with the same port is asked for
     /// `beside` it, each takes its own family; and where the machine has no IPv6, `0.0.0.0` stands in for it.
     static func open(
-        _ wanted: Model.SocketAddress, count: Int, beside others: [Model.SocketAddress]
+        _ wanted: Model.SocketAddress, _ kind: SocketKind = .stream, count: Int, beside others: [Model.SocketAddress]
     ) throws(SystemError) -> [Listener] {
         let isDualStack = !others.contains { $0.ip == IPAddress(v4: 0) && $0.port == wanted.port && $0.port != 0 }
         do {
-            return try open(NetworkAddress(wanted), count, isDualStack)
+            return try open(NetworkAddress(wanted), kind, count, isDualStack)
         } catch {
             guard error.isFamilyMissing, NetworkAddress(wanted).isUnspecified, isDualStack else { throw error }
-            return try open(NetworkAddress(v4: 0, port: wanted.port), count, false)
+            return try open(NetworkAddress(v4: 0, port: wanted.port), kind, count, false)
         }
     }
 
     private static func open(
-        _ wanted: NetworkAddress, _ count: Int, _ isDualStack: Bool
+        _ wanted: NetworkAddress, _ kind: SocketKind, _ count: Int, _ isDualStack: Bool
     ) throws(SystemError) -> [Listener] {
         var address = wanted
         var made: [Listener] = []
         do {
             for _ in 0..<count {
-                let listener = try Listener(address, isDualStack: isDualStack)
+                let listener = try Listener(address, kind, isDualStack: isDualStack)
                 address = listener.address
                 made.append(listener)
             }

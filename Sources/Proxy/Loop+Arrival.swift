@@ -80,7 +80,7 @@ extension Loop {
         welcome(newcomer, nil)
     }
 
-    private func isTrusted(_ ip: IPAddress) -> Bool { configuration.trustedProxies.contains { $0.contains(ip) } }
+    func isTrusted(_ ip: IPAddress) -> Bool { configuration.trustedProxies.contains { $0.contains(ip) } }
 
     private func expectsProxyHeader(_ newcomer: Newcomer) -> Bool {
         newcomer.kind == .stream

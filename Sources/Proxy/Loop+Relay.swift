@@ -6,7 +6,7 @@ internal import Reactor
 
 /// Where a relay leads.
 struct RelayTarget {
-    /// Among the TCP services and, behind them, the hosts with passthrough.
+    /// Among the TCP services and, behind them, the hosts with passthrough and the UDP services.
     let index: Int32
     /// Index into `Snapshot.upstreams`.
     let upstream: Int32
@@ -23,11 +23,17 @@ struct RelayTable: Sendable {
     /// Hosts with rules of their own below these wildcards, which do not speak for them.
     private var known: Set<[UInt8]> = []
     private let hosts: [PassthroughHost]
+    private var sessions: [UInt16: RelayTarget] = [:]
 
     init(_ snapshot: Snapshot) {
         services = snapshot.tcpServices
         hosts = snapshot.passthrough
         for (index, service) in services.enumerated() { ports[service.port] = index }
+        for (index, service) in snapshot.udpServices.enumerated() {
+            sessions[service.port] = RelayTarget(
+                index: Int32(truncatingIfNeeded: services.count + hosts.count + index),
+                upstream: Int32(truncatingIfNeeded: service.upstream))
+        }
         for (index, host) in hosts.enumerated() {
             switch host.pattern {
             case .exact(let name): exact[Array(name.utf8)] = index
@@ -53,6 +59,11 @@ struct RelayTable: Sendable {
             index: Int32(truncatingIfNeeded: index), upstream: Int32(truncatingIfNeeded: service.upstream),
             acceptsProxyHeader: service.acceptsProxyProtocol, sendsProxyHeader: service.sendsProxyProtocol)
     }
+
+    /// Of datagrams.
+    func sessionTarget(port: UInt16) -> RelayTarget? { sessions[port] }
+    /// How many UDP services there are.
+    var sessionPorts: Int { sessions.count }
 
     /// By a host in lower case: the exact name, else the wildcard above it, unless the name has rules of its own.
     func target(host: [UInt8]) -> RelayTarget? {

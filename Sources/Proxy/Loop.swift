@@ -53,6 +53,9 @@ final class Loop<T: Transport> {
     let telemetry: LoopTelemetry
     /// Nil where clients may have any number of connections.
     let clients: ClientConnections?
+    /// The same of sessions of UDP services.
+    let sessionClients: ClientConnections?
+    let datagrams: Datagrams
     var random: RandomNumbers
     let headLimits: HeadLimits
     let responseLimits: HeadLimits
@@ -85,10 +88,13 @@ final class Loop<T: Transport> {
 
     init(
         transport: T, number: Int, configuration: ProxyConfiguration, publication: Publication,
-        telemetry: LoopTelemetry, clients: ClientConnections? = nil, nanoseconds: UInt64, seed: UInt64
+        telemetry: LoopTelemetry, clients: ClientConnections? = nil, sessionClients: ClientConnections? = nil,
+        nanoseconds: UInt64, seed: UInt64
     ) {
         self.transport = transport
         self.clients = clients
+        self.sessionClients = sessionClients
+        datagrams = Datagrams(most: configuration.sessions.most)
         self.number = number
         self.configuration = configuration
         self.telemetry = telemetry
@@ -200,6 +206,8 @@ final class Loop<T: Transport> {
             }
         case TokenKind.streams:
             lookAtStreams(token)
+        case TokenKind.session:
+            sessionDue(token)
         default:
             break
         }
@@ -273,6 +281,8 @@ final class Loop<T: Transport> {
             if u.flags.contains(.readable) { advance(u) }
         case TokenKind.arrival:
             if let a = arrivals[token: event.token] { handle(a, readiness) }
+        case TokenKind.datagramPort, TokenKind.session:
+            handleDatagrams(event)
         default:
             break
         }
@@ -298,6 +308,8 @@ final class Loop<T: Transport> {
                         u.flags.remove(.queued)
                         advance(u)
                     }
+                case TokenKind.datagramPort, TokenKind.session:
+                    resumeDatagrams(token)
                 default:
                     break
                 }
@@ -333,6 +345,7 @@ final class Loop<T: Transport> {
     func adopt(_ next: Publication) {
         let map = table.apply(next.plan, now: nowNanoseconds, closing: &closing)
         let old = current
+        endSessions(without: next.relays)
         current = Pin(publication: next, middlewares: next.middlewares(number), map: map)
         if let table = next.certificates {
             if let certificates { certificates.table = table } else { certificates = CertificateSource(table) }
@@ -340,6 +353,7 @@ final class Loop<T: Transport> {
         if !resumptions.isEmpty { forgetResumptions(notIn: next) }
         // Spare flights let go of the old snapshot too.
         for f in spareFlights { f.pin = current }
+        rerouteSessions()
         if old.flights == 0 { table.release(old.map, closing: &closing) }
         closeSwept()
     }
@@ -366,15 +380,17 @@ final class Loop<T: Transport> {
             }
             perform(d, .drainBegan)
         }
+        drainSessions()
         finishPass()
     }
 
     /// Whether a client is still there.
-    var hasClients: Bool { downstreams.count > 0 || arrivals.count > 0 }
+    var hasClients: Bool { downstreams.count > 0 || arrivals.count > 0 || datagrams.sessions.count > 0 }
 
     /// Everything ends, finished or not. A tunnel has no end of its own to wait for: it is ended, not broken.
     func closeAll() {
         for a in arrivals.elements { drop(a, abort: true) }
+        closeDatagrams()
         for f in flights where f.machine.isTunnelling { fail(f, .draining) }
         finishPass()
         for d in downstreams.elements {

@@ -82,6 +82,34 @@ final class LoopTelemetry {
         log?.append(exchange, labels: pin.labels, wall: WallClock.nanoseconds())
     }
 
+    // MARK: Datagrams
+
+    func sessionBegan(_ relay: Int32, _ pin: Pin) {
+        metrics.sessionBegan(relay: relay, labels: pin.labels)
+        metrics.adjust(.sessions, by: 1)
+    }
+
+    func sessionEnded() { metrics.adjust(.sessions, by: -1) }
+
+    func log(_ record: Exchange, _ pin: Pin) { log?.append(record, labels: pin.labels, wall: WallClock.nanoseconds()) }
+
+    @inline(__always)
+    func datagramsCame(_ count: Int, _ bytes: Int, _ relay: Int32, _ pin: Pin) {
+        metrics.datagramsCame(count, bytes: bytes, relay: relay, labels: pin.labels)
+    }
+
+    @inline(__always)
+    func datagramsWent(_ count: Int, _ bytes: Int, _ relay: Int32, _ pin: Pin) {
+        metrics.datagramsWent(count, bytes: bytes, relay: relay, labels: pin.labels)
+    }
+
+    func datagramsDropped(_ reason: DatagramDrop, _ count: Int) { metrics.dropped(reason, count) }
+
+    /// `upstream` as in `Exchange.upstream`.
+    func upstream(_ event: UpstreamEvent, _ upstream: Int32, _ pin: Pin) {
+        metrics.count(event, upstream: upstream, labels: pin.labels)
+    }
+
     /// Hands over the lines that wait.
     func flush() { log?.flush() }
 }

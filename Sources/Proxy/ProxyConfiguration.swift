@@ -38,6 +38,19 @@ package struct ProxyConfiguration: Sendable {
     package var maxConnectionsPerClient = 0
 
     package var compression = Compression()
+    package var sessions = Sessions()
+
+    /// Of UDP services.
+    package struct Sessions: Sendable {
+        /// At one time, over all loops. 0 leaves no descriptors for them.
+        package var most = 0
+        /// Of them, those of one client (an IPv4 address, an IPv6 /64) that is no trusted proxy; 0 is no limit.
+        package var mostPerClient = 0
+        /// Answers to each datagram, after which a session ends; 0 is any number.
+        package var answers: UInt64 = 0
+
+        package init() {}
+    }
 
     /// Of responses, on their way to clients.
     package struct Compression: Sendable {
@@ -81,6 +94,10 @@ package struct ProxyConfiguration: Sendable {
         package var streamIdle: UInt64 = 60_000
         /// How long neither side of a TCP service may send anything.
         package var relayIdle: UInt64 = 600_000
+        /// How long nothing may pass in a session of a UDP service; it can't be without a limit.
+        package var sessionIdle: UInt64 = 60_000
+        /// The same while the process is going.
+        package var sessionQuiet: UInt64 = 2_000
         package var total: UInt64 = 0
         package var upstreamIdle: UInt64 = 50_000
         /// How long a closing connection may still take to read its last response, or to stop sending.

@@ -28,8 +28,8 @@ package final class ProxyServer: Sendable {
         /// The one before, held until the next: so its end, which takes milliseconds with many routes, is none of a loop's.
         var retired: Publication?
         var drains = 0
-        /// The ports of TCP services that are open.
-        var ports: [UInt16: [[TCPListener]]] = [:]
+        /// The ports of TCP and UDP services that are open.
+        var ports: [ServicePort: [[PortListener]]] = [:]
         var nextListener: UInt32 = 0
         var portDiagnostics: [Diagnostic] = []
     }
@@ -63,9 +63,11 @@ package final class ProxyServer: Sendable {
         configuration.loops = configuration.loops > 0 ? configuration.loops : LoopThread.availableCPUs
         // Each connection of a client may want one to an endpoint beside it, and the rest of the process wants some.
         let descriptors = Descriptors.raiseLimit()
-        let possible = max(16, (descriptors - 64) / 2)
+        let sessions = min(configuration.sessions.most, max(16, (descriptors - 64) / 4))
+        let possible = max(16, (descriptors - 64 - sessions) / 2)
         maxConnections = min(configuration.maxConnections > 0 ? configuration.maxConnections : .max, possible)
         configuration.maxConnections = max(1, maxConnections / configuration.loops)
+        configuration.sessions.most = sessions > 0 ? max(1, sessions / configuration.loops) : 0
         self.configuration = configuration
         loops = configuration.loops
         let publication = Publication(table: RouteTable(Snapshot()), sets: [], configuration: configuration)
@@ -92,6 +94,8 @@ package final class ProxyServer: Sendable {
         var workers: [Worker] = []
         let most = configuration.maxConnectionsPerClient
         let clients = most > 0 ? ClientConnections(most: most) : nil
+        let mostSessions = configuration.sessions.mostPerClient
+        let sessionClients = mostSessions > 0 ? ClientConnections(most: mostSessions) : nil
         do {
             for loop in 0..<configuration.loops {
                 let mailbox = try Mailbox<WorkerMessage>()
@@ -101,7 +105,9 @@ package final class ProxyServer: Sendable {
                 workers.append(
                     try Worker(
                         number: loop, configuration: configuration, listeners: listeners[loop], mailbox: mailbox,
-                        publication: publication, telemetry: telemetry, clients: clients, metrics: metrics))
+                        publication: publication, telemetry: telemetry, clients: clients,
+                        sessionClients: sessionClients,
+                        metrics: metrics))
             }
         } catch {
             for listener in listeners.joined() { listener.close() }
@@ -162,7 +168,12 @@ package final class ProxyServer: Sendable {
         }
     }
 
-    // MARK: Ports of TCP services
+    // MARK: Ports of TCP and UDP services
+
+    private struct ServicePort: Hashable {
+        let number: UInt16
+        let kind: SocketKind
+    }
 
     /// The ports that are wanted and could not be opened.
     package var portDiagnostics: [Diagnostic] { state.withLock { $0.portDiagnostics } }
@@ -180,23 +191,29 @@ package final class ProxyServer: Sendable {
     /// Opens and closes ports so that those with endpoints are open. Ports that are open already are left alone.
     private func openPorts(_ state: inout State) {
         let publication = state.publication
-        var diagnostics: [Diagnostic] = []
-        var ports: [UInt16: [[TCPListener]]] = [:]
-        for service in publication.snapshot.tcpServices {
-            let upstreams = publication.plan.upstreams
-            guard upstreams.indices.contains(service.upstream), !upstreams[service.upstream].addresses.isEmpty else {
-                continue
+        let upstreams = publication.plan.upstreams
+        let wanted: [(port: ServicePort, upstream: Int, place: Place)] =
+            publication.snapshot.tcpServices.map {
+                (ServicePort(number: $0.port, kind: .stream), $0.upstream, $0.place)
             }
-            if let open = state.ports[service.port] {
-                ports[service.port] = open
+            + publication.snapshot.udpServices.map {
+                (ServicePort(number: $0.port, kind: .datagrams), $0.upstream, $0.place)
+            }
+        var diagnostics: [Diagnostic] = []
+        var ports: [ServicePort: [[PortListener]]] = [:]
+        for (port, upstream, place) in wanted {
+            guard upstreams.indices.contains(upstream), !upstreams[upstream].addresses.isEmpty else { continue }
+            if let open = state.ports[port] {
+                ports[port] = open
                 continue
             }
             do throws(PortProblem) {
-                ports[service.port] = try open(service.port, &state.nextListener)
+                ports[port] = try open(port, &state.nextListener)
             } catch {
+                let name = port.kind == .stream ? "port" : "UDP port"
                 diagnostics.append(
                     ProxyCode.portNotOpened.diagnostic(
-                        "the port \(service.port) cannot be opened: \(error.why)", at: service.place, mend: error.mend))
+                        "the \(name) \(port.number) cannot be opened: \(error.why)", at: place, mend: error.mend))
             }
         }
         state.portDiagnostics = diagnostics
@@ -213,22 +230,23 @@ package final class ProxyServer: Sendable {
     }
 
     /// One listener a loop for each address that HTTP is listened for on.
-    private func open(_ port: UInt16, _ next: inout UInt32) throws(PortProblem) -> [[TCPListener]] {
+    private func open(_ port: ServicePort, _ next: inout UInt32) throws(PortProblem) -> [[PortListener]] {
         let own = addresses + secureAddresses
         // Asked of the kernel, our own port would be given to us twice, and each of the two get half of the connections.
-        guard !own.contains(where: { $0.port == port }), !configuration.reservedPorts.contains(port) else {
+        let isOurs = own.contains { $0.port == port.number } || configuration.reservedPorts.contains(port.number)
+        guard port.kind == .datagrams || !isOurs else {
             throw PortProblem(
                 why: "Moongate itself listens there", mend: "choose another port; until then the service is not served")
         }
         var hosts: [Model.SocketAddress] = []
         for address in own where !hosts.contains(where: { $0.ip == address.ip }) {
-            hosts.append(Model.SocketAddress(ip: address.ip, port: port))
+            hosts.append(Model.SocketAddress(ip: address.ip, port: port.number))
         }
-        var made = [[TCPListener]](repeating: [], count: loops)
+        var made = [[PortListener]](repeating: [], count: loops)
         for host in hosts {
             do {
-                for (loop, listener) in try Listeners.open(host, count: loops, beside: hosts).enumerated() {
-                    made[loop].append(TCPListener(id: next, listener: listener))
+                for (loop, listener) in try Listeners.open(host, port.kind, count: loops, beside: hosts).enumerated() {
+                    made[loop].append(PortListener(id: next, kind: port.kind, listener: listener))
                 }
                 next += 1
             } catch {

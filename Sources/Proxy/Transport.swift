@@ -15,6 +15,15 @@ protocol Transport {
     func register(_ socket: Socket, _ token: Token) -> Bool
     /// A registered socket has another owner from here on. Whatever is ready is told anew.
     func rename(_ socket: Socket, _ token: Token) -> Bool
+    /// A socket that sends datagrams to that address alone, and takes them from nobody else.
+    func connectDatagrams(to address: NetworkAddress) -> ConnectResult
+    /// Watches a socket for datagrams; false when the kernel has no memory to watch one more.
+    func watch(_ socket: Socket, _ token: Token) -> Bool
+    func receive(_ socket: Socket, into batch: DatagramBatch, isAddressed: Bool, most: Int) -> DatagramResult
+    func send(
+        _ batch: DatagramBatch, _ range: Range<Int>, _ socket: Socket, to peer: NetworkAddress?,
+        from local: NetworkAddress?
+    ) -> DatagramResult
     func shutdownWrites(_ socket: Socket)
     func close(_ socket: Socket)
     func abort(_ socket: Socket)
@@ -45,6 +54,24 @@ struct KernelTransport: Transport {
         } catch {
             return false
         }
+    }
+    func connectDatagrams(to address: NetworkAddress) -> ConnectResult { Socket.connect(to: address, .datagrams) }
+    func watch(_ socket: Socket, _ token: Token) -> Bool {
+        do {
+            try poller.watch(socket, token)
+            return true
+        } catch {
+            return false
+        }
+    }
+    func receive(_ socket: Socket, into batch: DatagramBatch, isAddressed: Bool, most: Int) -> DatagramResult {
+        batch.receive(from: socket, isAddressed: isAddressed, most: most)
+    }
+    func send(
+        _ batch: DatagramBatch, _ range: Range<Int>, _ socket: Socket, to peer: NetworkAddress?,
+        from local: NetworkAddress?
+    ) -> DatagramResult {
+        batch.send(range, on: socket, to: peer, from: local)
     }
     func shutdownWrites(_ socket: Socket) { socket.shutdownWrites() }
     func close(_ socket: Socket) { socket.close() }

@@ -8,8 +8,8 @@ internal import Telemetry
 /// What other threads tell a worker.
 enum WorkerMessage: Sendable {
     case adopt(Publication)
-    /// These listeners of TCP services, and no others.
-    case listen([TCPListener])
+    /// These ports of TCP and UDP services, and no others.
+    case listen([PortListener])
     case drain(delay: UInt64, timeout: UInt64)
     /// Everything is closed, finished or not.
     case stop
@@ -17,10 +17,11 @@ enum WorkerMessage: Sendable {
     case report
 }
 
-/// A port of TCP services on one loop. Who posts it gives it away.
-struct TCPListener: Sendable {
+/// A port of TCP or UDP services on one loop. Who posts it gives it away.
+struct PortListener: Sendable {
     /// Told apart from an earlier one on the same port.
     let id: UInt32
+    let kind: SocketKind
     let listener: Listener
 }
 
@@ -51,7 +52,8 @@ final class Worker: @unchecked Sendable {
 
     init(
         number: Int, configuration: ProxyConfiguration, listeners: [Listener], mailbox: Mailbox<WorkerMessage>,
-        publication: Publication, telemetry: LoopTelemetry, clients: ClientConnections?, metrics: MetricsHub
+        publication: Publication, telemetry: LoopTelemetry, clients: ClientConnections?,
+        sessionClients: ClientConnections?, metrics: MetricsHub
     ) throws(SystemError) {
         poller = try Poller()
         self.mailbox = mailbox
@@ -61,7 +63,8 @@ final class Worker: @unchecked Sendable {
         let now = MonotonicClock.nanoseconds()
         loop = Loop(
             transport: KernelTransport(poller: poller), number: number, configuration: configuration,
-            publication: publication, telemetry: telemetry, clients: clients, nanoseconds: now,
+            publication: publication, telemetry: telemetry, clients: clients, sessionClients: sessionClients,
+            nanoseconds: now,
             seed: WallClock.nanoseconds() &+ UInt64(number) &* 0x9e37_79b9_7f4a_7c15)
         try poller.register(mailbox.bell, Token(kind: TokenKind.mailbox, index: 0, generation: 0))
         for (i, listener) in listeners.enumerated() {
@@ -80,7 +83,8 @@ final class Worker: @unchecked Sendable {
                 let event = poller[i]
                 i += 1
                 switch event.token.kind {
-                case TokenKind.downstream, TokenKind.upstream, TokenKind.arrival:
+                case TokenKind.downstream, TokenKind.upstream, TokenKind.arrival, TokenKind.datagramPort,
+                    TokenKind.session:
                     loop.handle(event)
                 case TokenKind.listener:
                     accept(Int(event.token.index))
@@ -174,7 +178,9 @@ final class Worker: @unchecked Sendable {
     }
 
     /// What is not among these any more is closed; connections that came by it stay.
-    private func listen(_ wanted: [TCPListener]) {
+    private func listen(_ all: [PortListener]) {
+        loop.listen(all.filter { $0.kind == .datagrams })
+        let wanted = all.filter { $0.kind == .stream }
         let new = wanted.filter { $0.id >= nextTCP }
         for listener in new { nextTCP = max(nextTCP, listener.id + 1) }
         guard !drain.isDraining else {
@@ -230,6 +236,8 @@ final class Worker: @unchecked Sendable {
             case .answerWithClose:
                 loop.announcesClose = true
             case .stopAccepting:
+                // Datagrams go on for those who are known; who is new is to find another.
+                loop.datagrams.refusesClients = true
                 // Who stands in the queue has been told that somebody listens: they are served first.
                 for i in listeners.indices { accept(i) }
                 for id in tcpListeners.keys.sorted() { acceptTCP(id) }

@@ -97,6 +97,11 @@ package struct NetworkAddress: Equatable, Hashable, Sendable, CustomStringConver
     /// Every address of the machine: `0.0.0.0`, or `::`.
     package var isUnspecified: Bool { high == 0 && low == 0 }
 
+    /// The same, ports aside.
+    package func hasSameHost(_ other: NetworkAddress) -> Bool {
+        family == other.family && high == other.high && low == other.low
+    }
+
     package var description: String {
         family == .v4 ? "\(host):\(port)" : "[\(host)]:\(port)"
     }
@@ -129,6 +134,18 @@ package struct NetworkAddress: Equatable, Hashable, Sendable, CustomStringConver
                 unsafe body(UnsafeRawPointer($0), socklen_t(MemoryLayout.size(ofValue: address)))
             }
         }
+    }
+
+    /// The kernel's form as a value.
+    var storage: sockaddr_storage {
+        var storage = sockaddr_storage()
+        // SAFETY: sockaddr_storage has room for the structure of each family.
+        unsafe withKernelForm { pointer, length in
+            unsafe withUnsafeMutableBytes(of: &storage) {
+                unsafe $0.copyMemory(from: UnsafeRawBufferPointer(start: pointer, count: Int(length)))
+            }
+        }
+        return storage
     }
 
     /// Reads what accept or getsockname filled in; nil for a family that is not IP.

@@ -74,7 +74,12 @@ public struct Event: Sendable {
 
     /// Watches a listener: by edges too, so that a listener that may not accept for a while does not spin.
     package func register(_ listener: Listener, _ token: Token) throws(SystemError) {
-        try add(listener.socket.descriptor, EPOLLIN.rawValue | EPOLLET.rawValue, token)
+        try watch(listener.socket, token)
+    }
+
+    /// Watches a socket of datagrams for what comes: each datagram that leaves it would be an edge, too.
+    package func watch(_ socket: Socket, _ token: Token) throws(SystemError) {
+        try add(socket.descriptor, EPOLLIN.rawValue | EPOLLET.rawValue, token)
     }
 
     package func register(_ bell: Bell, _ token: Token) throws(SystemError) {

@@ -36,6 +36,11 @@ package enum AcceptResult: Equatable, Sendable {
     case failed(Int32)
 }
 
+package enum SocketKind: UInt8, Sendable, Hashable {
+    case stream
+    case datagrams
+}
+
 /// A descriptor. Copyable and without ownership: the table row that holds it closes it, exactly once.
 package struct Socket: Equatable, Hashable, Sendable {
     package let descriptor: Int32
@@ -49,13 +54,19 @@ package struct Socket: Equatable, Hashable, Sendable {
 
     // MARK: Making
 
-    /// Begins to connect. Nagle's delay is off: a message is written whole, so waiting never helps.
-    package static func connect(to address: NetworkAddress) -> ConnectResult {
-        let family = address.family == .v4 ? AF_INET : AF_INET6
-        let fd = socket(family, Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    static func make(_ family: NetworkAddress.Family, _ kind: SocketKind) -> Int32 {
+        let type = kind == .stream ? SOCK_STREAM.rawValue : SOCK_DGRAM.rawValue
+        return socket(
+            family == .v4 ? AF_INET : AF_INET6, Int32(type | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    }
+
+    /// Begins to connect. Nagle's delay is off: a message is written whole, so waiting never helps. A socket of datagrams is
+    /// connected at once: it sends to that address, takes nothing from others, and hears from the kernel when nobody is there.
+    package static func connect(to address: NetworkAddress, _ kind: SocketKind = .stream) -> ConnectResult {
+        let fd = make(address.family, kind)
         if fd < 0 { return .failed(errno) }
         let made = Socket(descriptor: fd)
-        made.set(Int32(IPPROTO_TCP), TCP_NODELAY, 1)
+        if kind == .stream { made.set(Int32(IPPROTO_TCP), TCP_NODELAY, 1) }
         // SAFETY: the kernel reads the address during the call only.
         let code = unsafe address.withKernelForm { pointer, length in
             unsafe moongate_connect(fd, pointer, length)
@@ -159,7 +170,8 @@ package struct Socket: Equatable, Hashable, Sendable {
     }
 }
 
-/// A listening socket. Each loop has one of its own on the same port (SO_REUSEPORT); the kernel spreads connections.
+/// A listening socket. Each loop has one of its own on the same port (SO_REUSEPORT); the kernel spreads connections, and
+/// datagrams by the addresses of both ends: those of one client come to one loop.
 package struct Listener: Sendable {
     package let socket: Socket
     /// The address really bound: a port 0 is filled in.
@@ -167,13 +179,14 @@ package struct Listener: Sendable {
 
     /// - Parameter isDualStack: a listener on `[::]` takes IPv4 as well. Said to the kernel either way: what it would do
     ///   by itself is a setting of the machine (`net.ipv6.bindv6only`).
-    package init(_ address: NetworkAddress, backlog: Int32 = 4096, isDualStack: Bool = true) throws(SystemError) {
-        let family = address.family == .v4 ? AF_INET : AF_INET6
-        let fd = Glibc.socket(
-            family, Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    package init(
+        _ address: NetworkAddress, _ kind: SocketKind = .stream, backlog: Int32 = 4096, isDualStack: Bool = true
+    ) throws(SystemError) {
+        let fd = Socket.make(address.family, kind)
         if fd < 0 { throw .last("socket") }
         let made = Socket(descriptor: fd)
-        made.set(SOL_SOCKET, SO_REUSEADDR, 1)
+        // On a socket of datagrams SO_REUSEADDR would take the port from whoever has it.
+        if kind == .stream { made.set(SOL_SOCKET, SO_REUSEADDR, 1) }
         made.set(SOL_SOCKET, SO_REUSEPORT, 1)
         if address.family == .v6 { made.set(Int32(IPPROTO_IPV6), IPV6_V6ONLY, isDualStack ? 0 : 1) }
         // SAFETY: the kernel reads the address during the call only.
@@ -183,7 +196,15 @@ package struct Listener: Sendable {
             made.close()
             throw error
         }
-        if listen(fd, backlog) != 0 {
+        if kind == .datagrams {
+            // As much as the machine allows (net.core.rmem_max) for what comes while the loop is at something else.
+            made.set(SOL_SOCKET, SO_RCVBUF, 4 << 20)
+            // An answer has to leave from the address that was asked, which the kernel would choose anew.
+            if address.isUnspecified {
+                if address.family == .v6 { made.set(Int32(IPPROTO_IPV6), MOONGATE_IPV6_RECVPKTINFO, 1) }
+                made.set(Int32(IPPROTO_IP), MOONGATE_IP_PKTINFO, 1)
+            }
+        } else if listen(fd, backlog) != 0 {
             let error = SystemError.last("listen")
             made.close()
             throw error
@@ -194,6 +215,12 @@ package struct Listener: Sendable {
         }
         socket = made
         self.address = local
+    }
+
+    /// A socket that listens already.
+    package init(socket: Socket, address: NetworkAddress) {
+        self.socket = socket
+        self.address = address
     }
 
     package func accept() -> AcceptResult {

@@ -256,7 +256,9 @@ struct AccessLogLine {
         time(wall, &line)
         put("\",\"client\":\"", &line)
         Self.address(exchange.client.address.ip, &line)
-        put("\",\"protocol\":\"TCP\",\"port\":", &line)
+        put("\",\"protocol\":\"", &line)
+        put(exchange.isSession ? "UDP" : "TCP", &line)
+        put("\",\"port\":", &line)
         Self.decimal(UInt64(exchange.localPort), &line)
         if let service = Self.item(labels.relayNames, exchange.relay) {
             put(",\"service\":\"", &line)
@@ -267,6 +269,12 @@ struct AccessLogLine {
             put(",\"sni\":\"", &line)
             LogEscape.json(exchange.serverName, exchange.serverName.indices, into: &line)
             put("\"", &line)
+        }
+        if exchange.isSession {
+            put(",\"datagrams_in\":", &line)
+            Self.decimal(exchange.datagramsIn, &line)
+            put(",\"datagrams_out\":", &line)
+            Self.decimal(exchange.datagramsOut, &line)
         }
         put(",\"bytes_in\":", &line)
         Self.decimal(exchange.bytesIn, &line)
@@ -305,12 +313,19 @@ struct AccessLogLine {
         time(wall, &line)
         put(" ", &line)
         Self.address(exchange.client.address.ip, &line)
-        put(" \"TCP ", &line)
+        put(exchange.isSession ? " \"UDP " : " \"TCP ", &line)
         Self.decimal(UInt64(exchange.localPort), &line)
         put(" ", &line)
         if exchange.serverName.isEmpty { put("-", &line) }
         LogEscape.text(exchange.serverName, exchange.serverName.indices, into: &line)
-        put("\" in=", &line)
+        put("\"", &line)
+        if exchange.isSession {
+            put(" datagrams_in=", &line)
+            Self.decimal(exchange.datagramsIn, &line)
+            put(" datagrams_out=", &line)
+            Self.decimal(exchange.datagramsOut, &line)
+        }
+        put(" in=", &line)
         Self.decimal(exchange.bytesIn, &line)
         put(" out=", &line)
         Self.decimal(exchange.bytesOut, &line)

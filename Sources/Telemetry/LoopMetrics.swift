@@ -105,6 +105,7 @@ package enum LoopGauge: UInt8, Sendable, CaseIterable {
     case tunnels
     case upstreamConnections
     case idleUpstreamConnections
+    case sessions
 
     var name: String {
         switch self {
@@ -113,6 +114,7 @@ package enum LoopGauge: UInt8, Sendable, CaseIterable {
         case .tunnels: "tunnels_active"
         case .upstreamConnections: "upstream_connections_active"
         case .idleUpstreamConnections: "upstream_connections_idle"
+        case .sessions: "udp_sessions_active"
         }
     }
 
@@ -123,6 +125,7 @@ package enum LoopGauge: UInt8, Sendable, CaseIterable {
         case .tunnels: "Tunnels that are open."
         case .upstreamConnections: "Connections with upstreams that are open, idle ones included."
         case .idleUpstreamConnections: "Connections with upstreams that wait for a request."
+        case .sessions: "Sessions of UDP services: clients that are remembered."
         }
     }
 }
@@ -213,6 +216,15 @@ enum RelayLayout {
     static let stride = 4
 }
 
+enum SessionLayout {
+    static let sessions = 0
+    static let datagramsIn = 1
+    static let datagramsOut = 2
+    static let bytesIn = 3
+    static let bytesOut = 4
+    static let stride = 5
+}
+
 /// The counters of one loop at one moment.
 struct LoopReport: Sendable {
     var routes = CounterBlocks(stride: RouteLayout.stride)
@@ -221,6 +233,8 @@ struct LoopReport: Sendable {
     var upstreams = CounterBlocks(stride: UpstreamLayout.stride)
     var scripts = CounterBlocks(stride: ScriptLayout.stride)
     var relays = CounterBlocks(stride: RelayLayout.stride)
+    /// By the series of relays, too.
+    var sessions = CounterBlocks(stride: SessionLayout.stride)
     var events = [UInt64](repeating: 0, count: LoopEvent.allCases.count)
     var gauges = [Int64](repeating: 0, count: LoopGauge.allCases.count)
     var failures = [UInt64](repeating: 0, count: FailureReason.allCases.count)
@@ -228,6 +242,7 @@ struct LoopReport: Sendable {
     var upstreamHandshakeFailures = [UInt64](repeating: 0, count: TLSFailure.allCases.count)
     var http2Faults = [UInt64](repeating: 0, count: HTTP2Fault.allCases.count)
     var proxyHeaderFaults = [UInt64](repeating: 0, count: ProxyHeaderFault.allCases.count)
+    var datagramDrops = [UInt64](repeating: 0, count: DatagramDrop.allCases.count)
     var codings = [UInt64](repeating: 0, count: ContentCoding.allCases.count * CodingLayout.stride)
 }
 
@@ -323,6 +338,33 @@ package final class LoopMetrics {
             page[base &+ RelayLayout.bytesIn] &+= exchange.bytesIn
             page[base &+ RelayLayout.bytesOut] &+= exchange.bytesOut
         }
+    }
+
+    /// A client of a UDP service has come. `relay` as in `Exchange.relay`.
+    package func sessionBegan(relay: Int32, labels: TelemetryLabels) {
+        report.sessions.update(labels.relay(relay)) { page, base in page[base &+ SessionLayout.sessions] &+= 1 }
+    }
+
+    /// Datagrams of a client were passed on.
+    @inline(__always)
+    package func datagramsCame(_ count: Int, bytes: Int, relay: Int32, labels: TelemetryLabels) {
+        report.sessions.update(labels.relay(relay)) { page, base in
+            page[base &+ SessionLayout.datagramsIn] &+= UInt64(count)
+            page[base &+ SessionLayout.bytesIn] &+= UInt64(bytes)
+        }
+    }
+
+    /// Datagrams were sent to a client.
+    @inline(__always)
+    package func datagramsWent(_ count: Int, bytes: Int, relay: Int32, labels: TelemetryLabels) {
+        report.sessions.update(labels.relay(relay)) { page, base in
+            page[base &+ SessionLayout.datagramsOut] &+= UInt64(count)
+            page[base &+ SessionLayout.bytesOut] &+= UInt64(bytes)
+        }
+    }
+
+    package func dropped(_ reason: DatagramDrop, _ count: Int = 1) {
+        report.datagramDrops[Int(reason.rawValue)] &+= UInt64(count)
     }
 
     @inline(__always)

@@ -143,6 +143,7 @@ package final class MetricsHub: Sendable {
         renderUpstreams(reports, &page)
         renderScripts(reports, &page)
         renderRelays(reports, &page)
+        renderSessions(reports, &page)
         Self.render(configuration, &page)
         page.family("moongate_log_lines_dropped_total", "counter", "Access log lines that could not be written.")
         page.sample(dropped)
@@ -295,6 +296,33 @@ package final class MetricsHub: Sendable {
         ] {
             page.family("moongate_tcp_\(name)_total", "counter", help)
             for row in rows { page.sample(row.words[word], labels: row.labels) }
+        }
+    }
+
+    private func renderSessions(_ reports: [LoopReport], _ page: inout PrometheusText) {
+        var sums: [SeriesID: [UInt64]] = [:]
+        for report in reports { report.sessions.add(to: &sums) }
+        let rows = registry.families.withLock { families in
+            Self.rows(sums, families.relays) {
+                "service=\"\(PrometheusText.escape($0))\""
+            } other: {
+                "service=\"\""
+            }
+        }
+        for (word, name, help) in [
+            (SessionLayout.sessions, "sessions", "Sessions of UDP services that began."),
+            (SessionLayout.datagramsIn, "received_datagrams", "Datagrams passed from clients to them."),
+            (SessionLayout.datagramsOut, "sent_datagrams", "Datagrams passed from them to clients."),
+            (SessionLayout.bytesIn, "received_bytes", "Bytes in datagrams passed from clients to them."),
+            (SessionLayout.bytesOut, "sent_bytes", "Bytes in datagrams passed from them to clients."),
+        ] {
+            page.family("moongate_udp_\(name)_total", "counter", help)
+            for row in rows { page.sample(row.words[word], labels: row.labels) }
+        }
+        page.family("moongate_udp_dropped_datagrams_total", "counter", "Datagrams that went no further, by reason.")
+        for reason in DatagramDrop.allCases {
+            let count = reports.reduce(0) { $0 &+ $1.datagramDrops[Int(reason.rawValue)] }
+            page.sample(count, labels: "reason=\"\(reason.label)\"")
         }
     }
 

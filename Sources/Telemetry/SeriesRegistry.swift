@@ -169,6 +169,7 @@ package final class SeriesRegistry: Sendable {
             }
             let relayNames =
                 snapshot.tcpServices.map { "tcp:\($0.port)" } + snapshot.passthrough.map { "tls:\($0.pattern)" }
+                + snapshot.udpServices.map { "udp:\($0.port)" }
             let relays = relayNames.map { families.relays.series($0, now: now) }
             if families.forgotten == .min || now - families.forgotten >= 60 {
                 families.forgotten = now

@@ -250,6 +250,9 @@ package struct UpstreamTable: Sendable {
         index(endpoint).map { endpoints[$0].address }
     }
 
+    /// Its upstream does not have it any more: nothing new is to be sent there.
+    package func isLeaving(_ endpoint: EndpointID) -> Bool { index(endpoint).map { endpoints[$0].isLeaving } ?? true }
+
     /// Whether a connection of that upstream carries many requests at a time.
     @inline(__always)
     package func isMultiplexed(_ upstream: UpstreamID) -> Bool {

@@ -369,6 +369,10 @@ extension ProxyConfiguration {
         timeouts.total = UInt64(settings.totalTimeout)
         trustedProxies = settings.trustedProxies
         timeouts.relayIdle = UInt64(settings.proxyStreamTimeout)
+        timeouts.sessionIdle = UInt64(settings.udpSessionTimeout)
+        if settings.udpServicesConfigMap != nil { sessions.most = settings.maxUDPSessions }
+        sessions.mostPerClient = settings.maxUDPSessionsPerClient
+        sessions.answers = UInt64(settings.proxyStreamResponses)
         reservedPorts = [settings.admin.port] + (settings.webhook.map { [$0.address.port] } ?? [])
         usesProxyProtocol = settings.useProxyProtocol
         timeouts.proxyHeader = UInt64(settings.proxyProtocolHeaderTimeout)

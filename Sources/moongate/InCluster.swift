@@ -125,7 +125,9 @@ struct InCluster {
         options.namespaces = settings.watchNamespaces
         if let secret = options.translation.defaultCertificate { options.extra.secrets.insert(secret) }
         if let secret = options.translation.ticketKeys { options.extra.secrets.insert(secret) }
-        if let map = options.translation.tcpServices { options.extra.configMaps.insert(map) }
+        for map in [options.translation.tcpServices, options.translation.udpServices] {
+            if let map { options.extra.configMaps.insert(map) }
+        }
         if settings.watchAllSecrets { options.secrets = .namespaces }
         if settings.watchAllConfigMaps { options.configMaps = .namespaces }
         let here = namespace(access)

@@ -168,7 +168,7 @@ private actor Workshop {
             return known.routes == snapshot.routes && known.hosts == snapshot.hosts
                 && known.defaultRoute == snapshot.defaultRoute && known.scripts == snapshot.scripts
                 && known.certificates == snapshot.certificates && known.tcpServices == snapshot.tcpServices
-                && known.passthrough == snapshot.passthrough
+                && known.udpServices == snapshot.udpServices && known.passthrough == snapshot.passthrough
                 && known.defaultCertificate == snapshot.defaultCertificate
                 && known.ticketKeys == snapshot.ticketKeys
                 && known.upstreams.count == snapshot.upstreams.count
@@ -235,6 +235,7 @@ extension TranslationOptions {
         defaultCertificate = objectName(settings.defaultTLSSecret)
         ticketKeys = objectName(settings.ticketKeysSecret)
         tcpServices = objectName(settings.tcpServicesConfigMap)
+        udpServices = objectName(settings.udpServicesConfigMap)
         trustsProxies = !settings.trustedProxies.isEmpty
         allowsPassthrough = settings.enableSSLPassthrough
         zone = settings.zone

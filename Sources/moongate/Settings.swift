@@ -146,6 +146,18 @@ struct RunFlags: ParsableArguments {
     var tcpServicesConfigmap: String?
     @Option(help: ArgumentHelp("Longest standstill of such a connection (default 600s).", valueName: "duration"))
     var proxyStreamTimeout: String?
+    @Option(help: ArgumentHelp("ConfigMap of ports that lead to Services as UDP.", valueName: "ns/name"))
+    var udpServicesConfigmap: String?
+    @Option(help: ArgumentHelp("Longest standstill of a UDP client's session (default 60s).", valueName: "duration"))
+    var udpSessionTimeout: String?
+    @Option(
+        help: ArgumentHelp(
+            "Answers to each UDP datagram, after which its session ends (default 0: any number).", valueName: "n"))
+    var proxyStreamResponses: String?
+    @Option(help: ArgumentHelp("Most sessions of UDP clients (default 16384).", valueName: "n"))
+    var maxUdpSessions: String?
+    @Option(help: ArgumentHelp("Most of them of one client address (default 1024; 0: no limit).", valueName: "n"))
+    var maxUdpSessionsPerClient: String?
     @Flag(inversion: .prefixedNo, help: "Let Ingresses pass TLS on unopened, by SNI (default: no).")
     var enableSslPassthrough: Bool?
     @Flag(inversion: .prefixedNo, help: "Run scripts written in an annotation (default: yes).")
@@ -265,6 +277,11 @@ struct RunFlags: ParsableArguments {
         text("proxy-protocol-header-timeout", proxyProtocolHeaderTimeout)
         text("tcp-services-configmap", tcpServicesConfigmap)
         text("proxy-stream-timeout", proxyStreamTimeout)
+        text("udp-services-configmap", udpServicesConfigmap)
+        text("udp-session-timeout", udpSessionTimeout)
+        text("proxy-stream-responses", proxyStreamResponses)
+        text("max-udp-sessions", maxUdpSessions)
+        text("max-udp-sessions-per-client", maxUdpSessionsPerClient)
         flag("enable-ssl-passthrough", enableSslPassthrough)
         flag("allow-inline-scripts", allowInlineScripts)
         text("annotations-prefix", annotationsPrefix)
@@ -343,6 +360,11 @@ struct Settings: Sendable {
     /// `namespace/name`
     var tcpServicesConfigMap: String?
     var proxyStreamTimeout: Int
+    var udpServicesConfigMap: String?
+    var udpSessionTimeout: Int
+    var proxyStreamResponses: Int
+    var maxUDPSessions: Int
+    var maxUDPSessionsPerClient: Int
     var enableSSLPassthrough: Bool
     var allowInlineScripts: Bool
     var annotationsPrefix: String
@@ -517,6 +539,16 @@ struct Settings: Sendable {
         proxyProtocolHeaderTimeout = try read.duration("proxy-protocol-header-timeout", default: "5s")
         tcpServicesConfigMap = try read.objectName("tcp-services-configmap")
         proxyStreamTimeout = try read.duration("proxy-stream-timeout", default: "600s")
+        udpServicesConfigMap = try read.objectName("udp-services-configmap")
+        udpSessionTimeout = try read.duration("udp-session-timeout", default: "60s")
+        guard udpSessionTimeout >= 1_000 else {
+            throw SettingsError(
+                problem: "a session of UDP has no other end than standing still", key: "udp-session-timeout",
+                mend: "write a second or more, such as 60s")
+        }
+        proxyStreamResponses = try read.integer("proxy-stream-responses", default: 0, in: 0...1_000_000)
+        maxUDPSessions = try read.integer("max-udp-sessions", default: 16_384, in: 1...10_000_000)
+        maxUDPSessionsPerClient = try read.integer("max-udp-sessions-per-client", default: 1_024, in: 0...10_000_000)
         enableSSLPassthrough = try read.flag("enable-ssl-passthrough", default: false)
         allowInlineScripts = try read.flag("allow-inline-scripts", default: true)
         annotationsPrefix = read.text("annotations-prefix") ?? "nginx.ingress.kubernetes.io"

@@ -63,6 +63,7 @@ struct GoldenTests {
             case "watch-namespace": options.namespaces.insert(value)
             case "default-backend": options.defaultBackend = ServicePortName(value)
             case "tcp-services-configmap": options.tcpServices = ServicePortName(value + ":1")?.service
+            case "udp-services-configmap": options.udpServices = ServicePortName(value + ":1")?.service
             case "trusted-proxies": options.trustsProxies = true
             case "enable-ssl-passthrough": options.allowsPassthrough = true
             case "forbid-inline-scripts": options.allowsInlineScripts = false

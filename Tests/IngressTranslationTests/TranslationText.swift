@@ -33,6 +33,10 @@ enum TranslationText {
                     + (service.acceptsProxyProtocol ? " takes-proxy" : "")
                     + (service.sendsProxyProtocol ? " sends-proxy" : "") + " [\(service.place)]")
         }
+        for service in snapshot.udpServices {
+            lines.append(
+                "udp \(service.port) -> \(snapshot.upstreams[service.upstream].name) [\(service.place)]")
+        }
         for host in snapshot.passthrough {
             lines.append("passthrough \(host.pattern) -> \(snapshot.upstreams[host.upstream].name) (\(host.ingress))")
         }

@@ -30,8 +30,8 @@ final class Scene {
     init(
         endpoints: [UInt16] = [8001], policy: RoutePolicy = RoutePolicy(), clients: ClientConnections? = nil,
         speaking: UpstreamProtocol = .http, server: TLSContext? = nil, security: UpstreamSecurity? = nil,
-        services: [TCPService] = [], passthrough: [PassthroughHost] = [],
-        configure: (inout ProxyConfiguration) -> Void = { _ in }
+        services: [TCPService] = [], passthrough: [PassthroughHost] = [], datagrams: [UDPService] = [],
+        sessionClients: ClientConnections? = nil, configure: (inout ProxyConfiguration) -> Void = { _ in }
     ) {
         var configuration = ProxyConfiguration(listen: [], loops: 1)
         configure(&configuration)
@@ -39,12 +39,14 @@ final class Scene {
         var snapshot = Self.snapshot(endpoints, policy, server != nil && speaking == .http ? .https : speaking)
         snapshot.tcpServices = services
         snapshot.passthrough = passthrough
+        snapshot.udpServices = datagrams
         let publication = Publication(
             table: RouteTable(snapshot, generation: 1), sets: [], configuration: configuration,
             securities: Self.table(security))
         loop = Loop(
             transport: network, number: 0, configuration: configuration, publication: publication,
-            telemetry: LoopTelemetry(metrics: hub.makeLoop {}, log: nil), clients: clients, nanoseconds: now, seed: 7)
+            telemetry: LoopTelemetry(metrics: hub.makeLoop {}, log: nil), clients: clients,
+            sessionClients: sessionClients, nanoseconds: now, seed: 7)
         loop.beginPass(nanoseconds: now, wallSeconds: 784_111_777)
     }
 

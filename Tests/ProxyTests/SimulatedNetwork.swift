@@ -53,6 +53,27 @@ private final class Wire {
     var writesShut = false
 }
 
+/// A socket of datagrams.
+final class DatagramWire {
+    struct Datagram: Equatable {
+        var bytes: [UInt8]
+        var peer: NetworkAddress?
+        var local: NetworkAddress?
+        var isCut = false
+    }
+
+    /// Where it is connected to; nil for a port.
+    let address: NetworkAddress?
+    var token: Token?
+    var inbound: [Datagram] = []
+    var outbound: [Datagram] = []
+    /// What the next call answers, before anything else.
+    var faults: [DatagramResult] = []
+    var isClosed = false
+
+    init(_ address: NetworkAddress?) { self.address = address }
+}
+
 /// What an edge says; collected until the test hands it to the loop.
 final class SimulatedNetwork: Transport {
     private var wires: [Int32: Wire] = [:]
@@ -69,6 +90,75 @@ final class SimulatedNetwork: Transport {
     private(set) var closedTwice = 0
     private(set) var usedAfterClose = 0
     var connectsAtOnce = false
+
+    // MARK: Datagrams
+
+    private(set) var datagramWires: [Int32: DatagramWire] = [:]
+    /// Those that are connected, in order.
+    private(set) var connected: [DatagramWire] = []
+    /// What the next connections fail with.
+    var connectFaults: [Int32] = []
+    var openDatagramSockets: Int { datagramWires.values.count { !$0.isClosed } }
+
+    func makeDatagramPort() -> (descriptor: Int32, wire: DatagramWire) {
+        nextDescriptor += 1
+        let wire = DatagramWire(nil)
+        datagramWires[nextDescriptor] = wire
+        return (nextDescriptor, wire)
+    }
+
+    func connectDatagrams(to address: NetworkAddress) -> ConnectResult {
+        if !connectFaults.isEmpty { return .failed(connectFaults.removeFirst()) }
+        nextDescriptor += 1
+        let wire = DatagramWire(address)
+        datagramWires[nextDescriptor] = wire
+        connected.append(wire)
+        return .connected(Socket(descriptor: nextDescriptor))
+    }
+
+    func watch(_ socket: Socket, _ token: Token) -> Bool {
+        datagramWires[socket.descriptor]?.token = token
+        return true
+    }
+
+    func receive(_ socket: Socket, into batch: DatagramBatch, isAddressed: Bool, most: Int) -> DatagramResult {
+        guard let wire = datagramWires[socket.descriptor], !wire.isClosed else {
+            usedAfterClose += 1
+            return .failed(9)
+        }
+        batch.removeAll()
+        if !wire.faults.isEmpty { return wire.faults.removeFirst() }
+        if wire.inbound.isEmpty { return .wouldBlock }
+        let taken = wire.inbound.prefix(most)
+        wire.inbound.removeFirst(taken.count)
+        for datagram in taken {
+            batch.append(
+                datagram.bytes, from: isAddressed ? datagram.peer : nil, to: isAddressed ? datagram.local : nil,
+                isCut: datagram.isCut)
+        }
+        return .count(taken.count)
+    }
+
+    func send(
+        _ batch: DatagramBatch, _ range: Range<Int>, _ socket: Socket, to peer: NetworkAddress?,
+        from local: NetworkAddress?
+    ) -> DatagramResult {
+        guard let wire = datagramWires[socket.descriptor], !wire.isClosed else {
+            usedAfterClose += 1
+            return .failed(9)
+        }
+        if !wire.faults.isEmpty { return wire.faults.removeFirst() }
+        for i in range {
+            wire.outbound.append(DatagramWire.Datagram(bytes: batch.datagram(i), peer: peer, local: local))
+        }
+        return .count(range.count)
+    }
+
+    /// Datagrams, or an error, are there to be fetched.
+    func edge(_ wire: DatagramWire) {
+        guard let token = wire.token, !wire.isClosed else { return }
+        pending.append(Event(token: token, readiness: wire.faults.isEmpty ? [.readable] : [.readable, .broken]))
+    }
 
     // MARK: The proxy's side
 
@@ -145,6 +235,11 @@ final class SimulatedNetwork: Transport {
     }
 
     func close(_ socket: Socket) {
+        if let wire = datagramWires[socket.descriptor] {
+            if wire.isClosed { closedTwice += 1 }
+            wire.isClosed = true
+            return
+        }
         guard let wire = wires[socket.descriptor] else { return }
         if wire.isClosed { closedTwice += 1 }
         wire.isClosed = true

@@ -21,13 +21,13 @@ class Edge:
             f.write(text)
         os.rename(f.name, f"{self.folder}/{name}")
 
-    def service(self, name, *ports):
+    def service(self, name, *ports, protocol="TCP"):
         """A Service `name` of the namespace shop, with one endpoint a port."""
         text = f"""
 apiVersion: v1
 kind: Service
 metadata: {{ name: {name}, namespace: shop }}
-spec: {{ ports: [{{ name: raw, port: 80 }}] }}
+spec: {{ ports: [{{ name: raw, port: 80, protocol: {protocol} }}] }}
 """
         for i, port in enumerate(ports):
             text += f"""---
@@ -35,14 +35,31 @@ apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {{ name: {name}-{i}, namespace: shop, labels: {{ kubernetes.io/service-name: {name} }} }}
 addressType: IPv4
-ports: [{{ name: raw, port: {port} }}]
+ports: [{{ name: raw, port: {port}, protocol: {protocol} }}]
 endpoints: [{{ addresses: ["127.0.0.1"], conditions: {{ ready: true }} }}]
 """
         self.write(f"{name}.yaml", text)
 
-    def ports(self, **entries):
+    def ingress(self, name, host, service, note="a/b: c"):
+        """An Ingress `name` that leads all of a host to port 80 of a Service, with annotations as YAML."""
+        self.write(f"{name}-ingress.yaml", f"""
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: {name}
+  namespace: shop
+  annotations: {{ {note} }}
+spec:
+  ingressClassName: moongate
+  rules:
+  - {{ host: "{host}", http: {{ paths: [{{ path: /, pathType: Prefix,
+      backend: {{ service: {{ name: {service}, port: {{ number: 80 }} }} }} }}] }} }}
+""")
+
+    def ports(self, name="tcp", /, **entries):
         data = "".join(f'  "{key[1:]}": "{value}"\n' for key, value in entries.items())
-        self.write("tcp.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: tcp, namespace: edge }\n"
+        self.write(f"ports-{name}.yaml",
+                   f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: {name}, namespace: edge }}\n"
                    + ("data:\n" + data if data else "data: {}\n"))
 
     def start(self):

@@ -29,27 +29,10 @@ web = Upstream(lambda c: (c.recv(65536), c.sendall(b"HTTP/1.1 200 OK\r\nContent-
 edge.service("db", secure.port)
 edge.service("web", web.port)
 
-
-def ingress(name, host, service, note):
-    edge.write(f"{name}-ingress.yaml", f"""
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata:
-  name: {name}
-  namespace: shop
-  annotations: {{ {note} }}
-spec:
-  ingressClassName: moongate
-  rules:
-  - {{ host: "{host}", http: {{ paths: [{{ path: /, pathType: Prefix,
-      backend: {{ service: {{ name: {service}, port: {{ number: 80 }} }} }} }}] }} }}
-""")
-
-
 passes = 'nginx.ingress.kubernetes.io/ssl-passthrough: "true"'
-ingress("db", "db.shop.test", "db", passes)
-ingress("raw", "*.raw.test", "db", passes)
-ingress("web", "web.shop.test", "web", "a/b: c")
+edge.ingress("db", "db.shop.test", "db", passes)
+edge.ingress("raw", "*.raw.test", "db", passes)
+edge.ingress("web", "web.shop.test", "web")
 edge.start()
 port = edge.number("https")
 client = ssl.create_default_context(cafile=pem)
@@ -126,7 +109,7 @@ until(lambda: edge.metric("moongate_connections_active") == 0, lambda: "connecti
 print("broken ones")
 
 # Turned off live, the same name ends here.
-ingress("db", "db.shop.test", "web", "a/b: c")
+edge.ingress("db", "db.shop.test", "web", "a/b: c")
 until(lambda: curl(f"https://db.shop.test:{port}/") == "web200", lambda: "still passed through")
 assert edge.stop() == 0
 os.unlink(pem)

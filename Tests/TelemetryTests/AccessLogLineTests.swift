@@ -133,6 +133,47 @@ func line(_ exchange: Exchange, _ format: AccessLogFormat, _ labels: TelemetryLa
                 """#)
     }
 
+    /// What is no HTTP has a line of its own, and a session of datagrams counts them.
+    @Test func connectionsAndSessionsOfServices() {
+        var snapshot = smallSnapshot()
+        snapshot.tcpServices = [TCPService(port: 5432, upstream: 0)]
+        snapshot.udpServices = [UDPService(port: 53, upstream: 0)]
+        let labels = SeriesRegistry().labels(for: snapshot, now: 0)
+        let exchange = Exchange()
+        exchange.relay = 1
+        exchange.isSession = true
+        exchange.localPort = 53
+        exchange.upstream = 0
+        exchange.client.address = SocketAddress(ip: IPAddress(v4: 0xc000_0209), port: 5555)
+        exchange.endpoint = SocketAddress(ip: IPAddress(v4: 0x0a00_0001), port: 8053)
+        exchange.attempts = 1
+        exchange.started = 1_000_000
+        exchange.upstreamStarted = 1_000_000
+        exchange.finished = 3_000_000
+        exchange.datagramsIn = 2
+        exchange.datagramsOut = 3
+        exchange.bytesIn = 40
+        exchange.bytesOut = 700
+        #expect(
+            line(exchange, .json, labels) == #"""
+                {"time":"2026-11-24T18:25:46.123Z","client":"192.0.2.9","protocol":"UDP","port":53,\#
+                "service":"udp:53","datagrams_in":2,"datagrams_out":3,"bytes_in":40,"bytes_out":700,\#
+                "duration_ms":2.000,"queue_ms":0.000,"upstream":"shop/web:80","endpoint":"10.0.0.1:8053","attempts":1}
+
+                """#)
+        #expect(
+            line(exchange, .text, labels) == #"""
+                2026-11-24T18:25:46.123Z 192.0.2.9 "UDP 53 -" datagrams_in=2 datagrams_out=3 in=40 out=700 ms=2.000 \#
+                queue_ms=0.000 service=udp:53 upstream=shop/web:80 endpoint=10.0.0.1:8053 attempts=1 error=-
+
+                """#)
+        // The next one is none: nothing of it stays.
+        exchange.reset()
+        exchange.relay = 0
+        exchange.localPort = 5432
+        #expect(line(exchange, .text, labels).contains(#""TCP 5432 -" in=0 out=0 "#))
+    }
+
     @Test func everyFieldWithHostileBytesStaysOneValidLine() throws {
         // All bytes, and those that break JSON, lines, terminals and UTF-8.
         let all = (0...255).map { UInt8($0) }

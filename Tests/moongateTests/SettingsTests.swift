@@ -40,7 +40,9 @@ struct SettingsTests {
         ("compression-level", "gzip=10", "levels"), ("compression-level", "5", "levels"),
         ("compression-types", "text", "media type"), ("compression-min-length", "short", "size"),
         ("compression-memory", "much", "size"), ("log-level", "verbose", "level"),
-        ("max-connections-per-client", "some", "whole number"),
+        ("max-connections-per-client", "some", "whole number"), ("udp-services-configmap", "udp", "name an object"),
+        ("udp-session-timeout", "0s", "standing still"), ("max-udp-sessions", "0", "whole number"),
+        ("proxy-stream-responses", "-1", "whole number"),
     ])
     func `a bad setting is refused with problem, place and mend`(key: String, value: String, problem: String) {
         let error = #expect(throws: SettingsError.self) { try settings([key: value]) }
