@@ -19,7 +19,8 @@ struct SnapshotView: Encodable {
         let port: UInt16
         let upstream: String?
         let takesProxyProtocol: Bool
-        let sendsProxyProtocol: Bool
+        /// `v1` or `v2`; nil: none.
+        let sendsProxyProtocol: String?
     }
 
     struct UDPServiceView: Encodable {
@@ -231,7 +232,8 @@ struct SnapshotView: Encodable {
         let services = snapshot.tcpServices.map { service in
             TCPServiceView(
                 port: service.port, upstream: item(snapshot.upstreams, service.upstream)?.name,
-                takesProxyProtocol: service.acceptsProxyProtocol, sendsProxyProtocol: service.sendsProxyProtocol)
+                takesProxyProtocol: service.acceptsProxyProtocol,
+                sendsProxyProtocol: service.sendsProxyProtocol?.rawValue)
         }
         tcpServices = services.isEmpty ? nil : services
         let datagrams = snapshot.udpServices.map { service in

@@ -134,10 +134,17 @@ package struct ProxyHeader: Sendable, Equatable {
 
     // MARK: Writing
 
-    /// Which version is written to an upstream.
-    package static func write(
-        _ version: ProxyProtocolVersion, source: SocketAddress, destination: SocketAddress, to output: inout [UInt8]
-    ) {
+    /// Appends the header that tells of a connection's two ends; nil where they are not known, which the receiver is told to
+    /// take for what it sees itself (§2.1: UNKNOWN; §2.2: UNSPEC).
+    package static func write(_ version: ProxyProtocolVersion, _ ends: Ends?, to output: inout [UInt8]) {
+        guard let ends else {
+            switch version {
+            case .v1: output.append(contentsOf: "PROXY UNKNOWN\r\n".utf8)
+            case .v2: output.append(contentsOf: signature + [0x21, 0, 0, 0])
+            }
+            return
+        }
+        let (source, destination) = (ends.source, ends.destination)
         // Both ends are of one family: IPv4 where both are, else IPv6, in which IPv4 has a place (RFC 4291 §2.5.5.2).
         let isV4 = source.ip.isV4 && destination.ip.isV4
         switch version {

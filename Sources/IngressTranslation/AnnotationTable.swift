@@ -63,6 +63,7 @@ package enum AnnotationTable {
     package static let proxySSLServerName = "proxy-ssl-server-name"
     package static let proxySSLCiphers = "proxy-ssl-ciphers"
     package static let proxySSLProtocols = "proxy-ssl-protocols"
+    package static let sendProxyProtocol = "send-proxy-protocol"
     package static let authTLSSecret = "auth-tls-secret"
     package static let authTLSVerifyClient = "auth-tls-verify-client"
     package static let authTLSVerifyDepth = "auth-tls-verify-depth"
@@ -186,6 +187,14 @@ package enum AnnotationTable {
             doc: "The versions of TLS to backends. Default: both.",
             effect: .backend { text, backend throws(ValueProblem) in
                 (backend.tls.allowsTLS12, backend.tls.allowsTLS13) = try BackendProtocol.versions(text)
+            }),
+        AnnotationSpec(
+            key: sendProxyProtocol, kinds: ingress, syntax: "v1 | v2", risk: .low,
+            doc:
+                "Each connection to the backends begins with a PROXY protocol header (before TLS) that says who the client "
+                + "is, and carries one request. Not for HTTP/2 backends.",
+            effect: .backend { text, backend throws(ValueProblem) in
+                backend.proxyHeader = try BackendProtocol.proxyHeader(text)
             }),
         AnnotationSpec(
             key: authTLSSecret, kinds: ingress, syntax: "namespace/name", risk: .medium,

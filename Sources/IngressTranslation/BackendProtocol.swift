@@ -23,6 +23,8 @@ struct BackendSettings: Sendable {
     /// The text of `proxy-ssl-secret`.
     var secret: String?
     var tls = UpstreamTLS()
+    /// Each connection is to begin with a PROXY protocol header.
+    var proxyHeader: ProxyProtocolVersion?
     /// Found out later, by those who know the objects: the paths answer 503.
     var isBroken = false
     /// A backend over TLS was made with them.
@@ -32,9 +34,9 @@ struct BackendSettings: Sendable {
     var wishes: (ServiceResolver.Wish?, secure: ServiceResolver.Wish?) {
         let tls = self.tls.label.isEmpty ? nil : self.tls
         switch choice {
-        case nil: return (tls == nil ? nil : (nil, tls), nil)
-        case .speaks(let spoken): return ((spoken, tls), nil)
-        case .asClient: return ((.http, nil), (.https, tls))
+        case nil: return (tls == nil && proxyHeader == nil ? nil : (nil, tls, proxyHeader), nil)
+        case .speaks(let spoken): return ((spoken, tls, proxyHeader), nil)
+        case .asClient: return ((.http, nil, proxyHeader), (.https, tls, proxyHeader))
         case .fastCGI: return (nil, nil)
         }
     }
@@ -74,6 +76,14 @@ enum BackendProtocol {
         case "grpcs": return .h2
         default: return .http
         }
+    }
+
+    /// `send-proxy-protocol`.
+    static func proxyHeader(_ text: String) throws(ValueProblem) -> ProxyProtocolVersion {
+        guard let version = ProxyProtocolVersion(rawValue: text.lowercased()) else {
+            throw ValueProblem(wanted: "this is v1 or v2", example: "v2")
+        }
+        return version
     }
 
     static func isOn(_ text: String) throws(ValueProblem) -> Bool {

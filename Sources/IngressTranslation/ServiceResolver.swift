@@ -54,7 +54,7 @@ struct ServiceResolver {
     }
 
     /// How an Ingress wants a Service port to be spoken to; nil leaves it to the Service.
-    typealias Wish = (protocol: UpstreamProtocol?, tls: UpstreamTLS?)
+    typealias Wish = (protocol: UpstreamProtocol?, tls: UpstreamTLS?, proxyHeader: ProxyProtocolVersion?)
 
     /// Finds or makes the upstream of a Service port. `isInRule` tells a port that an Ingress leads to from one that is
     /// there only because a script might choose it: nobody needs to hear that the latter has no endpoints.
@@ -103,7 +103,9 @@ struct ServiceResolver {
             let spoken = wish.protocol ?? own.protocol
             var tls = spoken.isSecure ? wish.tls : nil
             if tls?.isNameGiven == false { tls?.name = bases[base].serverName }
-            let varied = own.varied(spoken, tls)
+            var varied = own.varied(spoken, tls, wish.proxyHeader)
+            // A connection is one client's, and those of HTTP/2 are everybody's.
+            if wish.proxyHeader != nil, spoken.isHTTP2 { varied.endpoints = [] }
             if !varied.variant.isEmpty {
                 if let known = bases[base].variants[varied.variant] { return known }
                 upstreams.append(varied)

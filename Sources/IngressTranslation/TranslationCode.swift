@@ -49,6 +49,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case udpProxyProtocol = "MG204"
     case passthroughOff = "MG205"
     case passthroughPath = "MG206"
+    case proxyHeaderHTTP2 = "MG207"
     case noFastCGI = "MG183"
     case badBackendSecret = "MG184"
     case systemAuthorities = "MG185"
@@ -102,6 +103,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .udpProxyProtocol: "udp-proxy-protocol"
         case .passthroughOff: "passthrough-off"
         case .passthroughPath: "passthrough-path"
+        case .proxyHeaderHTTP2: "proxy-header-http2"
         case .noFastCGI: "no-fastcgi"
         case .badBackendSecret: "bad-backend-secret"
         case .systemAuthorities: "system-authorities"
@@ -122,7 +124,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
             .clientRulesConflict:
             .warning
         case .noPortServices, .proxyWithoutTrust, .udpProxyProtocol, .passthroughOff, .passthroughPath: .warning
-        case .badPortService, .noPortBackend: .error
+        case .badPortService, .noPortBackend, .proxyHeaderHTTP2: .error
         case .otherClass, .noClass, .foreignAnnotations, .systemAuthorities: .note
         }
     }
@@ -183,6 +185,8 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .passthroughOff: "An Ingress asks for TLS passthrough, which the operator has not turned on."
         case .passthroughPath:
             "A host with TLS passthrough is of another namespace, or has no path / of the same Ingress; its TLS ends here."
+        case .proxyHeaderHTTP2:
+            "An Ingress asks for PROXY protocol headers to a backend of HTTP/2, whose connections are shared; its path answers 503."
         case .noFastCGI: "An Ingress asks for FastCGI, which is not spoken; its paths answer 503."
         case .badBackendSecret:
             "A Secret named by proxy-ssl-secret is missing, unfit or of another namespace; its paths answer 503."

@@ -733,6 +733,17 @@ private struct Work {
             if accepted[index].backend.isBroken { return Resolved(index: nil) }
             var found = Resolved(index: upstream)
             if let secure, case .upstream(let other) = services.resolve(name, as: secure) { found.secureIndex = other }
+            if services.upstreams[upstream].proxyHeader != nil, services.upstreams[upstream].protocol.isHTTP2 {
+                report(
+                    .proxyHeaderHTTP2,
+                    "the Service \(quoted("\(name.service)")) is spoken to by HTTP/2, whose connections carry the requests "
+                        + "of all clients: a PROXY protocol header can't say whose",
+                    at: backendPlace(AnnotationTable.sendProxyProtocol, of: index),
+                    mend:
+                        "take the annotation out, for X-Forwarded-For says the same, or have the Service spoken to by "
+                        + "HTTP/1.1; until then the path answers 503")
+                return Resolved(index: nil)
+            }
             for place in [found.index, found.secureIndex] {
                 if let place, services.upstreams[place].tls != nil { accepted[index].backend.isUsed = true }
             }
@@ -1156,21 +1167,25 @@ private struct Work {
     // MARK: What is no HTTP
 
     /// The ports of the ConfigMap that the operator names: `external port: namespace/service:port[:PROXY][:PROXY]`, as
-    /// users of ingress-nginx write them. The first PROXY is for headers that come, the second for those that go.
+    /// users of ingress-nginx write them. The first PROXY is for headers that come, of either version; the second for
+    /// those that go, of version 1, as there, and `PROXY-V2` of version 2.
     private mutating func addTCPServices() {
         for entry in entries(of: options.tcpServices, "TCP", flag: "tcp-services-configmap") {
             let parts = entry.parts
             let flags = parts.dropFirst(2).map { $0.uppercased() }
-            guard flags.count <= 2, flags.allSatisfy({ $0.isEmpty || $0 == "PROXY" }),
+            let accepts = flags.first == "PROXY"
+            let sends = flags.count < 2 ? "" : flags[1]
+            let versions: [String: ProxyProtocolVersion] = ["PROXY": .v1, "PROXY-V2": .v2]
+            guard flags.count <= 2, accepts || flags.first ?? "" == "", sends == "" || versions[sends] != nil,
                 let backend = ServicePortName(parts.prefix(2).joined(separator: ":"))
             else {
                 report(
                     .badPortService, "\(quoted(entry.text)) names no Service port", at: entry.place,
-                    mend: "write namespace/service:port, then :PROXY to take PROXY protocol headers from trusted proxies, "
-                        + "then :PROXY to send them; until then the entry is not served")
+                    mend:
+                        "write namespace/service:port, then :PROXY to take PROXY protocol headers from trusted proxies, "
+                        + "then :PROXY or :PROXY-V2 to send them; until then the entry is not served")
                 continue
             }
-            let accepts = flags.first == "PROXY"
             if accepts, !options.trustsProxies {
                 report(
                     .proxyWithoutTrust, "PROXY protocol headers are to be believed, but of nobody", at: entry.place,
@@ -1180,7 +1195,7 @@ private struct Work {
                 result.snapshot.tcpServices.append(
                     TCPService(
                         port: entry.port, upstream: upstream, acceptsProxyProtocol: accepts,
-                        sendsProxyProtocol: flags.count == 2 && flags[1] == "PROXY", place: entry.place))
+                        sendsProxyProtocol: versions[sends], place: entry.place))
             }
         }
         result.snapshot.tcpServices.sort { $0.port < $1.port }

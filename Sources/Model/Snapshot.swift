@@ -38,14 +38,14 @@ package struct TCPService: Sendable, Equatable {
     package var upstream: Int
     /// Connections of trusted proxies begin with a PROXY protocol header.
     package var acceptsProxyProtocol: Bool
-    /// The endpoint is told by one who the client is.
-    package var sendsProxyProtocol: Bool
+    /// The endpoint is told by one who the client is, in this version.
+    package var sendsProxyProtocol: ProxyProtocolVersion?
     /// Where it is written, for diagnostics.
     package var place: Place
 
     package init(
-        port: UInt16, upstream: Int, acceptsProxyProtocol: Bool = false, sendsProxyProtocol: Bool = false,
-        place: Place = Place()
+        port: UInt16, upstream: Int, acceptsProxyProtocol: Bool = false,
+        sendsProxyProtocol: ProxyProtocolVersion? = nil, place: Place = Place()
     ) {
         self.port = port
         self.upstream = upstream
@@ -216,6 +216,8 @@ package struct Upstream: Sendable, Equatable {
     package var `protocol`: UpstreamProtocol
     /// How TLS is made, where `protocol` is over TLS; nil takes the default, which verifies nothing.
     package var tls: UpstreamTLS?
+    /// Each connection begins with a PROXY protocol header that says whom it is for.
+    package var proxyHeader: ProxyProtocolVersion?
     /// What an Ingress asks for beside what the Service says of itself, as `+https(verify)`; empty if nothing. One
     /// Service port spoken to in two ways is two upstreams: their connections must never be mixed up.
     package var variant = ""
@@ -229,11 +231,15 @@ package struct Upstream: Sendable, Equatable {
     }
 
     /// The upstream with other settings than its Service's own, under a name that tells it apart.
-    package func varied(_ protocol: UpstreamProtocol, _ tls: UpstreamTLS?) -> Upstream {
+    package func varied(
+        _ protocol: UpstreamProtocol, _ tls: UpstreamTLS?, _ proxyHeader: ProxyProtocolVersion? = nil
+    ) -> Upstream {
         var result = self
-        let label = tls?.label ?? ""
         result.protocol = `protocol`
-        result.tls = label.isEmpty ? nil : tls
+        result.tls = tls?.label.isEmpty == false ? tls : nil
+        result.proxyHeader = proxyHeader
+        let label = [result.tls?.label, proxyHeader.map { "send-proxy-\($0.rawValue)" }].compactMap(\.self)
+            .joined(separator: ",")
         result.variant =
             `protocol` == self.protocol && label.isEmpty
             ? "" : "+\(`protocol`.rawValue)" + (label.isEmpty ? "" : "(\(label))")

@@ -128,6 +128,8 @@ final class UpstreamConnection {
     /// What the head of the current response said of the connection.
     var keepsAlive = false
     var served = 0
+    /// It was said whom it is for: it serves nobody else.
+    var isPrivate = false
     /// The table has let go of it already.
     var isForgotten = false
     var input: Buffer?
@@ -225,8 +227,8 @@ final class Flight {
     var isTunnel = false
     /// It began as one: there is no request.
     var isRelay = false
-    /// The endpoint of a relay is told first whom it is for.
-    var sendsProxyHeader = false
+    /// The endpoint is told first whom the connection is for.
+    var proxyHeader: ProxyProtocolVersion?
     /// The answer is a redirect to HTTPS.
     var isRedirect = false
     /// Where a client without a good certificate is sent; empty without.
@@ -299,7 +301,7 @@ final class Flight {
         continueWasSent = false
         isTunnel = false
         isRelay = false
-        sendsProxyHeader = false
+        proxyHeader = nil
         isRedirect = false
         if !errorPage.isEmpty { errorPage = [] }
         clientReason = .none

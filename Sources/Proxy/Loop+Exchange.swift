@@ -686,8 +686,7 @@ extension Loop {
     private func startTunnel(_ f: Flight) {
         guard let d = f.downstream, let u = f.upstream else { return }
         if f.isRelay {
-            beginRelay(f, d, u)
-            guard f.upstream === u else { return }
+            f.exchange.upstreamStarted = nowNanoseconds
         } else {
             perform(d, .switched)
         }

@@ -11,7 +11,7 @@ struct RelayTarget {
     /// Index into `Snapshot.upstreams`.
     let upstream: Int32
     var acceptsProxyHeader = false
-    var sendsProxyHeader = false
+    var sendsProxyHeader: ProxyProtocolVersion?
 }
 
 /// Where relays lead by one publication.
@@ -85,7 +85,7 @@ extension Loop {
     func beginRelay(_ d: Downstream, _ target: RelayTarget, _ newcomer: Newcomer) {
         let f = beginFlight(d)
         f.isRelay = true
-        f.sendsProxyHeader = target.sendsProxyHeader
+        f.proxyHeader = target.sendsProxyHeader
         f.policy = current.publication.relayPolicy
         f.exchange.relay = target.index
         f.exchange.upstream = target.upstream
@@ -95,15 +95,24 @@ extension Loop {
         perform(f, .tunnelAsked)
     }
 
-    /// The endpoint is there.
-    func beginRelay(_ f: Flight, _ d: Downstream, _ u: UpstreamConnection) {
-        f.exchange.upstreamStarted = nowNanoseconds
-        guard f.sendsProxyHeader else { return }
-        let own = transport.localAddress(d.socket).map { Model.SocketAddress($0) }
+    // MARK: Whom a connection is for
+
+    /// The connection to an endpoint stands: the header is the first on it, before TLS. False: it can't be written.
+    func introduce(_ u: UpstreamConnection, _ version: ProxyProtocolVersion) -> Bool {
+        guard let f = u.flight, let d = f.downstream else { return true }
+        let client = f.isRelay ? d.peer : f.exchange.client.address
+        // Ours, with the port that X-Forwarded-Port says.
+        let own = transport.localAddress(d.stream?.carrier.socket ?? d.socket).map { Model.SocketAddress($0).ip }
+        let ends = own.map {
+            ProxyHeader.Ends(source: client, destination: Model.SocketAddress(ip: $0, port: d.localPort))
+        }
         var header: [UInt8] = []
-        ProxyHeader.write(
-            .v1, source: d.peer, destination: own ?? Model.SocketAddress(ip: d.peer.ip, port: d.localPort), to: &header)
-        reserve(&u.output, header.count).append(header)
-        flush(u)
+        ProxyHeader.write(version, ends, to: &header)
+        u.isPrivate = true
+        // Nothing else has been written: the kernel has room for it.
+        let buffer = buffers.lend(room: header.count)
+        defer { buffers.giveBack(buffer) }
+        buffer.append(header)
+        return transport.write(u.socket, buffer.bytes, RawSpan()) == .bytes(header.count)
     }
 }

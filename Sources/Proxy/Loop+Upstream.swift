@@ -15,9 +15,11 @@ extension Loop {
         let pin = f.pin
         while true {
             f.target = pin.map[Int(exchange.upstream)]
+            if !f.isRelay { f.proxyHeader = pin.publication.proxyHeader(of: exchange.upstream) }
+            let isPrivate = f.isRelay || f.proxyHeader != nil
             let action = table.choose(
                 f.target, now: nowNanoseconds, tried: f.tried, hashKey: exchange.hashKey,
-                isFresh: f.needsFresh || f.isRelay, isExclusive: f.isRelay)
+                isFresh: f.needsFresh || isPrivate, isExclusive: isPrivate)
             switch action {
             case .lease(let endpoint, let handle):
                 exchange.attempts &+= 1
@@ -131,7 +133,7 @@ extension Loop {
             let u = UpstreamConnection(socket: socket, endpoint: endpoint, security: security, tls: tls)
             let row = upstreamConnections.insert(u)
             u.token = Token(kind: TokenKind.upstream, index: row.index, generation: row.generation)
-            if f.isRelay || !table.isMultiplexed(f.target) || !carry(f, u) {
+            if f.isRelay || f.proxyHeader != nil || !table.isMultiplexed(f.target) || !carry(f, u) {
                 u.flight = f
                 f.upstream = u
             }
@@ -164,6 +166,10 @@ extension Loop {
         } else if readiness.isWritable {
             if readiness.invitesReading { u.flags.insert(.readable) }
             if readiness.isOver { u.flags.insert(.ended) }
+            if let version = u.flight?.proxyHeader, !introduce(u, version) {
+                perform(u, .failed)
+                return
+            }
             perform(u, u.tls == nil ? .connected : .established)
         }
     }
@@ -260,7 +266,7 @@ extension Loop {
             case .pool:
                 giveBack(&u.input)
                 u.served += 1
-                if isDraining || !u.isFlushed || u.flags.contains(.ended) || hasSurplus(u) {
+                if isDraining || u.isPrivate || !u.isFlushed || u.flags.contains(.ended) || hasSurplus(u) {
                     u.isForgotten = true
                     perform(u, .discarded)
                     continue

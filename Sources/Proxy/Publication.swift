@@ -32,6 +32,8 @@ final class Publication: Sendable {
     /// By upstream: how TLS to it is made, where it is spoken over TLS.
     private let securities: [UpstreamSecurity?]
     let hasSecurities: Bool
+    /// By upstream: the PROXY protocol header that each connection begins with; empty where there is none anywhere.
+    private let proxyHeaders: [ProxyProtocolVersion?]
     /// A response of some route may be compressed.
     let compresses: Bool
     private let sets: [MiddlewareSet]
@@ -47,6 +49,8 @@ final class Publication: Sendable {
             // Without what it takes nothing is sent, and never in plain text instead.
             upstream.protocol.isSecure ? securities?[upstream.name] ?? .unusable : nil
         }
+        let headers = table.snapshot.upstreams.map(\.proxyHeader)
+        proxyHeaders = headers.contains { $0 != nil } ? headers : []
         hasSecurities = self.securities.contains { $0 != nil }
         self.certificates = certificates
         self.table = table
@@ -82,6 +86,13 @@ final class Publication: Sendable {
     func security(of upstream: Int32) -> UpstreamSecurity? {
         guard hasSecurities, securities.indices.contains(Int(upstream)) else { return nil }
         return securities[Int(upstream)]
+    }
+
+    /// What each connection to an upstream begins with.
+    @inline(__always)
+    func proxyHeader(of upstream: Int32) -> ProxyProtocolVersion? {
+        if proxyHeaders.isEmpty { return nil }
+        return proxyHeaders.indices.contains(Int(upstream)) ? proxyHeaders[Int(upstream)] : nil
     }
 
     /// The scripts of one loop; without any where the loop has none of its own.

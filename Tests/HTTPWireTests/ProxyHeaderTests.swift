@@ -112,18 +112,59 @@ import Testing
         #expect(OpeningChecks.opening(input) == nil)
     }
 
-    @Test func mixedFamiliesAreWrittenAsIPv6() throws {
-        let source = try #require(SocketAddress("[2001:db8::1]:5"))
-        let destination = try #require(SocketAddress("192.0.2.1:6"))
-        var line: [UInt8] = []
-        ProxyHeader.write(.v1, source: source, destination: destination, to: &line)
-        #expect(String(decoding: line, as: UTF8.self) == "PROXY TCP6 2001:db8::1 ::ffff:192.0.2.1 5 6\r\n")
-        let header = ProxyHeader(ends: .init(source: source, destination: destination))
-        #expect(parse(line) == .complete(header, consumed: line.count))
+    /// Both ends, the line of version 1, and the bytes of version 2 behind its signature.
+    @Test(
+        arguments: [
+            (
+                "203.0.113.7:5555", "192.0.2.1:443", "PROXY TCP4 203.0.113.7 192.0.2.1 5555 443\r\n",
+                [0x21, 0x11, 0, 12, 203, 0, 113, 7, 192, 0, 2, 1, 0x15, 0xb3, 1, 0xbb]
+            ),
+            (
+                "[2001:db8::1]:5", "[2001:db8::2]:65535", "PROXY TCP6 2001:db8::1 2001:db8::2 5 65535\r\n",
+                [0x21, 0x21, 0, 36] + v6(0x20, 1, 0xd, 0xb8, last: 1) + v6(0x20, 1, 0xd, 0xb8, last: 2) + [
+                    0, 5, 255, 255,
+                ]
+            ),
+            // One family for both: IPv4 has a place in IPv6.
+            (
+                "[2001:db8::1]:5", "192.0.2.1:6", "PROXY TCP6 2001:db8::1 ::ffff:192.0.2.1 5 6\r\n",
+                [0x21, 0x21, 0, 36] + v6(0x20, 1, 0xd, 0xb8, last: 1) + mapped(192, 0, 2, 1) + [0, 5, 0, 6]
+            ),
+            (
+                "192.0.2.1:0", "[2001:db8::1]:5", "PROXY TCP6 ::ffff:192.0.2.1 2001:db8::1 0 5\r\n",
+                [0x21, 0x21, 0, 36] + mapped(192, 0, 2, 1) + v6(0x20, 1, 0xd, 0xb8, last: 1) + [0, 0, 0, 5]
+            ),
+        ] as [(String, String, String, [UInt8])])
+    func isWritten(source: String, destination: String, line: String, behind: [UInt8]) throws {
+        let ends = ProxyHeader.Ends(
+            source: try #require(SocketAddress(source)), destination: try #require(SocketAddress(destination)))
+        var text: [UInt8] = []
+        ProxyHeader.write(.v1, ends, to: &text)
+        #expect(String(decoding: text, as: UTF8.self) == line)
+        #expect(parse(text) == .complete(ProxyHeader(ends: ends), consumed: text.count))
         var binary: [UInt8] = []
-        ProxyHeader.write(.v2, source: source, destination: destination, to: &binary)
-        #expect(parse(binary) == .complete(header, consumed: 52))
+        ProxyHeader.write(.v2, ends, to: &binary)
+        #expect(Array(binary.dropFirst(12)) == behind)
+        #expect(parse(binary) == .complete(ProxyHeader(ends: ends), consumed: binary.count))
     }
+
+    /// Where the ends are not known, whoever reads it is to take his own.
+    @Test(arguments: [
+        (ProxyProtocolVersion.v1, Array("PROXY UNKNOWN\r\n".utf8)),
+        (.v2, [13, 10, 13, 10, 0, 13, 10, 81, 85, 73, 84, 10, 0x21, 0, 0, 0]),
+    ])
+    func unknownIsWritten(version: ProxyProtocolVersion, bytes: [UInt8]) {
+        var output: [UInt8] = [7]
+        ProxyHeader.write(version, nil, to: &output)
+        #expect(output == [7] + bytes)
+        #expect(parse(bytes) == .complete(ProxyHeader(), consumed: bytes.count))
+    }
+
+    private static func v6(_ first: UInt8..., last: UInt8) -> [UInt8] {
+        first + [UInt8](repeating: 0, count: 15 - first.count) + [last]
+    }
+
+    private static func mapped(_ bytes: UInt8...) -> [UInt8] { [UInt8](repeating: 0, count: 10) + [255, 255] + bytes }
 
     /// Good headers with bytes changed: one answer, however they are cut, and never one that reads too far.
     @Test func changedAtRandom() {

@@ -31,7 +31,7 @@ enum TranslationText {
             lines.append(
                 "tcp \(service.port) -> \(snapshot.upstreams[service.upstream].name)"
                     + (service.acceptsProxyProtocol ? " takes-proxy" : "")
-                    + (service.sendsProxyProtocol ? " sends-proxy" : "") + " [\(service.place)]")
+                    + (service.sendsProxyProtocol.map { " sends-proxy-\($0.rawValue)" } ?? "") + " [\(service.place)]")
         }
         for service in snapshot.udpServices {
             lines.append(
@@ -101,6 +101,7 @@ enum TranslationText {
     private static func text(of upstream: Upstream) -> String {
         var text = "upstream \(upstream.name) \(upstream.balance.rawValue)"
         if upstream.protocol != .http { text += " \(upstream.protocol.rawValue)" }
+        if let version = upstream.proxyHeader { text += " sends-proxy-\(version.rawValue)" }
         if let tls = upstream.tls {
             text += " tls=\(tls.name)"
             if tls.pair != nil { text += ",pair" }

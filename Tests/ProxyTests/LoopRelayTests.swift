@@ -19,7 +19,8 @@ import Testing
             endpoints: endpoints,
             services: [
                 TCPService(port: 5432, upstream: 0),
-                TCPService(port: 5433, upstream: 0, acceptsProxyProtocol: true, sendsProxyProtocol: true),
+                TCPService(port: 5433, upstream: 0, acceptsProxyProtocol: true, sendsProxyProtocol: .v1),
+                TCPService(port: 5434, upstream: 0, sendsProxyProtocol: .v2),
             ],
             passthrough: [
                 PassthroughHost(pattern: .exact("db.shop.test"), upstream: 0, ingress: ingress),
@@ -164,13 +165,31 @@ import Testing
         let client = scene.client(from: Self.balancer, kind: .stream, port: 5433)
         try scene.send(client, "PROXY TCP4 203.0.113.7 198.51.100.1 5555 443\r\nfirst")
         let upstream = try #require(scene.openedUpstreams.first)
-        #expect(text(scene, upstream) == "PROXY TCP4 203.0.113.7 10.0.0.254 5555 5432\r\nfirst")
+        #expect(text(scene, upstream) == "PROXY TCP4 203.0.113.7 10.0.0.254 5555 5433\r\nfirst")
         // A stranger comes without one, and is named all the same.
         let stranger = scene.client(kind: .stream, port: 5433)
         try scene.send(stranger, "second")
         #expect(
             text(scene, scene.openedUpstreams[1])
-                == "PROXY TCP4 192.168.0.1 10.0.0.254 \(UInt16(stranger)) 5432\r\nsecond")
+                == "PROXY TCP4 192.168.0.1 10.0.0.254 \(UInt16(stranger)) 5433\r\nsecond")
+    }
+
+    @Test func binaryHeaderGoesFirstWhoeverSpeaksFirst() throws {
+        let scene = try scene()
+        let client = scene.client(kind: .stream, port: 5434)
+        try scene.settle()
+        let upstream = try #require(scene.openedUpstreams.first)
+        let sent = scene.network.take(upstream, .max)
+        #expect(sent.count == 28)
+        #expect(
+            ProxyHeader.parse(sent.span)
+                == .complete(
+                    ProxyHeader(
+                        ends: .init(
+                            source: .init(ip: IPAddress(v4: 0xc0a8_0001), port: UInt16(client)),
+                            destination: .init(ip: IPAddress(v4: 0x0a00_00fe), port: 5434))), consumed: 28))
+        try scene.send(client, "hi")
+        #expect(text(scene, upstream) == "hi")
     }
 
     @Test func portThatLeadsNowhereIsClosed() throws {

@@ -31,7 +31,8 @@ final class Scene {
         endpoints: [UInt16] = [8001], policy: RoutePolicy = RoutePolicy(), clients: ClientConnections? = nil,
         speaking: UpstreamProtocol = .http, server: TLSContext? = nil, security: UpstreamSecurity? = nil,
         services: [TCPService] = [], passthrough: [PassthroughHost] = [], datagrams: [UDPService] = [],
-        sessionClients: ClientConnections? = nil, configure: (inout ProxyConfiguration) -> Void = { _ in }
+        sessionClients: ClientConnections? = nil, proxyHeader: ProxyProtocolVersion? = nil,
+        configure: (inout ProxyConfiguration) -> Void = { _ in }
     ) {
         var configuration = ProxyConfiguration(listen: [], loops: 1)
         configure(&configuration)
@@ -40,6 +41,7 @@ final class Scene {
         snapshot.tcpServices = services
         snapshot.passthrough = passthrough
         snapshot.udpServices = datagrams
+        snapshot.upstreams[0].proxyHeader = proxyHeader
         let publication = Publication(
             table: RouteTable(snapshot, generation: 1), sets: [], configuration: configuration,
             securities: Self.table(security))
