@@ -254,7 +254,7 @@ let package = Package(
         .testTarget(
             name: "ClusterScenarioTests",
             dependencies: [
-                "Admission", "ClusterTesting", "KubernetesAPI", "KubernetesClient", "MoongateTesting", "moongate",
+                "Admission", "ClusterTesting", "KubernetesAPI", "KubernetesClient", "MoongateTesting", "Reactor", "moongate",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: rules),

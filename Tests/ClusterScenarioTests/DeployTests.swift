@@ -65,6 +65,28 @@ struct Roles: Sendable {
         return (container?["args"]?.items ?? []).compactMap(\.string)
     }
 
+    /// What a component adds to them.
+    private func added(by component: String) throws -> [String] {
+        let text = try String(
+            contentsOfFile: Self.folder + "/components/\(component)/kustomization.yaml", encoding: .utf8)
+        let object = JSONValue(try #require(try YAMLReader.read(text)))
+        return try (object["patches"]?.items ?? []).flatMap { patch -> [String] in
+            guard let text = patch["patch"]?.string, let steps = try YAMLReader.read(text) else { return [] }
+            return JSONValue(steps).items.filter { $0["path"]?.string?.hasSuffix("/args/-") == true }
+                .compactMap { $0["value"]?.string }
+        }
+    }
+
+    /// Applies the ConfigMaps of the component for ports.
+    private func applyPorts(_ server: APIServer) throws {
+        let text = try String(contentsOfFile: Self.folder + "/components/ports/services.yaml", encoding: .utf8)
+        for document in YAMLReader.split(text) {
+            let map = JSONValue(try #require(try YAMLReader.read(document.text)))
+            let name = try #require(map[path: ["metadata", "name"]]?.string)
+            try server.apply(ConfigMap(metadata: ObjectMeta(name: name, namespace: "moongate"), data: [:]))
+        }
+    }
+
     /// Plays the manifest: its flags, and a server that allows what its roles allow.
     private func play(
         _ roles: Roles, _ flags: [String], until isMet: @escaping @Sendable (APIServer) -> Bool,
@@ -171,17 +193,23 @@ struct Roles: Sendable {
             })
     }
 
-    @Test func `the Roles of the overlay for one namespace are enough, and no more than that`() async throws {
-        var roles = try Roles(files: ["base/rbac.yaml", "overlays/namespaced/roles.yaml"])
+    /// Alone, and with ports of TCP and UDP, whose ConfigMaps stand in no watched namespace.
+    @Test(arguments: [false, true])
+    func `the Roles of the overlay for one namespace are enough, and no more than that`(hasPorts: Bool) async throws {
+        var roles = try Roles(
+            files: ["base/rbac.yaml", "overlays/namespaced/roles.yaml"]
+                + (hasPorts ? ["components/ports/rbac.yaml"] : []))
         // The overlay takes the ClusterRole away.
         roles.rules.removeAll { $0.namespace == nil }
+        let more = hasPorts ? try added(by: "ports") : []
+        #expect(more.count == (hasPorts ? 2 : 0))
         try await play(
-            roles, try arguments("deployment/deployment.yaml") + ["--watch-namespace=shop"],
+            roles, try arguments("deployment/deployment.yaml") + ["--watch-namespace=shop"] + more,
             until: { server in
                 let shown = try? server.get(Ingress.self, namespace: "shop", name: "web")
                 let events = (try? server.all(Event.self)) ?? []
                 return shown?.status.loadBalancer.ingress.first?.ip == "203.0.113.9"
                     && events.contains { $0.regarding?.name == "broken" }
-            })
+            }, { server in if hasPorts { try applyPorts(server) } })
     }
 }

@@ -54,6 +54,12 @@ spec:
     runAsGroup: 65532
     seccompProfile:
       type: RuntimeDefault
+    {{- if and (or .Values.tcp .Values.udp) (not (include "moongate.isHost" .)) }}
+    # Ports below 1024 without root, on the pod's own network.
+    sysctls:
+      - name: net.ipv4.ip_unprivileged_port_start
+        value: "0"
+    {{- end }}
   containers:
     - name: moongate
       image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
@@ -75,6 +81,12 @@ spec:
         - --controller-name={{ .Values.ingressClass.controller }}
         - --election-lease={{ .Release.Namespace }}/{{ include "moongate.name" . }}-leader
         - --ticket-keys-secret={{ .Release.Namespace }}/{{ include "moongate.name" . }}-tickets
+        {{- if .Values.tcp }}
+        - --tcp-services-configmap={{ .Release.Namespace }}/{{ include "moongate.name" . }}-tcp
+        {{- end }}
+        {{- if .Values.udp }}
+        - --udp-services-configmap={{ .Release.Namespace }}/{{ include "moongate.name" . }}-udp
+        {{- end }}
         - --drain-delay={{ .Values.drain.delay }}
         - --drain-timeout={{ .Values.drain.timeout }}
         {{- range .Values.watchNamespaces }}
@@ -121,6 +133,22 @@ spec:
         {{- if .Values.webhook.enabled }}
         - name: webhook
           containerPort: 8444
+        {{- end }}
+        {{- $isHost := include "moongate.isHost" . }}
+        {{- range $port, $service := .Values.tcp }}
+        - name: tcp-{{ $port }}
+          containerPort: {{ $port }}
+          {{- if $isHost }}
+          hostPort: {{ $port }}
+          {{- end }}
+        {{- end }}
+        {{- range $port, $service := .Values.udp }}
+        - name: udp-{{ $port }}
+          containerPort: {{ $port }}
+          protocol: UDP
+          {{- if $isHost }}
+          hostPort: {{ $port }}
+          {{- end }}
         {{- end }}
       startupProbe:
         httpGet:
