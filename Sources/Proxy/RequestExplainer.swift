@@ -9,7 +9,7 @@ package import Routing
 /// What was decided about one request.
 package struct RequestExplanation: Sendable, Equatable, Codable {
     package struct Step: Sendable, Equatable, Codable {
-        /// Which part of the walk it is: `listener`, `request`, `host`, `path`, `client`, `script`, `backend`, `endpoint`, `answer`,
+        /// Which part of the walk it is: `listener`, `passed` (TLS that is not ended here), `request`, `host`, `path`, `client`, `script`, `backend`, `endpoint`, `answer`,
         /// `response`.
         package var part: String
         package var decision: String
@@ -113,6 +113,7 @@ package struct RequestExplainer {
                     + (exchange.client.isSecure == isSecure
                         ? [] : ["scheme \(exchange.client.isSecure ? "https" : "http"), told by a trusted proxy"])))
 
+        if isSecure, passes(exchange, &result) { return result }
         match(exchange, &result)
         if let clientRules, !authenticate(exchange, clientRules, isSecure, &result) { return result }
         if let refusal = refusesPath(exchange) { return refused(&result, refusal, Self.slashes, closes: false) }
@@ -136,6 +137,64 @@ package struct RequestExplainer {
         exchange.route = -1
         middlewares.runLog(exchange)
         return result
+    }
+
+    // MARK: What is no HTTP
+
+    /// A connection, or a datagram, to a port of TCP or UDP services.
+    package func explain(port: UInt16, isUDP: Bool) -> RequestExplanation {
+        let snapshot = table.snapshot
+        let tcp = isUDP ? nil : snapshot.tcpServices.first { $0.port == port }
+        let udp = isUDP ? snapshot.udpServices.first { $0.port == port } : nil
+        var result = RequestExplanation()
+        guard let number = tcp?.upstream ?? udp?.upstream, snapshot.upstreams.indices.contains(number) else {
+            result.steps.append(
+                .init("answer", "no \(isUDP ? "UDP" : "TCP") service has the port \(port): it is not open"))
+            return result
+        }
+        var details = ["of \(tcp?.place ?? udp?.place ?? Place())"]
+        if tcp?.acceptsProxyProtocol == true { details.append("trusted proxies begin with a PROXY protocol header") }
+        result.steps.append(.init("listener", "\(isUDP ? "udp" : "tcp"):\(port)", details: details))
+        if endpoints(of: snapshot.upstreams[number]).isEmpty {
+            result.steps.append(
+                .init("answer", "the port is not open: \(snapshot.upstreams[number].name) has no endpoint"))
+            return result
+        }
+        pass(to: snapshot.upstreams[number], &result)
+        if let version = tcp?.sendsProxyProtocol {
+            result.steps[result.steps.count - 1].details
+                .append("told of the client by the PROXY protocol, \(version.rawValue)")
+        }
+        return result
+    }
+
+    /// The TLS of some hosts is not ended here: nothing of what is asked inside is known. True: of this one.
+    private func passes(_ exchange: Exchange, _ result: inout RequestExplanation) -> Bool {
+        let snapshot = table.snapshot
+        let host = exchange.request.text(exchange.request.hostRange)
+        let relays = RelayTable(snapshot)
+        guard let target = relays.target(host: Array(host.utf8)),
+            snapshot.upstreams.indices.contains(Int(target.upstream))
+        else { return false }
+        let number = Int(target.index) - snapshot.tcpServices.count
+        let whose = snapshot.passthrough.indices.contains(number) ? snapshot.passthrough[number] : nil
+        result.steps.append(
+            .init(
+                "passed", "the TLS of \(host) is passed on unopened, by the name in its ClientHello",
+                details: (whose.map { ["\($0.pattern), asked for by \($0.ingress) (ssl-passthrough)"] } ?? [])
+                    + ["what is asked inside is not seen: no rule, script or field of ours"]))
+        pass(to: snapshot.upstreams[Int(target.upstream)], &result)
+        return true
+    }
+
+    /// The bytes go to one of these as they are.
+    private func pass(to upstream: Upstream, _ result: inout RequestExplanation) {
+        let all = endpoints(of: upstream).map(\.description)
+        var details = all.prefix(16).map { "endpoint \($0)" }
+        if all.count > 16 { details.append("and \(all.count - 16) more") }
+        if all.isEmpty { details.append("it has no endpoint: the connection is closed") }
+        result.steps.append(.init("backend", upstream.name, details: details))
+        if !all.isEmpty { result.upstream = upstream.name }
     }
 
     /// What the host asks of its clients' certificates. What a client would show is not known; the rest holds for one
@@ -341,7 +400,10 @@ package struct RequestExplainer {
         result.steps.append(
             .init(
                 "backend", upstream.name,
-                details: [exchange.isUpstreamChosen ? "chosen by a script" : "of the rule"] + Self.spoken(upstream)))
+                details: [exchange.isUpstreamChosen ? "chosen by a script" : "of the rule"] + Self.spoken(upstream)
+                    + (upstream.proxyHeader.map {
+                        ["told of the client by the PROXY protocol, \($0.rawValue), on a connection of its own"]
+                    } ?? [])))
         if endpoints(of: upstream).isEmpty, exchange.isUpstreamChosen, !exchange.isUpstreamStrict,
             let own = own(route, result.isSecure), snapshot.upstreams.indices.contains(own),
             own != Int(exchange.upstream)

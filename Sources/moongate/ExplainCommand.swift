@@ -17,6 +17,7 @@ struct ExplainCommand: AsyncParsableCommand {
         usage: """
             moongate explain DIR 'GET https://shop.test/cart' [-H 'name: value'] [--cookie k=v]
             moongate explain --admin http://127.0.0.1:9901 'GET https://shop.test/cart' [-H 'name: value']
+            moongate explain DIR tcp:5432 | udp:53
             """)
 
     @Argument(
@@ -101,6 +102,8 @@ struct ExplainCommand: AsyncParsableCommand {
 
 /// A request as it is written on the command line: `GET https://shop.test/cart`.
 struct ExplainedRequest {
+    /// A port of TCP or UDP services in place of a request.
+    var port: (number: UInt16, isUDP: Bool)?
     /// The head as a client would send it.
     let head: [UInt8]
     /// The other end of the connection.
@@ -111,14 +114,26 @@ struct ExplainedRequest {
     init(
         _ text: String, headers: [String], cookies: [String], peer: IPAddress = IPAddress(v4: 0x7f00_0001)
     ) throws {
+        self.peer = peer
+        // As log and metrics call a service.
+        for (prefix, isUDP) in [("tcp:", false), ("udp:", true)] where text.hasPrefix(prefix) {
+            guard let number = UInt16(text.dropFirst(4)) else {
+                throw ValidationError("\"\(text)\" names no port, such as \(prefix)53")
+            }
+            port = (number, isUDP)
+            head = []
+            isSecure = false
+            return
+        }
         let words = text.split(separator: " ", maxSplits: 1).map(String.init)
         let method = words.count == 2 ? words[0] : "GET"
         guard let whole = words.last,
             let scheme = ["http://", "https://"].first(where: { whole.lowercased().hasPrefix($0) })
         else {
-            throw ValidationError("\"\(text)\" is not a request, such as 'GET https://shop.test/cart'")
+            throw ValidationError(
+                "\"\(text)\" is not a request, such as 'GET https://shop.test/cart', nor a port, such as tcp:5432 or udp:53"
+            )
         }
-        self.peer = peer
         isSecure = scheme == "https://"
         let rest = whole.dropFirst(scheme.count)
         let end = rest.firstIndex { "/?#".contains($0) } ?? rest.endIndex
@@ -138,10 +153,13 @@ struct ExplainedRequest {
 extension PreparedConfiguration {
     /// Explains by the set that is there for it, which no loop uses.
     func explain(_ request: ExplainedRequest, _ configuration: ProxyConfiguration) -> RequestExplanation {
-        RequestExplainer(
+        let explainer = RequestExplainer(
             table: table, middlewares: explanations ?? MiddlewareSet(), configuration: configuration,
-            addresses: addresses, clientRules: clientRules
-        ).explain(head: request.head, peer: request.peer, isSecure: request.isSecure)
+            addresses: addresses, clientRules: clientRules)
+        guard let port = request.port else {
+            return explainer.explain(head: request.head, peer: request.peer, isSecure: request.isSecure)
+        }
+        return explainer.explain(port: port.number, isUDP: port.isUDP)
     }
 }
 

@@ -33,6 +33,61 @@ import Testing
         ).explain(head: Array((text + "\r\n").utf8), peer: peer, isSecure: isSecure)
     }
 
+    /// What is no HTTP, by a snapshot with one of each.
+    private func explainer() -> RequestExplainer {
+        var snapshot = Scene.snapshot([8001, 8002])
+        snapshot.upstreams.append(Upstream(namespace: "shop", service: "empty", port: "80"))
+        let place = Place(object: ObjectReference(kind: "ConfigMap", namespace: "edge", name: "ports"), field: "data")
+        snapshot.tcpServices = [
+            TCPService(port: 5432, upstream: 0, acceptsProxyProtocol: true, sendsProxyProtocol: .v2, place: place),
+            TCPService(port: 5433, upstream: 1, place: place),
+        ]
+        snapshot.udpServices = [UDPService(port: 53, upstream: 0, place: place)]
+        snapshot.passthrough = [PassthroughHost(pattern: .wildcard("raw.test"), upstream: 0, ingress: Self.ingress)]
+        return RequestExplainer(
+            table: RouteTable(snapshot, generation: 1), middlewares: MiddlewareSet(),
+            configuration: ProxyConfiguration(listen: [], loops: 1))
+    }
+
+    @Test(
+        arguments: [
+            (
+                5432, false,
+                ["listener tcp:5432", "backend shop/web:80"],
+                [
+                    "of ConfigMap edge/ports, data", "trusted proxies begin with a PROXY protocol header",
+                    "endpoint 10.0.0.1:8001", "endpoint 10.0.0.1:8002", "told of the client by the PROXY protocol, v2",
+                ]
+            ),
+            (
+                5433, false, ["listener tcp:5433", "answer the port is not open: shop/empty:80 has no endpoint"],
+                ["of ConfigMap edge/ports, data"]
+            ),
+            (
+                53, true, ["listener udp:53", "backend shop/web:80"],
+                ["of ConfigMap edge/ports, data", "endpoint 10.0.0.1:8001", "endpoint 10.0.0.1:8002"]
+            ),
+            (53, false, ["answer no TCP service has the port 53: it is not open"], []),
+        ] as [(UInt16, Bool, [String], [String])])
+    func portsAreKnown(port: UInt16, isUDP: Bool, steps: [String], details: [String]) {
+        let told = explainer().explain(port: port, isUDP: isUDP)
+        #expect(told.steps.map { "\($0.part) \($0.decision)" } == steps)
+        #expect(told.steps.flatMap(\.details) == details)
+    }
+
+    @Test(arguments: [("a.raw.test", true, true), ("a.raw.test", false, false), ("shop.test", true, false)])
+    func hostsWithPassthroughAreKnown(host: String, isSecure: Bool, isPassed: Bool) {
+        let told = explainer().explain(
+            head: Array("GET / HTTP/1.1\r\nhost: \(host)\r\n\r\n".utf8), peer: IPAddress(v4: 1), isSecure: isSecure)
+        let passed = told.steps.first { $0.part == "passed" }
+        #expect((passed != nil) == isPassed)
+        guard let passed else { return }
+        #expect(passed.decision == "the TLS of a.raw.test is passed on unopened, by the name in its ClientHello")
+        #expect(passed.details.first == "*.raw.test, asked for by Ingress shop/web (ssl-passthrough)")
+        #expect(told.upstream == "shop/web:80")
+        #expect(told.steps.last?.details == ["endpoint 10.0.0.1:8001", "endpoint 10.0.0.1:8002"])
+    }
+
     private static let get = "GET / HTTP/1.1\r\nhost: shop.test\r\n"
     private static let scheme = "return { route = function(req, ctx) ctx:tag('scheme', req.scheme) end }"
 

@@ -35,6 +35,16 @@ edge.ingress("raw", "*.raw.test", "db", passes)
 edge.ingress("web", "web.shop.test", "web")
 edge.start()
 port = edge.number("https")
+
+
+def explain(request):
+    return subprocess.run([os.environ["MOONGATE"], "explain", "--admin", edge.said["admin"], request], check=True,
+                          stdout=subprocess.PIPE, text=True).stdout
+
+
+told = explain("GET https://db.shop.test/")
+assert "the TLS of db.shop.test is passed on unopened" in told and f"endpoint 127.0.0.1:{secure.port}" in told, told
+assert "passed on" not in explain("GET http://db.shop.test/") + explain("GET https://web.shop.test/")
 client = ssl.create_default_context(cafile=pem)
 
 

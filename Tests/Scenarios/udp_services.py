@@ -1,6 +1,8 @@
 """UDP services by a ConfigMap: opened and closed live, sessions with the pools' health, bounded, drained on SIGTERM."""
+import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 
@@ -104,6 +106,10 @@ assert edge.metric(f'moongate_udp_sent_datagrams_total{{service="udp:{third}"}}'
 assert edge.metric(f'moongate_udp_received_bytes_total{{service="udp:{first}"}}') == 1 + 1472 + 64000 + 5
 until(lambda: edge.metric("moongate_udp_sessions_active") == 0, lambda: "sessions do not end")
 print("datagrams both ways")
+
+told = subprocess.run([os.environ["MOONGATE"], "explain", "--admin", edge.said["admin"], f"udp:{third}"], check=True,
+                      stdout=subprocess.PIPE, text=True).stdout
+assert f"endpoint 127.0.0.1:{many.port}" in told and "ConfigMap edge/udp" in told, told
 
 # Live: ports come and go, sessions of those that stay go on.
 assert not is_open(second)

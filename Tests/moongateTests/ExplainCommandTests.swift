@@ -21,7 +21,14 @@ struct ExplainCommandTests {
         #expect(String(decoding: request.head, as: UTF8.self) == head)
     }
 
-    @Test(arguments: ["", "GET", "GET shop.test/", "GET ftp://shop.test/"])
+    @Test(arguments: [("tcp:5432", 5432, false), ("udp:53", 53, true)] as [(String, UInt16, Bool)])
+    func `a port is asked for as the log names it`(text: String, number: UInt16, isUDP: Bool) throws {
+        let request = try ExplainedRequest(text, headers: [], cookies: [])
+        #expect(request.port?.number == number)
+        #expect(request.port?.isUDP == isUDP)
+    }
+
+    @Test(arguments: ["", "GET", "GET shop.test/", "GET ftp://shop.test/", "tcp:", "udp:65536", "tcp:db"])
     func `what is no request is refused`(text: String) {
         #expect(throws: (any Error).self) { try ExplainedRequest(text, headers: [], cookies: []) }
     }
