@@ -17,43 +17,72 @@ package enum ClientHello {
     /// The same with the frames of its records, however it is cut up.
     package static let maxCount = 20 * 1024
 
-    /// Reads what has come so far, from the first byte on. Until the message is whole only the frames of its records are
-    /// looked at, so that a client which sends byte by byte costs little.
+    /// Reads what has come so far, from the first byte on.
     package static func parse(_ bytes: Span<UInt8>) -> Progress {
-        // The message may be spread over records (RFC 8446 §5.1): the payloads that there are, as offset and count.
-        var have = 0
-        var wanted: Int?
-        var head: [UInt8] = []
-        var pieces: [(offset: Int, count: Int)] = []
-        var at = 0
-        while wanted.map({ have < $0 }) ?? true {
-            // Frame by frame: each field is judged as soon as it is there.
-            if at < bytes.count, bytes[at] != 22 { return .other }
-            if at + 1 < bytes.count, bytes[at + 1] != 3 { return .other }
-            guard at + 5 <= bytes.count else { return ended(bytes) }
-            let length = Int(bytes[at + 3]) << 8 | Int(bytes[at + 4])
-            guard (1...16384).contains(length) else { return .other }
-            let count = min(length, bytes.count - at - 5)
-            pieces.append((at + 5, count))
-            var i = 0
-            while head.count < 4, i < count {
-                head.append(bytes[at + 5 + i])
-                i += 1
+        var scan = Scan()
+        return scan.next(bytes)
+    }
+
+    /// How far the frames of the records have been looked at: of a client that sends byte by byte, in records of a byte
+    /// each, nothing is looked at twice until the message is whole.
+    package struct Scan: Sendable {
+        /// Where the record begins that is not whole yet, or has not come.
+        private var at = 0
+        /// How much of the message was in the records before it.
+        private var have = 0
+        /// The message's own head (type and length), as far as it is there.
+        private var head: UInt32 = 0
+        private var headCount = 0
+        private var wanted: Int?
+
+        package init() {}
+
+        /// - Parameter bytes: all that has come, from the first byte on: what there was at the last call, and more.
+        package mutating func next(_ bytes: Span<UInt8>) -> Progress {
+            // The message may be spread over records (RFC 8446 §5.1). Each field is judged as soon as it is there.
+            while true {
+                if at < bytes.count, bytes[at] != 22 { return .other }
+                if at + 1 < bytes.count, bytes[at + 1] != 3 { return .other }
+                guard at + 5 <= bytes.count else { return ended(bytes) }
+                let length = recordLength(bytes, at)
+                guard (1...16384).contains(length) else { return .other }
+                let count = min(length, bytes.count - at - 5)
+                while headCount < 4, headCount - have < count {
+                    head = head << 8 | UInt32(bytes[at + 5 + headCount - have])
+                    headCount += 1
+                }
+                if headCount > 0, head >> UInt32(8 * (headCount - 1)) != 1 { return .other }
+                if wanted == nil, headCount == 4 {
+                    let length = Int(head & 0xff_ffff)
+                    guard length <= maxMessage else { return .other }
+                    wanted = 4 + length
+                }
+                if let wanted, have + count >= wanted {
+                    let body = Self.body(bytes, wanted)
+                    return read(body.span)
+                }
+                if count < length { return ended(bytes) }
+                have += count
+                at += 5 + length
             }
-            if let type = head.first, type != 1 { return .other }
-            if wanted == nil, head.count == 4 {
-                let length = Int(head[1]) << 16 | Int(head[2]) << 8 | Int(head[3])
-                guard length <= maxMessage else { return .other }
-                wanted = 4 + length
-            }
-            have += count
-            if count < length, wanted.map({ have < $0 }) ?? true { return ended(bytes) }
-            at += 5 + length
         }
-        var message: [UInt8] = []
-        message.reserveCapacity(have)
-        for piece in pieces { message.append(bytes.extracting(piece.offset..<(piece.offset + piece.count))) }
-        return read(message.span.extracting(4..<(wanted ?? 4)))
+
+        /// The message without its head, out of its records.
+        private static func body(_ bytes: Span<UInt8>, _ wanted: Int) -> [UInt8] {
+            var message: [UInt8] = []
+            message.reserveCapacity(wanted)
+            var at = 0
+            while message.count < wanted {
+                let length = min(recordLength(bytes, at), wanted - message.count)
+                message.append(bytes.extracting((at + 5)..<(at + 5 + length)))
+                at += 5 + length
+            }
+            return Array(message.dropFirst(4))
+        }
+    }
+
+    private static func recordLength(_ bytes: Span<UInt8>, _ at: Int) -> Int {
+        Int(bytes[at + 3]) << 8 | Int(bytes[at + 4])
     }
 
     private static func ended(_ bytes: Span<UInt8>) -> Progress { bytes.count >= maxCount ? .other : .needMore }

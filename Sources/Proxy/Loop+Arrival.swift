@@ -47,6 +47,7 @@ final class Arrival {
     var isCounted = false
     var token = Token(rawValue: 0)
     var input: Buffer?
+    var hello = ClientHello.Scan()
     /// The peer's end has been seen: what it sent before is served all the same.
     var hasEnded = false
     var deadline = never
@@ -232,7 +233,7 @@ extension Loop {
             }
         case .clientHello:
             if let input = a.input {
-                switch ClientHello.parse(input.span) {
+                switch a.hello.next(input.span) {
                 case .needMore: break
                 case .other:
                     settle(a.newcomer, a)

@@ -43,7 +43,14 @@ import Testing
         #expect(parse(input) == host("db.shop.test"))
         // What follows it is none of its business.
         #expect(parse(input + [1, 2, 3]) == host("db.shop.test"))
-        for count in 0..<input.count { #expect(parse(Array(input.prefix(count))) == .needMore) }
+        var scan = ClientHello.Scan()
+        for count in 0..<input.count {
+            let part = Array(input.prefix(count))
+            let progress = scan.next(part.span)
+            #expect(parse(part) == .needMore && progress == .needMore)
+        }
+        let progress = scan.next(input.span)
+        #expect(progress == host("db.shop.test"))
         #expect(OpeningChecks.opening(input + [9]) == nil)
     }
 

@@ -45,10 +45,15 @@ enum OpeningChecks {
 
     private static func clientHello(_ input: [UInt8]) -> String? {
         var settled: ClientHello.Progress?
+        var scan = ClientHello.Scan()
         // Every cut of a short one, some of a long one.
         let step = max(1, input.count / 512)
         for count in stride(from: 0, through: input.count, by: step) {
             let progress = ClientHello.parse(input.span.extracting(first: count))
+            if settled == nil {
+                let next = scan.next(input.span.extracting(first: count))
+                guard next == progress else { return "\(progress), but going on with \(count) bytes \(next)" }
+            }
             if let settled {
                 guard progress == settled else { return "\(settled), then with \(count) bytes \(progress)" }
                 continue
