@@ -24,6 +24,9 @@ package struct WebhookCertificate: Sendable, Equatable {
         // Clocks differ between nodes.
         let start = now.addingTimeInterval(-3_600)
         let expiry = now.addingTimeInterval(life)
+        // While one is renewed there are two authorities of one name: only so does every library find the right one
+        // (RFC 5280 §4.2.1.1).
+        let identifier = SubjectKeyIdentifier(hash: signer.publicKey)
         let certificate = try Certificate(
             version: .v3, serialNumber: Certificate.SerialNumber(), publicKey: signer.publicKey, notValidBefore: start,
             notValidAfter: expiry, issuer: subject, subject: subject, signatureAlgorithm: .ecdsaWithSHA256,
@@ -32,6 +35,8 @@ package struct WebhookCertificate: Sendable, Equatable {
                 Critical(KeyUsage(digitalSignature: true, keyCertSign: true))
                 try ExtendedKeyUsage([.serverAuth])
                 SubjectAlternativeNames(names.map { .dnsName($0) })
+                identifier
+                AuthorityKeyIdentifier(keyIdentifier: identifier.keyIdentifier)
             }, issuerPrivateKey: signer)
         let pem = try certificate.serializeAsPEM().pemString
         guard let made = WebhookCertificate(certificate: pem, key: key.pemRepresentation) else {

@@ -1,6 +1,7 @@
 // The admission webhook of the real program, asked as an API server asks: over TLS, by the name of its Service, believed by
 // the CA bundle that it has made known.
 
+import Admission
 import ClusterTesting
 import Foundation
 import KubernetesAPI
@@ -144,6 +145,74 @@ private let hostile = script("while true do os.execute('touch /tmp/x'); io.open(
                 $0.contains("moongate_admission_reviews_total{answer=\"allowed\"} 5\n")
                     && $0.contains("moongate_admission_reviews_total{answer=\"refused\"} 2\n")
             }
+        }
+    }
+
+    /// The Secret of a certificate that replicas made so many days ago.
+    private func keep(_ stage: Stage, madeBefore days: Double) async throws -> WebhookCertificate {
+        let made = try WebhookCertificate.make(
+            names: ["", ".cluster.local"].map { "moongate-webhook.edge.svc\($0)" },
+            now: Date(timeIntervalSinceNow: -days * 86_400))
+        let certificate = Base64(Array(made.certificate.utf8))
+        try await stage.cluster.apply(
+            Secret(
+                metadata: ObjectMeta(name: "moongate-webhook", namespace: "edge"), type: "kubernetes.io/tls",
+                data: ["tls.crt": certificate, "ca.crt": certificate, "tls.key": Base64(Array(made.key.utf8))]))
+        return made
+    }
+
+    /// Returns the CA bundle when there are so many certificates in it, and this one is none of them any more, or still is.
+    private func bundle(
+        _ stage: Stage, of count: Int, _ old: WebhookCertificate, isIn: Bool
+    ) async throws -> [UInt8] {
+        var found: [UInt8] = []
+        try await stage.cluster.wait(for: "another CA bundle") { cluster in
+            found =
+                try await cluster.get(ValidatingWebhookConfiguration.self, namespace: "", name: configurationName)?
+                .webhooks?.first?.clientConfig.caBundle?.bytes ?? []
+            let text = String(decoding: found, as: UTF8.self)
+            return text.components(separatedBy: "BEGIN CERTIFICATE").count == count + 1
+                && text.contains(old.certificate) == isIn
+        }
+        return found
+    }
+
+    @Test func `a webhook whose certificate grows old shows a new one, and every review is answered`() async throws {
+        try await Stage.play { stage in
+            try await stage.openShop()
+            try await stage.cluster.apply(configuration())
+            let old = try await keep(stage, madeBefore: 300)
+            // One that shows the old certificate on, as replicas do that have not looked again.
+            let first = try await stage.replica(
+                "first",
+                [
+                    "--webhook", "127.0.0.1:0", "--webhook-certificate", try stage.write("crt", old.certificate),
+                    "--webhook-key", try stage.write("key", old.key),
+                ])
+            try await first.waitUntilReady()
+            try await first.waitForLog("The webhook shows a new certificate")
+            let before = try Asker(first, stage, authority: Array(old.certificate.utf8))
+            #expect(try await before.ask(script("return {}")).allowed)
+
+            let second = try await stage.replica("second", ["--webhook", "127.0.0.1:0"])
+            try await second.waitUntilReady()
+            // Both are believed by what the API server knows now; whoever knows the old one alone believes the old one.
+            let both = try await bundle(stage, of: 2, old, isIn: true)
+            try await second.waitForLog("The webhook shows a new certificate")
+            for replica in [first, second] {
+                #expect(try await Asker(replica, stage, authority: both).ask(script("return {}")).allowed)
+            }
+            #expect(try await before.ask(script("return {}")).allowed)
+            let late = try Asker(second, stage, authority: Array(old.certificate.utf8))
+            await #expect(throws: APIError.self) { try await late.ask(script("return {}")) }
+
+            // One that is over already is believed by nobody.
+            let over = try await keep(stage, madeBefore: 400)
+            let third = try await stage.replica("third", ["--webhook", "127.0.0.1:0"])
+            try await third.waitUntilReady()
+            let fresh = try await bundle(stage, of: 1, over, isIn: false)
+            try await third.waitForLog("The webhook shows a new certificate")
+            #expect(try await Asker(third, stage, authority: fresh).ask(script("return {}")).allowed)
         }
     }
 
