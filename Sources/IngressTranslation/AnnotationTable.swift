@@ -84,9 +84,15 @@ package enum AnnotationTable {
     package static let all: [AnnotationSpec] = [
         AnnotationSpec(
             key: timeoutConnect, kinds: ingress, syntax: "duration", risk: .low,
-            doc: "How long a connection to an endpoint may take to be made; then the next endpoint is tried.",
+            doc:
+                "How long a connection to an endpoint may take to be made, TLS included; then the next endpoint is tried. "
+                + "0 is refused.",
             effect: .policy { text, policy throws(ValueProblem) in
-                policy.connectTimeout = try Quantities.milliseconds(text)
+                let time = try Quantities.milliseconds(text)
+                guard time > 0 else {
+                    throw ValueProblem(wanted: "a connection must be made in some time", example: "2s")
+                }
+                policy.connectTimeout = time
             }),
         AnnotationSpec(
             key: timeoutResponse, kinds: ingress, syntax: "duration", risk: .low,

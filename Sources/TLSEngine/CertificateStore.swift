@@ -9,6 +9,7 @@ package enum CertificateCode: String, CaseIterable, Sendable {
     case unusable = "MG163"
     case expired = "MG164"
     case wrongName = "MG165"
+    case expiring = "MG166"
     case badClientRules = "MG337"
     case authorityExpired = "MG338"
     case badTicketKeys = "MG339"
@@ -19,6 +20,7 @@ package enum CertificateCode: String, CaseIterable, Sendable {
         case .unusable: "bad-certificate"
         case .expired: "certificate-expired"
         case .wrongName: "certificate-name"
+        case .expiring: "certificate-expiring"
         case .badClientRules: "bad-client-rules"
         case .authorityExpired: "authority-expired"
         case .badTicketKeys: "bad-ticket-keys"
@@ -29,7 +31,7 @@ package enum CertificateCode: String, CaseIterable, Sendable {
     package var severity: Severity {
         switch self {
         case .unusable, .expired, .wrongName, .badClientRules, .authorityExpired, .badBackendTLS: .error
-        case .badTicketKeys: .warning
+        case .badTicketKeys, .expiring: .warning
         }
     }
 
@@ -39,6 +41,7 @@ package enum CertificateCode: String, CaseIterable, Sendable {
         case .unusable: "A certificate or its key cannot be used; the last good one stays, or the default serves."
         case .expired: "A certificate has expired, or is not valid yet."
         case .wrongName: "A certificate is not for the host that it is to serve."
+        case .expiring: "A certificate, or an authority for clients' certificates, is about to expire."
         case .badClientRules:
             "Authorities, revocation lists or the pattern that clients are judged by cannot be used; the host answers 403."
         case .authorityExpired:
@@ -59,7 +62,9 @@ package enum CertificateCode: String, CaseIterable, Sendable {
 package final class CertificateStore: Sendable {
     /// What holds for every certificate.
     private let options: TLSOptions
-    private let cache = ContextCache()
+    /// How long before its end a certificate is warned of, in seconds.
+    private let warning: Int64
+    package let cache: ContextCache
     /// Told of the keys that a Secret has for session tickets, at each preparation; nil where there are none. Of some that
     /// can't be read it hears nothing: those of before are the last good ones.
     private let takeTicketKeys: @Sendable ([TicketKey]?) -> Void
@@ -83,7 +88,8 @@ package final class CertificateStore: Sendable {
     }
 
     private enum ClientJudgement {
-        case usable
+        /// When the first of the authorities ends, and when the first of the revocation lists is to be replaced.
+        case usable(firstEnd: Int64, nextUpdate: Int64?)
         case unusable(String)
     }
 
@@ -97,10 +103,20 @@ package final class CertificateStore: Sendable {
         case bad(String)
     }
 
+    /// How long before its end a certificate is warned of, unless something else is asked for: half of the month that is
+    /// left when those of 90 days are usually renewed.
+    package static let standardWarning: Int64 = 14 * 86_400
+
+    /// - Parameters:
+    ///   - warning: seconds; 0 warns of nothing.
+    ///   - mostContexts: those that exist at a time, about 20 KiB each.
     package init(
-        _ options: TLSOptions, takeTicketKeys: @escaping @Sendable ([TicketKey]?) -> Void = { _ in }
+        _ options: TLSOptions, warning: Int64 = CertificateStore.standardWarning, mostContexts: Int = 2048,
+        takeTicketKeys: @escaping @Sendable ([TicketKey]?) -> Void = { _ in }
     ) throws(TLSError) {
         self.options = options
+        self.warning = warning
+        cache = ContextCache(most: mostContexts)
         self.takeTicketKeys = takeTicketKeys
         let pair = try TLSKeyPair.selfSigned(name: Self.selfSignedName)
         // What is wrong with the options is said now, and not to the first client.
@@ -114,7 +130,7 @@ package final class CertificateStore: Sendable {
         _ snapshot: Snapshot, now: Int64
     ) -> (table: CertificateTable, diagnostics: [Diagnostic]) {
         state.withLock { state in
-            var work = Work(snapshot: snapshot, now: now, state: state)
+            var work = Work(snapshot: snapshot, now: now, warning: warning, state: state)
             let table = work.table(options, cache, selfSigned)
             switch work.ticketKeys() {
             case .none: takeTicketKeys(nil)
@@ -136,12 +152,25 @@ package final class CertificateStore: Sendable {
     private struct Work {
         let snapshot: Snapshot
         let now: Int64
+        let warning: Int64
         var state: State
         var judged: [TLSKeyPair: Judgement] = [:]
         var lastGood: [Claim: TLSKeyPair] = [:]
         var served: [String: ServedCertificate] = [:]
         var judgedClients: [ClientVerification: ClientJudgement] = [:]
         var diagnostics: [Diagnostic] = []
+        private var said: Set<Diagnostic> = []
+        /// When the certificates that serve end.
+        private var ends: [ObjectReference: CertificateExpiry] = [:]
+        /// The first moment from which on time alone makes another answer.
+        private var staleAt = Int64.max
+
+        init(snapshot: Snapshot, now: Int64, warning: Int64, state: State) {
+            self.snapshot = snapshot
+            self.now = now
+            self.warning = warning
+            self.state = state
+        }
 
         mutating func table(
             _ options: TLSOptions, _ cache: ContextCache, _ selfSigned: ServedCertificate
@@ -175,7 +204,8 @@ package final class CertificateStore: Sendable {
                 unusable: Set(
                     judgedClients.compactMap { clients, judgement in
                         if case .unusable = judgement { clients } else { nil }
-                    }))
+                    }),
+                expiries: ends.values.sorted { ($0.notAfter, $0.secret) < ($1.notAfter, $1.secret) }, staleAt: staleAt)
         }
 
         private static func name(of pairs: [(secret: ObjectReference, pair: TLSKeyPair)]) -> String {
@@ -232,34 +262,75 @@ package final class CertificateStore: Sendable {
                 options.clients = clients
                 do throws(TLSError) {
                     _ = try TLSContext(accepting: [], options)
-                    judgement = .usable
+                    let times = clients.times
+                    judgement = .usable(firstEnd: times.firstEnd, nextUpdate: times.nextUpdate)
                 } catch {
                     judgement = .unusable(error.description)
                 }
             }
             judgedClients[clients] = judgement
             let secret = rule.secret.map { "\"\($0.namespace)/\($0.name)\"" } ?? ""
-            if case .unusable(let problem) = judgement {
+            switch judgement {
+            case .unusable(let problem):
                 say(
                     .badClientRules, "ca.crt or ca.crl in the Secret \(secret): \(problem)", rule.place,
                     "put certificates of authorities into ca.crt, and revocation lists of theirs, if any, into ca.crl, "
                         + "all PEM; until then everything on the host answers 403")
                 return false
+            case .usable(let firstEnd, let nextUpdate):
+                if firstEnd < now {
+                    say(
+                        .authorityExpired,
+                        "an authority in ca.crt of the Secret \(secret) expired on \(Self.day(firstEnd))", rule.place,
+                        "replace it; until then clients with its certificates are refused")
+                } else if warning > 0, hasCome(firstEnd - warning) {
+                    say(
+                        .expiring, "an authority in ca.crt of the Secret \(secret) expires on \(Self.day(firstEnd))",
+                        rule.place,
+                        "put its successor beside it; from then on clients with its certificates are refused")
+                }
+                _ = hasEnded(firstEnd)
+                // Lists are made anew a little before they are due: there is nothing to warn of.
+                if let nextUpdate, hasEnded(nextUpdate) {
+                    say(
+                        .authorityExpired,
+                        "a revocation list in ca.crl of the Secret \(secret) was to be replaced by "
+                            + Self.day(nextUpdate), rule.place,
+                        "replace it; until then clients of its authority are refused")
+                }
+                return true
             }
-            let times = clients.times
-            if times.firstEnd < now {
-                say(
-                    .authorityExpired,
-                    "an authority in ca.crt of the Secret \(secret) expired on \(Self.day(times.firstEnd))", rule.place,
-                    "replace it; until then clients with its certificates are refused")
+        }
+
+        // MARK: Time
+
+        /// Whether it is past `moment`; if not, all is to be judged again then.
+        private mutating func hasCome(_ moment: Int64) -> Bool {
+            if moment <= now { return true }
+            staleAt = min(staleAt, moment)
+            return false
+        }
+
+        /// Whether the last good second is over; a list may have none.
+        private mutating func hasEnded(_ last: Int64) -> Bool { last < .max && hasCome(last + 1) }
+
+        /// A certificate serves, for this reference. Warns before its end: short-lived ones when a fifth of their time is
+        /// left, as they are renewed when a third is.
+        private mutating func serves(_ facts: TLSCertificateFacts, _ reference: CertificateReference) {
+            if ends[reference.secret].map({ facts.notAfter < $0.notAfter }) ?? true {
+                ends[reference.secret] = CertificateExpiry(
+                    secret: reference.secret, notAfter: facts.notAfter, warnsAt: warnsAt(facts))
             }
-            if let next = times.nextUpdate, next < now {
-                say(
-                    .authorityExpired,
-                    "a revocation list in ca.crl of the Secret \(secret) was to be replaced by \(Self.day(next))",
-                    rule.place, "replace it; until then clients of its authority are refused")
-            }
-            return true
+            if hasEnded(facts.notAfter) || warning == 0 { return }
+            guard hasCome(warnsAt(facts)) else { return }
+            say(
+                .expiring,
+                "the certificate in the Secret \(Self.quoted(reference)) expires on \(Self.day(facts.notAfter))",
+                reference.place, "renew it; it is served on when it has expired, and clients will refuse it")
+        }
+
+        private func warnsAt(_ facts: TLSCertificateFacts) -> Int64 {
+            facts.notAfter - min(warning, (facts.notAfter - facts.notBefore) / 5)
         }
 
         /// Gives every host the handshake that its rules ask for, with the certificate that it has.
@@ -332,9 +403,10 @@ package final class CertificateStore: Sendable {
             return .keys(keys)
         }
 
+        /// Said once, however many hosts it is true for.
         private mutating func say(_ code: CertificateCode, _ problem: String, _ place: Place, _ mend: String) {
             let diagnostic = code.diagnostic(problem, at: place, mend: mend)
-            if !diagnostics.contains(diagnostic) { diagnostics.append(diagnostic) }
+            if said.insert(diagnostic).inserted { diagnostics.append(diagnostic) }
         }
 
         // MARK: Who serves a host
@@ -396,42 +468,52 @@ package final class CertificateStore: Sendable {
             guard let pair = reference.pair else { return nil }
             let claim = Claim(host: host ?? "", secret: reference.secret)
             let before = state.lastGood[claim].flatMap { pair -> (TLSKeyPair, TLSCertificateFacts)? in
-                guard case .good(let facts) = judge(pair), facts.isValid(at: now) else { return nil }
+                guard case .good(let facts) = judge(pair) else { return nil }
                 return (pair, facts)
             }
-            let serves = before == nil ? "the default certificate serves" : "the last good certificate serves"
+            if let before { lastGood[claim] = before.0 }
+            let isFresh = before?.1.isValid(at: now) ?? false
+            let instead =
+                before == nil
+                ? "the default certificate serves"
+                : isFresh ? "the last good certificate serves" : "the last good certificate serves, which has expired"
             switch judge(pair) {
             case .bad(let problem):
-                report(
-                    .unusable, "the Secret \(Self.quoted(reference)): \(problem)", reference,
-                    "put a chain (leaf first) and its own key into tls.crt and tls.key, both PEM; until then \(serves)")
+                say(
+                    .unusable, "the Secret \(Self.quoted(reference)): \(problem)", reference.place,
+                    "put a chain (leaf first) and its own key into tls.crt and tls.key, both PEM; until then \(instead)"
+                )
             case .good(let facts):
                 if let host, !facts.covers(host) {
                     let names = facts.names.prefix(5).joined(separator: ", ")
-                    report(
+                    say(
                         .wrongName,
                         "the certificate in the Secret \(Self.quoted(reference)) is not for \"\(host)\", but for "
                             + (names.isEmpty ? "no DNS name" : names),
-                        reference, "name a Secret with a certificate for the host; until then \(serves) it")
+                        reference.place, "name a Secret with a certificate for the host; until then \(instead)")
                 } else if facts.isValid(at: now) {
                     lastGood[claim] = pair
+                    serves(facts, reference)
                     return (pair, facts)
                 } else {
+                    _ = hasCome(facts.notBefore)
                     let isOver = facts.notAfter < now
-                    report(
+                    say(
                         .expired,
                         "the certificate in the Secret \(Self.quoted(reference)) "
                             + (isOver
                                 ? "expired on \(Self.day(facts.notAfter))"
                                 : "is not valid before \(Self.day(facts.notBefore))"),
-                        reference,
-                        before == nil
-                            ? "renew it; until then it serves all the same"
-                            : "renew it; until then the last good certificate serves")
-                    if before == nil { return (pair, facts) }
+                        reference.place,
+                        "renew it; until then "
+                            + (isFresh ? "the last good certificate serves" : "it serves all the same"))
+                    if !isFresh {
+                        serves(facts, reference)
+                        return (pair, facts)
+                    }
                 }
             }
-            if let before { lastGood[claim] = before.0 }
+            if let before { serves(before.1, reference) }
             return before
         }
 
@@ -448,14 +530,6 @@ package final class CertificateStore: Sendable {
             }
             judged[pair] = judgement
             return judgement
-        }
-
-        /// Said once of a Secret, however many hosts it is for.
-        private mutating func report(
-            _ code: CertificateCode, _ problem: String, _ reference: CertificateReference, _ mend: String
-        ) {
-            let diagnostic = code.diagnostic(problem, at: reference.place, mend: mend)
-            if diagnostics.last != diagnostic, !diagnostics.contains(diagnostic) { diagnostics.append(diagnostic) }
         }
 
         private static func quoted(_ reference: CertificateReference) -> String {

@@ -74,6 +74,7 @@ package final class ContextCache: Sendable {
     private struct Ring {
         var entries: [ServedCertificate] = []
         var hand = 0
+        var made: UInt64 = 0
     }
 
     private let most: Int
@@ -85,6 +86,7 @@ package final class ContextCache: Sendable {
 
     fileprivate func add(_ certificate: ServedCertificate) {
         ring.withLock { ring in
+            ring.made += 1
             if ring.entries.count < most {
                 ring.entries.append(certificate)
                 return
@@ -109,6 +111,18 @@ package final class ContextCache: Sendable {
     }
 
     package var count: Int { ring.withLock { $0.entries.count } }
+    /// Contexts that were made: where it grows without any change of certificates, more names are asked for in turn than
+    /// there is room for.
+    package var made: UInt64 { ring.withLock { $0.made } }
+}
+
+/// When the certificate of a Secret ends.
+package struct CertificateExpiry: Sendable, Hashable {
+    package var secret: ObjectReference
+    /// Seconds since 1970.
+    package var notAfter: Int64
+    /// From then on its end is near.
+    package var warnsAt: Int64
 }
 
 /// Which certificate serves which name.
@@ -120,15 +134,22 @@ package final class CertificateTable: Sendable {
     package let standard: ServedCertificate
     /// What was found to be unusable of what hosts ask of their clients.
     package let unusable: Set<ClientVerification>
+    /// The ends of those that serve, one a Secret, the soonest first.
+    package let expiries: [CertificateExpiry]
+    /// From then on (seconds since 1970) another is to be made: time alone changes what serves, or what is to be said of it.
+    package let staleAt: Int64
 
     package init(
         exact: [String: ServedCertificate] = [:], wildcards: [String: ServedCertificate] = [:],
-        standard: ServedCertificate, unusable: Set<ClientVerification> = []
+        standard: ServedCertificate, unusable: Set<ClientVerification> = [], expiries: [CertificateExpiry] = [],
+        staleAt: Int64 = .max
     ) {
         self.exact = exact
         self.wildcards = wildcards
         self.standard = standard
         self.unusable = unusable
+        self.expiries = expiries
+        self.staleAt = staleAt
     }
 
     /// - Parameter name: lower case, without a trailing dot; empty if the client named none.

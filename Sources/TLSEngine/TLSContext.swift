@@ -126,17 +126,16 @@ package struct TLSCertificateFacts: Sendable, Hashable {
     package var notBefore: Int64
     package var notAfter: Int64
     package var isECDSA: Bool
-    /// The DNS names (RFC 5280 §4.2.1.6).
+    /// The DNS names (RFC 5280 §4.2.1.6), in lower case.
     package var names: [String]
 
     /// Within its time, for whoever looks at `now` (seconds since 1970).
     package func isValid(at now: Int64) -> Bool { notBefore <= now && now <= notAfter }
 
     /// Whether one of the names covers `host`, a wildcard standing for exactly one label (RFC 6125 §6.4.3).
+    /// - Parameter host: in lower case.
     package func covers(_ host: String) -> Bool {
-        let host = host.lowercased()
-        return names.contains { name in
-            let name = name.lowercased()
+        names.contains { name in
             if name == host { return true }
             guard name.hasPrefix("*."), let dot = host.firstIndex(of: "."), dot != host.startIndex else { return false }
             return host[dot...] == name.dropFirst()
@@ -250,7 +249,7 @@ package struct TLSCertificateFacts: Sendable, Hashable {
         if !good { throw TLSError(text(message)) }
         return unsafe TLSCertificateFacts(
             notBefore: facts.not_before, notAfter: facts.not_after, isECDSA: facts.is_ecdsa,
-            names: text(names).split(separator: "\n").map(String.init))
+            names: text(names).lowercased().split(separator: "\n").map(String.init))
     }
 }
 

@@ -37,7 +37,9 @@ struct CheckCommand: AsyncParsableCommand {
             throw ValidationError(error.problem)
         }
         let pipeline = Pipeline(
-            options: .init(settings), loops: 0, certificates: try CertificateStore(TLSOptions(settings)))
+            options: .init(settings), loops: 0,
+            certificates: try CertificateStore(
+                TLSOptions(settings), warning: Int64(settings.certificateExpiryWarning / 1_000)))
         let (configuration, diagnostics) = await pipeline.prepare(contents)
         let routes = configuration?.table.snapshot.routes.count ?? 0
         let report = Report(routes: routes, diagnostics: diagnostics)

@@ -36,6 +36,8 @@ struct Edge: Sendable {
     let scripts = ScriptSurroundings()
     let resolver: NameResolver
     let pipeline: Pipeline
+    /// Nil where TLS is not spoken.
+    private let certificates: CertificateStore?
     private let writer: LogWriter
 
     /// Binds the listeners; nothing is accepted before `serve`.
@@ -45,7 +47,7 @@ struct Edge: Sendable {
         let writer = LogWriter(StandardOutputSink())
         self.writer = writer
         metrics.watch(writer)
-        let certificates = try settings.https.isEmpty ? nil : Self.certificates(settings, tickets)
+        certificates = try settings.https.isEmpty ? nil : Self.certificates(settings, tickets)
         server = try ProxyServer(
             configuration: ProxyConfiguration(settings), metrics: metrics,
             accessLog: settings.accessLog.telemetry.map { ($0, writer) })
@@ -60,7 +62,9 @@ struct Edge: Sendable {
         var options = TLSOptions(settings)
         options.tickets = tickets.keys
         do {
-            return try CertificateStore(options) { tickets.share($0) }
+            return try CertificateStore(
+                options, warning: Int64(settings.certificateExpiryWarning / 1_000), mostContexts: settings.tlsContexts
+            ) { tickets.share($0) }
         } catch {
             throw SettingsError(
                 problem: "\(error)", key: "tls-ciphers",
@@ -137,6 +141,11 @@ struct Edge: Sendable {
             metrics: {
                 await metrics.refresh()
                 var text = metrics.render()
+                if let table = state.served?.configuration.certificates, let cache = certificates?.cache {
+                    text += CertificateFigures.text(
+                        table.expiries, contexts: cache.count, made: cache.made,
+                        now: Int64(Date().timeIntervalSince1970))
+                }
                 ScriptVitals.write(await pipeline.scriptVitals, to: &text)
                 scripts.metrics.write(to: &text)
                 scripts.log.write(to: &text)
@@ -226,6 +235,19 @@ struct Edge: Sendable {
                 "code": "\(diagnostic.code)", "name": "\(diagnostic.name)", "problem": "\(diagnostic.problem)",
                 "place": "\(diagnostic.place)", "mend": "\(diagnostic.mend)",
             ])
+    }
+
+    // MARK: Time
+
+    /// Calls where time alone has made another configuration of the same objects, until the task is cancelled: a
+    /// certificate expires, or will soon.
+    func watchTime(_ prepareAgain: @Sendable () -> Void) async {
+        while !Task.isCancelled {
+            let left = await pipeline.judgesAgainAt - Int64(Date().timeIntervalSince1970)
+            if left <= 0 { prepareAgain() }
+            // Clocks are set, and what is served changes: nobody sleeps on it for long.
+            do { try await Task.sleep(for: .seconds(min(max(left, 1), 10))) } catch { return }
+        }
     }
 
     // MARK: Scripts' lines

@@ -74,6 +74,7 @@ struct InCluster {
             Task { await edge.logScripts { lines in await tell(lines, controller, edge) } },
             Task { await watchBreakers(controller, edge) },
             Task { await edge.tickets.run() },
+            Task { await edge.watchTime { controller.publishAgain() } },
             Task { if let webhook { await webhook.identity.keep() } },
             Task {
                 await edge.obey(signals) {

@@ -35,6 +35,8 @@ actor Pipeline {
     private let options: TranslationOptions
     private let workshop: Workshop
     private let resolver: NameResolver
+    /// Seconds since 1970.
+    private let wallTime: @Sendable () -> Int64
     private var memory = TranslationMemory()
     private var generation: UInt64 = 0
     private var table: RouteTable?
@@ -46,13 +48,16 @@ actor Pipeline {
     ///   - certificates: judges them, and makes the tables.
     ///   - takesTurns: scripts that are slow to load are spread over several preparations; otherwise nobody waits for
     ///     the changes of others.
+    ///   - wallTime: what certificates are judged by, in seconds since 1970.
     init(
         options: TranslationOptions, loops: Int, explains: Bool = false,
         scripts: ScriptSurroundings = ScriptSurroundings(), resolver: NameResolver = NameResolver(),
-        certificates: CertificateStore? = nil, takesTurns: Bool = false
+        certificates: CertificateStore? = nil, takesTurns: Bool = false,
+        wallTime: @escaping @Sendable () -> Int64 = { Int64(Date().timeIntervalSince1970) }
     ) {
         self.options = options
         self.resolver = resolver
+        self.wallTime = wallTime
         workshop = Workshop(
             loops: loops, explains: explains, scripts: scripts, certificates: certificates, takesTurns: takesTurns)
     }
@@ -74,7 +79,7 @@ actor Pipeline {
         // Whoever is asked for the first time is waited for here.
         let names = await resolver.resolve(snapshot)
         if !isUnfinished, let last, last.snapshot == snapshot, last.addresses == names.addresses { return }
-        ready = await workshop.make(snapshot, previous: table)
+        ready = await workshop.make(snapshot, previous: table, now: wallTime())
     }
 
     /// Prepares a snapshot that was translated elsewhere.
@@ -91,10 +96,16 @@ actor Pipeline {
         let names = await resolver.resolve(snapshot)
         nameDiagnostics = names.diagnostics
         if !isUnfinished, let last, last.snapshot == snapshot, last.addresses == names.addresses {
-            return (nil, names.diagnostics + (made?.diagnostics ?? []))
+            guard wallTime() >= judgesAgainAt else { return (nil, names.diagnostics + (made?.diagnostics ?? [])) }
+            let judged = await workshop.judge(snapshot, now: wallTime())
+            made?.certificates = judged
+            let diagnostics = names.diagnostics + (made?.diagnostics ?? [])
+            return (publish(snapshot, names.addresses, diagnostics), diagnostics)
         }
         let next: Workshop.Made =
-            if let ready, ready.suits(snapshot) { ready } else { await workshop.make(snapshot, previous: table) }
+            if let ready, ready.suits(snapshot) { ready } else {
+                await workshop.make(snapshot, previous: table, now: wallTime())
+            }
         ready = nil
         made = next
         table = next.table
@@ -112,7 +123,7 @@ actor Pipeline {
         self.table = table
         return PreparedConfiguration(
             table: table, middlewares: made?.sets ?? [], explanations: made?.explanations, addresses: addresses,
-            certificates: made?.certificates, clientRules: made?.clientRules, securities: made?.securities,
+            certificates: made?.certificates?.table, clientRules: made?.clientRules, securities: made?.securities,
             diagnostics: diagnostics)
     }
 
@@ -131,6 +142,10 @@ actor Pipeline {
 
     /// Scripts wait for their turn to be loaded: the newest objects are to be prepared once more.
     var isUnfinished: Bool { made?.isUnfinished ?? false }
+
+    /// When time alone will have changed what is to be served, or to be said of certificates: then the same objects are to
+    /// be prepared once more. Seconds since 1970; the greatest number for never.
+    var judgesAgainAt: Int64 { made?.certificates?.table.staleAt ?? .max }
 
     /// How the scripts in use are, for metrics.
     var scriptVitals: [ScriptVitals] { get async { await workshop.vitals } }
@@ -154,13 +169,16 @@ private actor Workshop {
         /// One a loop.
         var sets: [MiddlewareSet]
         var explanations: MiddlewareSet?
-        var diagnostics: [Diagnostic]
+        /// Beside those of certificates.
+        var otherDiagnostics: [Diagnostic]
         var isUnfinished: Bool
         /// Nil where TLS is not spoken.
-        var certificates: CertificateTable?
+        var certificates: (table: CertificateTable, diagnostics: [Diagnostic])?
         var clientRules: ClientRules?
         var securities: UpstreamSecurityTable
         var table: RouteTable
+
+        var diagnostics: [Diagnostic] { otherDiagnostics + (certificates?.diagnostics ?? []) }
 
         /// Whether it was made for this snapshot, endpoints aside.
         func suits(_ snapshot: Snapshot) -> Bool {
@@ -201,18 +219,21 @@ private actor Workshop {
     }
 
     /// - Parameter previous: what is served now: rules that are the same are not compiled again.
-    func make(_ snapshot: Snapshot, previous: RouteTable?) -> Made {
+    func make(_ snapshot: Snapshot, previous: RouteTable?, now: Int64) -> Made {
         let preparation = compiler.prepare(snapshot)
-        let judged = certificates?.prepare(snapshot, now: Int64(Date().timeIntervalSince1970))
+        let judged = judge(snapshot, now: now)
         let clients = ClientRules.make(snapshot, unusable: judged?.table.unusable ?? [])
         let secured = securities.prepare(snapshot)
         return Made(
             sets: preparation.sets, explanations: explainer?.prepare(snapshot).sets.first,
-            diagnostics: preparation.diagnostics + (judged?.diagnostics ?? []) + clients.diagnostics
-                + secured.diagnostics,
-            isUnfinished: preparation.isUnfinished, certificates: judged?.table, clientRules: clients.rules,
+            otherDiagnostics: preparation.diagnostics + clients.diagnostics + secured.diagnostics,
+            isUnfinished: preparation.isUnfinished, certificates: judged, clientRules: clients.rules,
             securities: secured.table,
             table: RouteTable(snapshot, previous: previous))
+    }
+
+    func judge(_ snapshot: Snapshot, now: Int64) -> (table: CertificateTable, diagnostics: [Diagnostic])? {
+        certificates?.prepare(snapshot, now: now)
     }
 
     var vitals: [ScriptVitals] { compiler.vitals }

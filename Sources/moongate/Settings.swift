@@ -53,6 +53,13 @@ struct RunFlags: ParsableArguments {
         help: ArgumentHelp(
             "Secret with the keys of session tickets (default: each replica's own).", valueName: "ns/name"))
     var ticketKeysSecret: String?
+    @Option(
+        help: ArgumentHelp(
+            "How long before its end a certificate is warned of (default 14d; 0s: never).", valueName: "duration"))
+    var certificateExpiryWarning: String?
+    @Option(
+        help: ArgumentHelp("Most certificates that are ready for handshakes at a time (default 2048).", valueName: "n"))
+    var tlsContexts: String?
     @Option(help: ArgumentHelp("Oldest version of TLS for clients (default 1.2).", valueName: "1.2|1.3"))
     var tlsMinVersion: String?
     @Option(help: ArgumentHelp("Ciphers of TLS 1.2, and suites of TLS 1.3, as OpenSSL names them.", valueName: "list"))
@@ -238,6 +245,8 @@ struct RunFlags: ParsableArguments {
         list("https", https)
         text("default-tls-secret", defaultTlsSecret)
         text("ticket-keys-secret", ticketKeysSecret)
+        text("certificate-expiry-warning", certificateExpiryWarning)
+        text("tls-contexts", tlsContexts)
         text("tls-min-version", tlsMinVersion)
         text("tls-ciphers", tlsCiphers)
         text("tls-handshake-timeout", tlsHandshakeTimeout)
@@ -323,6 +332,8 @@ struct Settings: Sendable {
     var defaultTLSSecret: String?
     /// `namespace/name`
     var ticketKeysSecret: String?
+    var certificateExpiryWarning: Int
+    var tlsContexts: Int
     var tlsMinVersion: TLSVersion
     /// Nil: those of the field's recommendation.
     var tlsCiphers: String?
@@ -444,6 +455,8 @@ struct Settings: Sendable {
         https = read.text("https") == "off" ? [] : try read.addresses("https", default: "0.0.0.0:8443")
         defaultTLSSecret = try read.objectName("default-tls-secret")
         ticketKeysSecret = try read.objectName("ticket-keys-secret")
+        certificateExpiryWarning = try read.duration("certificate-expiry-warning", default: "14d")
+        tlsContexts = try read.integer("tls-contexts", default: 2048, in: 1...1_000_000)
         let version = read.text("tls-min-version") ?? "1.2"
         guard let tlsMinVersion = TLSVersion.allCases.first(where: { $0.description == "TLSv\(version)" }) else {
             throw SettingsError(
@@ -452,7 +465,7 @@ struct Settings: Sendable {
         }
         self.tlsMinVersion = tlsMinVersion
         tlsCiphers = read.text("tls-ciphers")
-        tlsHandshakeTimeout = try read.duration("tls-handshake-timeout", default: "10s")
+        tlsHandshakeTimeout = try read.duration("tls-handshake-timeout", default: "10s", least: 1)
         sslRedirect = try read.flag("ssl-redirect", default: true)
         sslRedirectPort = try read.integer("ssl-redirect-port", default: 443, in: 1...65_535)
         let hsts = read.text("hsts") ?? "max-age=31536000; includeSubDomains"
@@ -536,7 +549,7 @@ struct Settings: Sendable {
                 key: "use-proxy-protocol",
                 mend: "give the balancers' addresses by --trusted-proxies; 0.0.0.0/0,::/0 believes everybody")
         }
-        proxyProtocolHeaderTimeout = try read.duration("proxy-protocol-header-timeout", default: "5s")
+        proxyProtocolHeaderTimeout = try read.duration("proxy-protocol-header-timeout", default: "5s", least: 1)
         tcpServicesConfigMap = try read.objectName("tcp-services-configmap")
         proxyStreamTimeout = try read.duration("proxy-stream-timeout", default: "600s")
         udpServicesConfigMap = try read.objectName("udp-services-configmap")
@@ -572,7 +585,7 @@ struct Settings: Sendable {
         hostsAreExclusive = try read.flag("exclusive-hosts", default: false)
         requestHeadTimeout = try read.duration("request-head-timeout", default: "10s")
         idleTimeout = try read.duration("idle-timeout", default: "60s")
-        connectTimeout = try read.duration("connect-timeout", default: "2s")
+        connectTimeout = try read.duration("connect-timeout", default: "2s", least: 1)
         responseHeadTimeout = try read.duration("response-head-timeout", default: "60s")
         streamIdleTimeout = try read.duration("stream-idle-timeout", default: "60s")
         totalTimeout = try read.duration("total-timeout", default: "0s")
@@ -738,12 +751,18 @@ struct SettingsReader {
     }
 
     /// Milliseconds from `150ms 5s 2m 1h 30d`.
-    func duration(_ key: String, default standard: String) throws -> Int {
+    /// - Parameter least: 1 where waiting for ever would leave whoever says nothing in his place.
+    func duration(_ key: String, default standard: String, least: Int = 0) throws -> Int {
         let text = text(key) ?? standard
         guard let value = Quantity.milliseconds(text), value <= 30 * 86_400_000 else {
             throw SettingsError(
                 problem: "\"\(text)\" is not a duration", key: key,
                 mend: "write digits and a unit: 150ms, 5s, 2m, 1h or 30d; leave it out for \(standard)")
+        }
+        guard value >= least else {
+            throw SettingsError(
+                problem: "with \"\(text)\" there is no end to it", key: key,
+                mend: "write a duration of 1ms or more; leave it out for \(standard)")
         }
         return value
     }

@@ -56,6 +56,7 @@ struct Standalone {
             Task { await edge.logScripts() },
             Task { await edge.obey(signals) },
             Task { await edge.tickets.run() },
+            Task { await edge.watchTime { change.yield() } },
         ]
         await edge.joined()
         for task in tasks { task.cancel() }

@@ -30,7 +30,7 @@ extension Stage {
     }
 
     /// A Secret of the namespace shop with a certificate for these hosts. Days below zero: it has expired.
-    func certificate(_ name: String, days: Int = 30, _ hosts: String...) async throws -> Secret {
+    func certificate(_ name: String, days: String = "30", _ hosts: String...) async throws -> Secret {
         let script = Stage.root + "/Tests/Scenarios/tls-secret.sh"
         _ = try await shell(
             "mkdir -p made; '\(script)' \(name) ec \(days) \(hosts.map { "'\($0)'" }.joined(separator: " "))")
@@ -170,7 +170,7 @@ extension Stage {
             mixed.data["tls.key"] = try await stage.certificate("else", "shop.test").data["tls.key"]
             for (secret, reason, text) in [
                 (mixed, "BadCertificate", "the last good certificate serves"),
-                (try await stage.certificate("late", days: -1, "shop.test"), "CertificateExpired", "on 2021-01-01"),
+                (try await stage.certificate("late", days: "-1", "shop.test"), "CertificateExpired", "on 2021-01-01"),
                 (try await stage.certificate("foreign", "else.test"), "CertificateName", "but for else.test"),
             ] {
                 try await give(secret)
@@ -179,6 +179,20 @@ extension Stage {
             }
             try await give(try await stage.certificate("new", "shop.test"))
             try await stage.until("the renewed one") { try await stage.handshake(replica).subject == "new" }
+        }
+    }
+
+    @Test func `a certificate that expires while it serves is an Event before and when it has`() async throws {
+        try await Stage.play { stage in
+            try await stage.openShop()
+            try await stage.cluster.apply(try await stage.certificate("short", days: "15s", "shop.test"))
+            try await stage.cluster.apply(ingress("web", tls: "short"))
+            let replica = try await stage.replica()
+            try await replica.waitUntilReady()
+            try await stage.waitForEvent("CertificateExpiring", about: "Ingress", "web", saying: "shop/short")
+            try await stage.waitForEvent("CertificateExpired", about: "Ingress", "web", saying: "serves all the same")
+            #expect(try await stage.handshake(replica).subject == "short")
+            try await replica.wait(for: "/metrics") { $0.contains("moongate_tls_certificates{state=\"expired\"} 1\n") }
         }
     }
 }

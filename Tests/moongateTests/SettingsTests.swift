@@ -43,6 +43,9 @@ struct SettingsTests {
         ("max-connections-per-client", "some", "whole number"), ("udp-services-configmap", "udp", "name an object"),
         ("udp-session-timeout", "0s", "standing still"), ("max-udp-sessions", "0", "whole number"),
         ("proxy-stream-responses", "-1", "whole number"),
+        ("connect-timeout", "0s", "no end"),
+        ("proxy-protocol-header-timeout", "0s", "no end"), ("tls-handshake-timeout", "0ms", "no end"),
+        ("tls-contexts", "0", "whole number"), ("certificate-expiry-warning", "soon", "duration"),
     ])
     func `a bad setting is refused with problem, place and mend`(key: String, value: String, problem: String) {
         let error = #expect(throws: SettingsError.self) { try settings([key: value]) }
