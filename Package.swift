@@ -238,8 +238,8 @@ let package = Package(
         .testTarget(
             name: "IngressTranslationTests",
             dependencies: [
-                "Controller", "IngressTranslation", "KubernetesAPI", "Manifests", "Model", "MoongateTesting",
-                "Proxy", "TLSEngine",
+                "Controller", "IngressTranslation", "KubernetesAPI", "Manifests", "Middlewares", "Model",
+                "MoongateTesting", "Proxy", "TLSEngine",
             ],
             swiftSettings: rules),
         .testTarget(name: "ModelTests", dependencies: ["Model"], swiftSettings: rules),

@@ -37,6 +37,21 @@ struct SnapshotView: Encodable {
     struct Host: Encodable {
         let pattern: String
         let routes: [RouteView]
+        let clientCertificates: ClientCertificateView?
+    }
+
+    struct ClientCertificateView: Encodable {
+        let mode: String
+        /// Where the authorities are from.
+        let secret: String?
+        let depth: Int?
+        let hasRevocations: Bool?
+        let errorPage: String?
+        let subjectPattern: String?
+        let passedToUpstream: Bool
+        let ingress: String
+        /// It can't be told who may come: everything on the host answers 403.
+        let closed: Bool?
     }
 
     struct RouteView: Encodable {
@@ -61,6 +76,8 @@ struct SnapshotView: Encodable {
         let compression: String?
         let grpcWeb: Bool?
         let allowsEncodedSlashes: Bool?
+        /// Its Ingress asks for client certificates of another namespace's host: 403.
+        let denied: Bool?
     }
 
     struct Binding: Encodable {
@@ -193,13 +210,24 @@ struct SnapshotView: Encodable {
                         streamIdleTimeoutMs: policy.streamIdleTimeout, totalTimeoutMs: policy.totalTimeout,
                         maxBodyBytes: policy.maxBodyBytes, retries: policy.retries,
                         compression: policy.compression?.description, grpcWeb: policy.bridgesGRPCWeb ? true : nil,
-                        allowsEncodedSlashes: policy.allowsEncodedSlashes ? true : nil),
+                        allowsEncodedSlashes: policy.allowsEncodedSlashes ? true : nil,
+                        denied: policy.isDenied ? true : nil),
                 scripts: bindings.isEmpty ? nil : bindings)
         }
         hosts = snapshot.hosts.map { host in
             Host(
                 pattern: host.pattern.description,
-                routes: host.routes.compactMap { item(snapshot.routes, $0).map(view) })
+                routes: host.routes.compactMap { item(snapshot.routes, $0).map(view) },
+                clientCertificates: host.clientAuthentication.map { rule in
+                    ClientCertificateView(
+                        mode: rule.mode.rawValue, secret: rule.secret.map { "\($0.namespace)/\($0.name)" },
+                        depth: rule.verification?.depth,
+                        hasRevocations: rule.verification.map { !$0.revocations.isEmpty },
+                        errorPage: rule.errorPage, subjectPattern: rule.subjectPattern,
+                        passedToUpstream: rule.passesCertificate,
+                        ingress: "\(rule.ingress.namespace)/\(rule.ingress.name)",
+                        closed: rule.verification == nil ? true : nil)
+                })
         }
         upstreams = snapshot.upstreams.map { upstream in
             UpstreamView(

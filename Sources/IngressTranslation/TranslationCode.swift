@@ -42,6 +42,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case clientRulesConflict = "MG176"
     case foreignClientRules = "MG177"
     case idleClientRules = "MG178"
+    case plainClientRules = "MG179"
     case noPortServices = "MG200"
     case badPortService = "MG201"
     case noPortBackend = "MG202"
@@ -54,6 +55,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case badBackendSecret = "MG184"
     case systemAuthorities = "MG185"
     case idleBackendTLS = "MG186"
+    case unknownHost = "MG190"
 
     package var name: String {
         switch self {
@@ -96,6 +98,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .clientRulesConflict: "client-rules-conflict"
         case .foreignClientRules: "foreign-client-rules"
         case .idleClientRules: "idle-client-rules"
+        case .plainClientRules: "plain-client-rules"
         case .noPortServices: "no-tcp-services"
         case .badPortService: "bad-tcp-service"
         case .noPortBackend: "no-tcp-backend"
@@ -108,6 +111,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .badBackendSecret: "bad-backend-secret"
         case .systemAuthorities: "system-authorities"
         case .idleBackendTLS: "idle-backend-tls"
+        case .unknownHost: "unknown-host"
         }
     }
 
@@ -120,8 +124,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
             .error
         case .sharedHost, .noRules, .noEndpoints, .targetPort, .badEndpoint, .balanceConflict, .unknownAnnotation,
             .badAnnotation, .foreignGuards, .scriptPath, .shadowNotYet, .noSecret, .emptySecret, .badStatusSource,
-            .idleBackendTLS,
-            .clientRulesConflict:
+            .idleBackendTLS, .clientRulesConflict, .plainClientRules, .unknownHost:
             .warning
         case .noPortServices, .proxyWithoutTrust, .udpProxyProtocol, .passthroughOff, .passthroughPath: .warning
         case .badPortService, .noPortBackend, .proxyHeaderHTTP2: .error
@@ -177,6 +180,8 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .foreignClientRules:
             "An Ingress asks for client certificates of a host of another namespace; its own paths answer 403."
         case .idleClientRules: "Annotations auth-tls-… without auth-tls-secret: nobody is asked for a certificate."
+        case .plainClientRules:
+            "A host lets nobody through without a client certificate, but serves plain HTTP, where nobody can be asked for one."
         case .noPortServices: "The ConfigMap of TCP or UDP services does not exist."
         case .badPortService: "An entry of the ConfigMap of TCP or UDP services cannot be read; it is not served."
         case .noPortBackend: "The Service of a TCP or UDP service, or its port, does not exist; it is not served."
@@ -193,10 +198,11 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .systemAuthorities:
             "Backends' certificates are verified without a ca.crt: the authorities of the system decide."
         case .idleBackendTLS: "TLS to backends is set up, and no backend of the Ingress speaks TLS."
+        case .unknownHost: "An external name has no address that may be called; its paths answer 503."
         }
     }
 
-    func diagnostic(_ problem: String, at place: Place, mend: String, severity: Severity? = nil) -> Diagnostic {
+    package func diagnostic(_ problem: String, at place: Place, mend: String, severity: Severity? = nil) -> Diagnostic {
         Diagnostic(severity ?? self.severity, rawValue, name, problem: problem, place: place, mend: mend)
     }
 }

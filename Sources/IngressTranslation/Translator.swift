@@ -148,6 +148,7 @@ private struct Work {
         addTicketKeys()
         for index in accepted.indices { addClientRules(of: index) }
         addRedirects()
+        checkClientRules()
         addTCPServices()
         addUDPServices()
         addPassthrough()
@@ -1091,6 +1092,25 @@ private struct Work {
             } else {
                 clientRules[pattern] = rule
             }
+        }
+    }
+
+    /// As in ingress-nginx, what is asked of clients holds for TLS, and plain HTTP is for redirects to send there. Where
+    /// none does, the door beside the locked one is open.
+    private mutating func checkClientRules() {
+        for (pattern, rule) in clientRules.sorted(by: { $0.key < $1.key })
+        where rule.mode == .required && rule.verification != nil && rule.subjectPattern == nil {
+            let isOpen = hosts[pattern]?.routes.contains { number in
+                !routes[number].policy.redirectsToHTTPS && !routes[number].policy.isDenied
+            }
+            guard isOpen == true else { continue }
+            report(
+                .plainClientRules,
+                "the host \(quoted(pattern.description)) asks for client certificates, and serves plain HTTP without",
+                at: rule.place,
+                mend:
+                    "list the host in spec.tls, or set force-ssl-redirect to \"true\": then plain HTTP is redirected; "
+                    + "until then whoever comes by it is served")
         }
     }
 

@@ -341,11 +341,9 @@ private struct BackendResolver {
         // that is not granted reads like one that is not there.
         let own = upstreams.filter { $0.namespace == route.ingress.namespace && $0.variant.isEmpty }.map(\.name)
         let near = EditDistance.nearest(to: name, among: own).map { "did you mean \"\($0)\"? " } ?? ""
-        return Diagnostic(
-            .error, "MG330", "unknown-script-backend",
-            problem:
-                "script \(binding.reference) names the backend \"\(backend)\", and there is no Service port \(name) that it may use",
-            place: binding.place,
+        return ScriptCode.unknownBackend.diagnostic(
+            "script \(binding.reference) names the backend \"\(backend)\", and there is no Service port \(name) that it may use",
+            at: binding.place,
             mend: near
                 + "name a Service of this namespace as NAME:PORT, or have the other's owner annotate it with "
                 + "moongate.dev/allow-namespaces; until then the script fails where it chooses it")
@@ -356,10 +354,9 @@ private struct BackendResolver {
 
 extension MiddlewareCompiler {
     private static func shadowUnavailable(_ binding: ScriptBinding) -> Diagnostic {
-        Diagnostic(
-            .error, "MG331", "shadow-unavailable",
-            problem: "script \(binding.reference) has mode: shadow, which this version of Moongate does not offer yet",
-            place: binding.place, mend: "write mode: enforce or mode: off; until then the script does not run")
+        ScriptCode.shadowUnavailable.diagnostic(
+            "script \(binding.reference) has mode: shadow, which this version of Moongate does not offer yet",
+            at: binding.place, mend: "write mode: enforce or mode: off; until then the script does not run")
     }
 
     private static func notes(_ version: ScriptVersion, _ binding: ScriptBinding) -> [Diagnostic] {
@@ -368,20 +365,16 @@ extension MiddlewareCompiler {
         var notes: [Diagnostic] = []
         if version.phases.isDisjoint(with: .running), !uses.contains(where: { $0.name == "body_filter" }) {
             notes.append(
-                Diagnostic(
-                    .warning, "MG337", "script-without-phase",
-                    problem: "script \(binding.reference) has no phase that a request runs through",
-                    place: binding.place, mend: "return a table with \(PhaseSet.running.names), or take the script away"
-                ))
+                ScriptCode.noPhase.diagnostic(
+                    "script \(binding.reference) has no phase that a request runs through", at: binding.place,
+                    mend: "return a table with \(PhaseSet.running.names), or take the script away"))
         }
         return notes
             + uses.map { use in
-                Diagnostic(
-                    .warning, "MG332", "script-function-unavailable",
-                    problem:
-                        "script \(binding.reference) uses \(use.name) in line \(use.line), which this version of Moongate "
+                ScriptCode.functionUnavailable.diagnostic(
+                    "script \(binding.reference) uses \(use.name) in line \(use.line), which this version of Moongate "
                         + "does not offer yet",
-                    place: binding.place,
+                    at: binding.place,
                     mend: use.name == "body_filter"
                         ? "leave it out; until then bodies pass as they are"
                         : "leave it out; until then a call of it is an error of the script")
@@ -391,12 +384,10 @@ extension MiddlewareCompiler {
     private static func waiting(
         _ id: String, _ binding: ScriptBinding, _ source: ScriptSource, _ lastGood: String?, _ mayHaveAccess: Bool
     ) -> Diagnostic {
-        Diagnostic(
-            .warning, "MG336", "script-waits",
-            problem:
-                "script \(binding.reference) (version \(id)) is not loaded yet: the scripts of the namespace "
+        ScriptCode.waits.diagnostic(
+            "script \(binding.reference) (version \(id)) is not loaded yet: the scripts of the namespace "
                 + "\(source.namespace) have used their share of the time for loading in this change",
-            place: binding.place,
+            at: binding.place,
             mend: "wait a moment; if it stays, do less at the top level of the scripts and in init; "
                 + until(lastGood, mayHaveAccess, binding))
     }
@@ -424,22 +415,22 @@ extension MiddlewareCompiler {
                 if !call.function.isEmpty { problem += " in \(call.function)" }
             }
             return [
-                Diagnostic(
-                    .error, "MG333", "script-failed", problem: problem, place: binding.place,
+                ScriptCode.failed.diagnostic(
+                    problem, at: binding.place,
                     mend: "mend the script; \(until)")
             ]
         case .schema(let finding):
             return [
-                Diagnostic(
-                    .error, "MG334", "bad-script-schema", problem: "\(subject()): \(finding.problem)",
-                    place: binding.place,
+                ScriptCode.badSchema.diagnostic(
+                    "\(subject()): \(finding.problem)",
+                    at: binding.place,
                     mend: "\(finding.mend); \(until)")
             ]
         case .arguments(let findings):
             return findings.map { finding in
-                Diagnostic(
-                    .error, "MG335", "bad-script-argument", problem: "\(subject()): \(finding.problem)",
-                    place: binding.place, mend: "\(finding.mend); \(until)")
+                ScriptCode.badArgument.diagnostic(
+                    "\(subject()): \(finding.problem)",
+                    at: binding.place, mend: "\(finding.mend); \(until)")
             }
         }
     }

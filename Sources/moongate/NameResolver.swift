@@ -3,6 +3,7 @@
 
 import Dispatch
 import Foundation
+import IngressTranslation
 import Model
 
 /// Looks names up and remembers the last good answer: a name server that is down takes nothing out of service.
@@ -57,12 +58,10 @@ actor NameResolver {
 
         let diagnostics = users.keys.sorted().filter { known[$0] == nil }.flatMap { name in
             (users[name] ?? []).map { upstream in
-                Diagnostic(
-                    .warning, "MG190", "unknown-host",
-                    problem:
-                        "the external name \(name) has no address\(allowsThisHost ? "" : " but the proxy's own host"); "
+                TranslationCode.unknownHost.diagnostic(
+                    "the external name \(name) has no address\(allowsThisHost ? "" : " but the proxy's own host"); "
                         + "requests for \(upstream.name) get 503",
-                    place: Place(
+                    at: Place(
                         object: ObjectReference(kind: "Service", namespace: upstream.namespace, name: upstream.service),
                         field: "spec.externalName"),
                     mend: "correct the name or the name server; it is looked up again every 10 seconds")

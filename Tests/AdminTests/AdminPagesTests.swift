@@ -150,7 +150,16 @@ func sources(
                 ]),
             Route(path: .prefix("/"), ingress: ingress, rule: "defaultBackend", host: .any, upstream: 55),
         ]
-        snapshot.hosts = [VirtualHost(pattern: .exact("shop.test"), routes: [0, 77])]
+        var rule = ClientAuthentication(ingress: ingress)
+        rule.mode = .optional
+        rule.secret = ObjectReference(kind: "Secret", namespace: "shop", name: "clients")
+        rule.verification = ClientVerification(authorities: Array("TOPSECRET-CA".utf8), depth: 3)
+        rule.subjectPattern = "CN=alice"
+        snapshot.hosts = [
+            VirtualHost(pattern: .exact("shop.test"), routes: [0, 77], clientAuthentication: rule),
+            VirtualHost(
+                pattern: .exact("shut.test"), routes: [], clientAuthentication: ClientAuthentication(ingress: ingress)),
+        ]
         snapshot.defaultRoute = 1
         snapshot.certificates = [
             CertificateReference(
@@ -166,6 +175,8 @@ func sources(
             #""pattern" : "shop.test""#, #""upstream" : "shop/web:80""#, #""address" : "10.0.0.1:8080""#,
             #""address" : "db.example:1""#, #""terminating" : true"#, #""monkey" : "seen""#, #""percent" : 30"#,
             #""secret" : "shop/tls""#, #""retries" : 0"#, #""reference" : "gone""#, #""rule" : "defaultBackend""#,
+            #""mode" : "optional""#, #""secret" : "shop/clients""#, #""depth" : 3"#, #""hasRevocations" : false"#,
+            #""subjectPattern" : "CN=alice""#, #""mode" : "on""#, #""closed" : true"#,
             #""api_key" : "(left out)""#, #""clientSecret" : "(left out)""#,
         ] {
             #expect(body.contains(expected), "\(expected) is not in \(body)")

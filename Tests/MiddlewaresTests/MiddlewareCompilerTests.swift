@@ -103,7 +103,7 @@ import Testing
     @Test func aScriptWithoutAPhaseIsTold() throws {
         for table in ["", "init = function() end", "config = {}"] {
             let world = World("return { \(table) }")
-            #expect(world.compiler.prepare(world.snapshot).diagnostics.map(\.code) == ["MG337"])
+            #expect(world.compiler.prepare(world.snapshot).diagnostics.map(\.code) == ["MG340"])
         }
         let all = World(
             "return { name = 'all', version = '1', config = {}, on_error = 'open', init = function() end, "
