@@ -147,7 +147,8 @@ extension ScenarioRun {
         guard words.first == "moongate" else {
             throw ScenarioFailure("only moongate may run in the background", line: command.line)
         }
-        let documented = words.filter { SocketAddress($0) != nil }
+        // With what stands before: which listener it is.
+        let documented = zip([""] + words, words).filter { SocketAddress($0.1) != nil }
         words = words.map { SocketAddress($0) == nil ? $0 : "127.0.0.1:0" }
         let serves = words.count > 1 && words[1] == "run"
         if serves { words += ["--admin", "127.0.0.1:0"] }
@@ -156,8 +157,9 @@ extension ScenarioRun {
             name: words.prefix(2).joined(separator: " "), arguments: [environment.binary] + words.dropFirst(),
             environment: processEnvironment(), directory: place, transcript: transcript)
         background.append(process)
-        let address = try listening(process, key: serves ? "http" : "echo", line: command.line)
-        for text in documented {
+        for (flag, text) in documented {
+            let key = flag == "--https" ? "https" : serves ? "http" : "echo"
+            let address = try listening(process, key: key, line: command.line)
             substitutions.append((from: text, to: address.description))
             if let port = SocketAddress(text)?.port {
                 substitutions.append((from: "port: \(port),", to: "port: \(address.port),"))
@@ -174,7 +176,7 @@ extension ScenarioRun {
         guard !background.isEmpty else { return }
         let source = environment.root + "/examples"
         let names = FileManager.default.enumerator(atPath: source)?.allObjects as? [String] ?? []
-        for name in names where ["yaml", "lua"].contains((name as NSString).pathExtension) {
+        for name in names where ["yaml", "lua", "sh"].contains((name as NSString).pathExtension) {
             guard let text = try? String(contentsOfFile: source + "/" + name, encoding: .utf8) else { continue }
             try write(substituted(text), to: "../examples/" + name)
         }
