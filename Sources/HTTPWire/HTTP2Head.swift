@@ -38,7 +38,7 @@ package enum HTTP2Head {
             switch kind {
             case .method:
                 guard value.count <= 32, FieldGrammar.isToken(head.bytes.span.extracting(value.range)) else {
-                    throw .malformed
+                    throw .malformed(.http2Field)
                 }
                 let method = Method(head.bytes.span.extracting(value.range))
                 head.methodRange = value
@@ -51,12 +51,12 @@ package enum HTTP2Head {
             // What the connection is, it is: a scheme changes nothing.
             case .scheme: break
             case .connectProtocol: connectProtocol = value
-            case .other: throw .malformed
+            case .other: throw .malformed(.http2Field)
             }
             pseudo += 1
         }
         if let connectProtocol {
-            guard head.method == .connect, !head.targetRange.isEmpty else { throw .malformed }
+            guard head.method == .connect, !head.targetRange.isEmpty else { throw .malformed(.http2Field) }
             // Of no other protocol the proxy knows what its tunnel would carry (RFC 9220 §3).
             guard head.bytes.span.extracting(connectProtocol.range).equalsIgnoringCase("websocket") else {
                 throw Refusal(501, .methodNotAllowed)
@@ -75,15 +75,15 @@ package enum HTTP2Head {
             guard isLowercaseToken(head.bytes.span.extracting(field.nameRange)),
                 FieldGrammar.isValue(head.bytes.span.extracting(field.valueRange))
             else {
-                throw .malformed
+                throw .malformed(.http2Field)
             }
             if hasUnderscore(head, field) { head.fields[i].flags.insert(.hasUnderscore) }
             switch field.name {
             case .connection, .keepAlive, .proxyConnection, .transferEncoding, .upgrade, .http2Settings:
-                throw .malformed
+                throw .malformed(.http2Field)
             case .te:
                 guard head.bytes.span.extracting(field.valueRange).equalsIgnoringCase("trailers") else {
-                    throw .malformed
+                    throw .malformed(.http2Field)
                 }
             case .cookie:
                 if cookie < 0 { cookie = i }
@@ -170,7 +170,7 @@ package enum HTTP2Head {
         let bytes = head.bytes.span
         guard !range.isEmpty, bytes[range.lowerBound] == 0x2f || range.count == 1 && bytes[range.lowerBound] == 0x2a,
             bytes.firstNotVisible(from: range.lowerBound, to: range.upperBound) == range.upperBound
-        else { throw .malformed }
+        else { throw .malformed(.target) }
     }
 
     private static func joinCookies(_ head: inout MessageHead, from first: Int) {

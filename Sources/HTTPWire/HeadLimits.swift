@@ -24,13 +24,19 @@ package struct HeadLimits: Sendable, Hashable {
 package struct Refusal: Error, Sendable, Hashable {
     package var status: UInt16
     package var reason: FailureReason
+    /// What exactly is malformed.
+    package var fault: RequestFault
 
     @inlinable
-    package init(_ status: UInt16, _ reason: FailureReason) {
+    package init(_ status: UInt16, _ reason: FailureReason, _ fault: RequestFault = .none) {
         self.status = status
         self.reason = reason
+        self.fault = fault
     }
 
-    @usableFromInline static var malformed: Refusal { Refusal(400, .malformedRequest) }
+    @usableFromInline static var malformed: Refusal { malformed(.none) }
+    @usableFromInline static func malformed(_ fault: RequestFault) -> Refusal {
+        Refusal(400, .malformedRequest, fault)
+    }
     @usableFromInline static var malformedResponse: Refusal { Refusal(502, .malformedResponse) }
 }

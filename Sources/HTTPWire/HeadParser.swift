@@ -150,7 +150,7 @@ package struct HeadParser: Sendable {
                     guard p < end else { break scanning }
                     if bytes[p] == 0x0d {
                         guard p + 1 < end else { break scanning }
-                        guard bytes[p + 1] == 0x0a, blankLines < Self.maxBlankLines else { throw .malformed }
+                        guard bytes[p + 1] == 0x0a, blankLines < Self.maxBlankLines else { throw .malformed(.lineEnd) }
                         blankLines += 1
                         p += 2
                     } else {
@@ -165,7 +165,7 @@ package struct HeadParser: Sendable {
                 let stop = min(end, mark + Self.maxMethodBytes + 1)
                 while p < stop, ByteSet.token.contains(bytes[p]) { p += 1 }
                 if p < stop {
-                    guard bytes[p] == 0x20, p > mark else { throw .malformed }
+                    guard bytes[p] == 0x20, p > mark else { throw .malformed(.requestLine) }
                     head.methodRange = ByteRange(offset: mark, count: p - mark)
                     head.method = Method(bytes.extracting(mark..<p))
                     p += 1
@@ -181,7 +181,7 @@ package struct HeadParser: Sendable {
                 let stop = min(end, mark + limits.targetBytes + 1)
                 p = bytes.firstNotVisible(from: p, to: stop)
                 if p < stop {
-                    guard bytes[p] == 0x20, p > mark else { throw .malformed }
+                    guard bytes[p] == 0x20, p > mark else { throw .malformed(.requestLine) }
                     head.targetRange = ByteRange(offset: mark, count: p - mark)
                     p += 1
                     mark = p
@@ -196,7 +196,7 @@ package struct HeadParser: Sendable {
                 // `HTTP/1.1` CR LF, RFC 9112 §2.3: eight bytes and the end of the line, nothing between.
                 var i = p - mark
                 while i < 10, p < end {
-                    guard Self.isVersionByte(bytes[p], at: i) else { throw .malformed }
+                    guard Self.isVersionByte(bytes[p], at: i) else { throw .malformed(.requestLine) }
                     p += 1
                     i += 1
                 }
@@ -219,7 +219,7 @@ package struct HeadParser: Sendable {
                 head.status = UInt16(bytes[9] - 48) * 100 + UInt16(bytes[10] - 48) * 10 + UInt16(bytes[11] - 48)
                 if bytes[12] == 0x0d {
                     guard p + 1 < end else { break scanning }
-                    guard bytes[13] == 0x0a else { throw .malformed }
+                    guard bytes[13] == 0x0a else { throw .malformed(.lineEnd) }
                     p = 14
                     phase = .lineStart
                 } else {
@@ -236,9 +236,9 @@ package struct HeadParser: Sendable {
                     if p - mark > limits.lineBytes { throw Refusal(431, .headTooLarge) }
                     break scanning
                 }
-                guard bytes[p] == 0x0d else { throw .malformed }
+                guard bytes[p] == 0x0d else { throw .malformed(.fieldLine) }
                 guard p + 1 < end else { break scanning }
-                guard bytes[p + 1] == 0x0a else { throw .malformed }
+                guard bytes[p + 1] == 0x0a else { throw .malformed(.lineEnd) }
                 head.reasonRange = ByteRange(offset: mark, count: p - mark)
                 p += 2
                 phase = .lineStart
@@ -247,12 +247,12 @@ package struct HeadParser: Sendable {
                 guard p < end else { break scanning }
                 if bytes[p] == 0x0d {
                     guard p + 1 < end else { break scanning }
-                    guard bytes[p + 1] == 0x0a else { throw .malformed }
+                    guard bytes[p + 1] == 0x0a else { throw .malformed(.lineEnd) }
                     position = UInt32(truncatingIfNeeded: p + 2)
                     return true
                 }
                 // A space or tab here would be a folded line (RFC 9112 §5.2): no token, refused below.
-                guard ByteSet.token.contains(bytes[p]) else { throw .malformed }
+                guard ByteSet.token.contains(bytes[p]) else { throw .malformed(.fieldLine) }
                 guard head.fields.count < limits.fieldCount else { throw Refusal(431, .tooManyFields) }
                 mark = p
                 hasUnderscore = false
@@ -271,7 +271,7 @@ package struct HeadParser: Sendable {
                     break scanning
                 }
                 // A space before the colon ends here (RFC 9112 §5.1).
-                guard bytes[p] == 0x3a else { throw .malformed }
+                guard bytes[p] == 0x3a else { throw .malformed(.fieldLine) }
                 nameCount = UInt32(truncatingIfNeeded: p - mark)
                 valueStart = 0
                 p += 1
@@ -288,9 +288,9 @@ package struct HeadParser: Sendable {
                     if p - mark > limits.lineBytes { throw Refusal(431, .headTooLarge) }
                     break scanning
                 }
-                guard bytes[p] == 0x0d else { throw .malformed }
+                guard bytes[p] == 0x0d else { throw .malformed(.fieldLine) }
                 guard p + 1 < end else { break scanning }
-                guard bytes[p + 1] == 0x0a else { throw .malformed }
+                guard bytes[p + 1] == 0x0a else { throw .malformed(.lineEnd) }
                 let start = Int(valueStart)
                 var valueEnd = p
                 while valueEnd > start, bytes[valueEnd - 1] == 0x20 || bytes[valueEnd - 1] == 0x09 { valueEnd -= 1 }

@@ -89,19 +89,25 @@ package enum RequestAdmission: Sendable, Hashable {
                 if field.flags.contains(.hasUnderscore), rules.dropsUnderscoreNames { head.remove(at: i) }
 
             case .host:
-                guard host < 0 else { throw .malformed }
+                guard host < 0 else { throw .malformed(.twoHosts) }
                 host = i
 
             case .contentLength:
-                guard framing.readLength(head.bytes.span.extracting(field.valueRange)) else { throw .malformed }
+                guard framing.readLength(head.bytes.span.extracting(field.valueRange)) else {
+                    throw .malformed(.contentLength)
+                }
                 head.fields[i].flags.insert(.hopByHop)
 
             case .transferEncoding:
-                guard framing.readCoding(head.bytes.span.extracting(field.valueRange)) else { throw .malformed }
+                guard framing.readCoding(head.bytes.span.extracting(field.valueRange)) else {
+                    throw .malformed(.transferEncoding)
+                }
                 head.fields[i].flags.insert(.hopByHop)
 
             case .connection:
-                guard connection.read(head.bytes.span.extracting(field.valueRange)) else { throw .malformed }
+                guard connection.read(head.bytes.span.extracting(field.valueRange)) else {
+                    throw .malformed(.connection)
+                }
                 head.fields[i].flags.insert(.hopByHop)
 
             case .upgrade:
@@ -109,7 +115,7 @@ package enum RequestAdmission: Sendable, Hashable {
                 head.fields[i].flags.insert(.hopByHop)
 
             case .secWebSocketKey:
-                guard key < 0 else { throw .malformed }
+                guard key < 0 else { throw .malformed(.webSocketHandshake) }
                 key = i
 
             case .expect:
@@ -144,7 +150,7 @@ package enum RequestAdmission: Sendable, Hashable {
         // was made of an extended CONNECT (`HTTP2Head`). One that ends with its head can't begin anything.
         var hasBody = hasBody
         if upgrade >= 0, head.version == .http2 {
-            guard hasBody else { throw .malformed }
+            guard hasBody else { throw .malformed(.webSocketHandshake) }
             hasBody = false
         }
 
@@ -153,16 +159,20 @@ package enum RequestAdmission: Sendable, Hashable {
         case .none:
             if let length = framing.length {
                 // A stream that has ended before its length is malformed (RFC 9113 §8.1.1).
-                guard head.version != .http2 || hasBody || length == 0 else { throw .malformed }
+                guard head.version != .http2 || hasBody || length == 0 else {
+                    throw .malformed(.contentLength)
+                }
                 facts.body = .length(length)
             } else if head.version == .http2, hasBody {
                 facts.body = .chunked
             }
         case .chunked:
-            guard framing.length == nil, head.version != .http10 else { throw .malformed }
+            guard framing.length == nil else { throw .malformed(.lengthAndCoding) }
+            guard head.version != .http10 else { throw .malformed(.transferEncoding) }
             facts.body = .chunked
         case .unknown:
-            guard framing.length == nil, head.version != .http10 else { throw .malformed }
+            guard framing.length == nil else { throw .malformed(.lengthAndCoding) }
+            guard head.version != .http10 else { throw .malformed(.transferEncoding) }
             throw Refusal(501, .unsupportedCoding)
         }
         if facts.body.isEmpty { facts.expectsContinue = false }
@@ -175,7 +185,7 @@ package enum RequestAdmission: Sendable, Hashable {
         case .trace:
             guard rules.allowsTrace else { throw Refusal(405, .methodNotAllowed) }
             // RFC 9110 §9.3.8.
-            guard facts.body == .none else { throw .malformed }
+            guard facts.body == .none else { throw .malformed(.traceBody) }
         case .other, .get, .head, .post, .put, .delete, .options, .patch: break
         }
 
@@ -203,16 +213,16 @@ package enum RequestAdmission: Sendable, Hashable {
         let target = head.targetRange.range
         var start = target.lowerBound
         let end = target.upperBound
-        guard start < end, end <= head.bytes.count else { throw .malformed }
+        guard start < end, end <= head.bytes.count else { throw .malformed(.target) }
         if head.bytes[start] == 0x2a {
-            guard target.count == 1, head.method == .options else { throw .malformed }
+            guard target.count == 1, head.method == .options else { throw .malformed(.target) }
             facts.targetForm = .asterisk
             head.pathRange = head.targetRange
             return
         }
         if head.bytes[start] != 0x2f {
             let scheme = schemeCount(head.bytes.span.extracting(target))
-            guard scheme > 0 else { throw .malformed }
+            guard scheme > 0 else { throw .malformed(.target) }
             start += scheme
             let authority = start
             while start < end, head.bytes[start] != 0x2f, head.bytes[start] != 0x3f, head.bytes[start] != 0x23 {
@@ -224,7 +234,9 @@ package enum RequestAdmission: Sendable, Hashable {
         let pathEnd = head.bytes.span.firstIndex(of: 0x3f, from: start, to: end)
         if pathEnd < end {
             // A fragment is never sent (RFC 9112 §3.2); some servers cut it off, others take it for part of the rest.
-            guard head.bytes.span.firstIndex(of: 0x23, from: pathEnd, to: end) == end else { throw .malformed }
+            guard head.bytes.span.firstIndex(of: 0x23, from: pathEnd, to: end) == end else {
+                throw .malformed(.fragment)
+            }
             head.queryRange = ByteRange(offset: pathEnd + 1, count: end - pathEnd - 1)
             head.hasQuery = true
         }
@@ -242,12 +254,12 @@ package enum RequestAdmission: Sendable, Hashable {
         do throws(CanonicalPath.Refusal) {
             try setPath(&head, start..<pathEnd, allowing: [])
         } catch {
-            guard error == .encodedSlash else { throw .malformed }
+            guard error == .encodedSlash else { throw .malformed(RequestFault(error)) }
             // The route is asked, which is not known yet.
             do throws(CanonicalPath.Refusal) {
                 try setPath(&head, start..<pathEnd, allowing: .encodedSlashes)
             } catch {
-                throw .malformed
+                throw .malformed(RequestFault(error))
             }
             head.hasEncodedSlash = true
         }
@@ -273,27 +285,39 @@ package enum RequestAdmission: Sendable, Hashable {
     ) throws(Refusal) {
         let fromTarget = head.authorityRange
         guard index >= 0 else {
-            guard head.version == .http10 else { throw .malformed }
+            guard head.version == .http10 else { throw .malformed(.noHost) }
             guard facts.targetForm == .absolute || !fromTarget.isEmpty else { return }
-            guard let authority = Authority(head.bytes.span.extracting(fromTarget.range)) else { throw .malformed }
+            guard let authority = Authority(head.bytes.span.extracting(fromTarget.range)) else {
+                throw .malformed(.badHost)
+            }
+            head.authorityRange = withoutColon(fromTarget, head.bytes.span)
             head.setHostRange(from: authority)
             return
         }
         let field = head.fields[index]
         let value = ByteRange(offset: Int(field.valueOffset), count: Int(field.valueCount))
-        guard let authority = Authority(head.bytes.span.extracting(value.range)) else { throw .malformed }
+        guard let authority = Authority(head.bytes.span.extracting(value.range)) else { throw .malformed(.badHost) }
         if !fromTarget.isEmpty || facts.targetForm == .absolute {
             // The target wins by the book; a client that says two hosts is refused instead (RFC 9112 §3.2.2).
             guard let named = Authority(head.bytes.span.extracting(fromTarget.range)),
                 named.port == authority.port, named.hostCount == authority.hostCount
-            else { throw .malformed }
+            else { throw .malformed(.hostDiffers) }
             let a = Int(fromTarget.offset)
             let b = Int(value.offset)
             for i in 0..<named.hostCount
-            where MessageHead.lower(head.bytes[a + i]) != MessageHead.lower(head.bytes[b + i]) { throw .malformed }
+            where MessageHead.lower(head.bytes[a + i]) != MessageHead.lower(head.bytes[b + i]) {
+                throw .malformed(.hostDiffers)
+            }
         }
-        head.authorityRange = value
+        head.authorityRange = withoutColon(value, head.bytes.span)
+        head.fields[index].valueCount = head.authorityRange.count
         head.setHostRange(from: authority)
+    }
+
+    /// An authority without the colon that has no port behind it: nobody behind us need know that it is allowed.
+    private static func withoutColon(_ authority: ByteRange, _ bytes: Span<UInt8>) -> ByteRange {
+        guard !authority.isEmpty, bytes[authority.range.upperBound - 1] == 0x3a else { return authority }
+        return ByteRange(offset: authority.range.lowerBound, count: authority.range.count - 1)
     }
 
     /// RFC 6455 §4.1. A WebSocket handshake that we could not verify later is refused; any other protocol is only told,
@@ -308,7 +332,7 @@ package enum RequestAdmission: Sendable, Hashable {
             // A handshake is a GET without a body; anything else has no key to answer to.
             guard head.method == .get, facts.body.isEmpty, key >= 0,
                 WebSocketKey.isValid(head.bytes.span.extracting(head.fields[key].valueRange))
-            else { throw .malformed }
+            else { throw .malformed(.webSocketHandshake) }
             facts.upgrade = .webSocket
             facts.webSocketKeyRange = ByteRange(
                 offset: Int(head.fields[key].valueOffset), count: Int(head.fields[key].valueCount))

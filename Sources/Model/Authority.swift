@@ -11,10 +11,11 @@ public struct Authority: Sendable, Hashable {
     /// Longest host (RFC 1035 §2.3.4), and a dot.
     public static let maxHostCount = 254
 
-    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`.
+    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`. A colon without a port behind it says as much as none
+    /// (RFC 3986 §3.2.3).
     ///
     /// Refuses what DNS names and addresses never hold: user information, escapes, empty labels, spaces, a port that is
-    /// empty, zero or above 65535.
+    /// zero or above 65535.
     @inlinable
     public init?(_ bytes: Span<UInt8>) {
         let count = bytes.count
@@ -54,7 +55,8 @@ public struct Authority: Sendable, Hashable {
         isLowercase = !hasUpper
         port = nil
         guard i < count else { return }
-        guard bytes[i] == 0x3a, i + 1 < count, count - i <= 6 else { return nil }
+        guard bytes[i] == 0x3a, count - i <= 6 else { return nil }
+        guard i + 1 < count else { return }
         var value = 0
         for j in (i + 1)..<count {
             let digit = bytes[j] &- 48

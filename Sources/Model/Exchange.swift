@@ -221,6 +221,8 @@ package final class Exchange {
     package var response = MessageHead()
     package var origin: ResponseOrigin = .none
     package var reason: FailureReason = .none
+    /// What exactly is wrong with the request that `reason` refuses.
+    package var fault: RequestFault = .none
     /// The body of a response that a script or the proxy made; empty for the upstream's.
     package var ownBody: [UInt8] = []
 
@@ -285,6 +287,7 @@ package final class Exchange {
         }
         origin = .none
         reason = .none
+        fault = .none
         if !ownBody.isEmpty { ownBody.removeAll(keepingCapacity: ownBody.capacity <= 65536) }
         endpoint = nil
         upstreamChannel = nil

@@ -81,7 +81,7 @@ extension MessageHead {
     /// Gives the request another host, with or without a port: the router's, and the `Host` that the upstream gets.
     /// Returns why it is none, nil when it was set.
     package mutating func setHost(_ host: Span<UInt8>) -> String? {
-        guard let authority = Authority(host) else {
+        guard let authority = Authority(host), host[host.count - 1] != 0x3a else {
             return
                 "a host is a name or an address, then a port if need be: \"shop.test\", \"shop.test:8080\", \"[::1]\""
         }

@@ -182,6 +182,7 @@ extension Loop {
     /// Answers a head that is no request.
     func refuse(_ f: Flight, _ refusal: Refusal) {
         f.refusedStatus = refusal.status
+        f.exchange.fault = refusal.fault
         telemetry.began()
         fail(f, refusal.reason)
     }
@@ -260,6 +261,7 @@ extension Loop {
     private func takesPath(_ f: Flight) -> Bool {
         if !f.exchange.request.hasEncodedSlash || f.policy.allowsEncodedSlashes { return true }
         f.exchange.reason = .malformedRequest
+        f.exchange.fault = .encodedSlash
         perform(f, .answerDecided)
         return false
     }

@@ -27,6 +27,8 @@ package struct RequestExplanation: Sendable, Equatable, Codable {
     package var status: UInt16?
     /// `FailureReason.label` of a refusal; nil where there is none.
     package var reason: String?
+    /// `RequestFault.label`: what exactly is malformed; nil where nothing is.
+    package var detail: String?
     /// The fields of that answer as the client gets them, `name: value`; without those of its framing, and the date.
     package var fields: [String] = []
     /// The upstream that the request goes to (`namespace/service:port`).
@@ -37,7 +39,7 @@ package struct RequestExplanation: Sendable, Equatable, Codable {
     /// The request came on a TLS connection of ours.
     var isSecure = false
 
-    private enum CodingKeys: String, CodingKey { case steps, status, reason, fields, upstream, target, tags }
+    private enum CodingKeys: String, CodingKey { case steps, status, reason, detail, fields, upstream, target, tags }
 
     package init() {}
 }
@@ -270,7 +272,7 @@ package struct RequestExplainer {
         guard exchange.request.hasEncodedSlash,
             !routes.indices.contains(Int(exchange.route)) || !routes[Int(exchange.route)].policy.allowsEncodedSlashes
         else { return nil }
-        return Refusal(400, .malformedRequest)
+        return Refusal(400, .malformedRequest, .encodedSlash)
     }
 
     private func refused(
@@ -278,10 +280,12 @@ package struct RequestExplainer {
     ) -> RequestExplanation {
         result.status = refusal.status
         result.reason = refusal.reason.label
+        result.detail = refusal.fault == .none ? nil : refusal.fault.label
         result.steps.append(
             .init(
                 "answer",
-                "\(refusal.status): \(why) (\(refusal.reason.label))" + (closes ? "; the connection is closed" : "")))
+                "\(refusal.status): \(why) (\(refusal.reason.label))" + (closes ? "; the connection is closed" : ""),
+                details: refusal.fault == .none ? [] : ["\(refusal.fault.message) (\(refusal.fault.label))"]))
         return result
     }
 

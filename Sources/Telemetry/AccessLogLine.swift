@@ -123,6 +123,11 @@ struct AccessLogLine {
             put(exchange.reason.label, &line)
             put("\"", &line)
         }
+        if exchange.fault != .none {
+            put(",\"detail\":\"", &line)
+            put(exchange.fault.label, &line)
+            put("\"", &line)
+        }
         if !exchange.scriptRuns.isEmpty {
             put(",\"scripts\":[", &line)
             for (i, run) in exchange.scriptRuns.enumerated() {
@@ -208,6 +213,10 @@ struct AccessLogLine {
         Self.decimal(UInt64(exchange.attempts), &line)
         put(" error=", &line)
         put(exchange.reason.label, &line)
+        if exchange.fault != .none {
+            put(":", &line)
+            put(exchange.fault.label, &line)
+        }
         put(" scripts=", &line)
         if exchange.scriptRuns.isEmpty { put("-", &line) }
         for (i, run) in exchange.scriptRuns.enumerated() {

@@ -142,7 +142,8 @@ import Testing
         ("[2001:DB8::1]:443", "[2001:db8::1]", "[2001:DB8::1]:443"),
         ("[::ffff:1.2.3.4]", "[::ffff:1.2.3.4]", "[::ffff:1.2.3.4]"),
         ("", nil, ""), (".", nil, ""), ("..", nil, ""), (".a", nil, ""), ("a..b", nil, ""), ("a..", nil, ""),
-        ("a:", nil, ""), ("a:0", nil, ""), ("a:65536", nil, ""), ("a:99999999", nil, ""), ("a:8x", nil, ""),
+        ("a:", "a", "a"), ("A.test:", "a.test", "A.test"), ("[::1]:", "[::1]", "[::1]"), ("a:0", nil, ""),
+        ("a:65536", nil, ""), ("a:99999999", nil, ""), ("a:8x", nil, ""),
         ("a:+80", nil, ""), ("a:80:80", nil, ""), (":80", nil, ""), ("a b", nil, ""), ("a,b", nil, ""),
         ("a/b", nil, ""), ("a@b", nil, ""), ("user@a", nil, ""), ("a%2e", nil, ""), ("a?b", nil, ""), ("a#b", nil, ""),
         ("http://a", nil, ""), ("[::1", nil, ""), ("::1", nil, ""), ("[::1]x", nil, ""), ("[fe80::1%25eth0]", nil, ""),
@@ -164,6 +165,59 @@ import Testing
         let absolute = admit("GET http://\(row.0)/ HTTP/1.1\r\nHost: \(row.0.lowercased())\r\n\r\n")
         #expect(absolute.admission?.facts?.targetForm == .absolute)
         #expect(absolute.head.text(absolute.head.hostRange) == host)
+    }
+
+    /// What exactly is wrong, for the access log and `moongate explain`.
+    @Test(
+        arguments: [
+            ("GET /../a HTTP/1.1\r\nHost: a\r\n\r\n", .dotSegment),
+            ("GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n", .encodedSlash),
+            ("GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", .encodedNUL),
+            ("GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", .pathEscape),
+            ("GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n", .pathByte),
+            ("GET /%c0%af HTTP/1.1\r\nHost: a\r\n\r\n", .overlongUTF8),
+            ("GET /a?b#c HTTP/1.1\r\nHost: a\r\n\r\n", .fragment),
+            ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", .target), ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", .target),
+            ("GET / HTTP/1.1\r\n\r\n", .noHost), ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", .twoHosts),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", .badHost),
+            ("GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", .hostDiffers),
+            ("GET http://a/ HTTP/1.1\r\nHost: a:80\r\n\r\n", .hostDiffers),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", .contentLength),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \r\n\r\n", .transferEncoding),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", .lengthAndCoding),
+            ("GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", .transferEncoding),
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: \"x\r\n\r\n", .connection),
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", .webSocketHandshake),
+            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", .requestLine), ("GET / HTTQ/1.1\r\nHost: a\r\n\r\n", .requestLine),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", .fieldLine), ("GET / HTTP/1.1\r\n x: a\r\n\r\n", .fieldLine),
+            ("GET / HTTP/1.1\r\nHost: a\r x\r\n\r\n", .lineEnd),
+        ] as [(String, RequestFault)])
+    func namesTheFault(_ text: String, _ fault: RequestFault) {
+        guard case .refuse(let refusal) = admit(text).admission else {
+            Issue.record("admitted")
+            return
+        }
+        #expect(refusal.fault == fault)
+        #expect(refusal.status == 400 && refusal.reason == .malformedRequest)
+    }
+
+    @Test func everyFaultHasANameAndAMessage() {
+        let faults = RequestFault.allCases.filter { $0 != .none }
+        #expect(Set(faults.map(\.label)).count == faults.count)
+        #expect(faults.allSatisfy { !$0.message.isEmpty && !$0.message.contains("\n") })
+        for path in CanonicalPath.Refusal.allCases { #expect(RequestFault(path).message == path.message) }
+    }
+
+    /// RFC 3986 §3.2.3: the colon may stand without a port; the upstream gets the host without it.
+    @Test(arguments: ["1.1", "1.0"])
+    func anEmptyPortIsNoPort(_ version: String) {
+        let (admission, head) = admit("GET http://Shop.test:/ HTTP/\(version)\r\nHost: shop.test:\r\nX: y\r\n\r\n")
+        #expect(admission?.facts != nil)
+        let host = head.fields.first.map { head.text($0.valueRange) }
+        #expect(host == "shop.test")
+        #expect(head.text(head.authorityRange) == "shop.test")
+        let old = admit("GET http://Shop.test:/ HTTP/1.0\r\n\r\n")
+        #expect(old.admission?.facts != nil && old.head.text(old.head.authorityRange) == "Shop.test")
     }
 
     @Test func aHostOfTheLongestLength() {

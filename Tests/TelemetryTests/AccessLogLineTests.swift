@@ -174,6 +174,16 @@ func line(_ exchange: Exchange, _ format: AccessLogFormat, _ labels: TelemetryLa
         #expect(line(exchange, .text, labels).contains(#""TCP 5432 -" in=0 out=0 "#))
     }
 
+    @Test func aRefusedRequestNamesTheRuleThatItBroke() {
+        let exchange = Exchange()
+        exchange.reason = .malformedRequest
+        exchange.fault = .dotSegment
+        #expect(line(exchange, .json).contains(#""error":"malformed-request","detail":"dot-segment"}"#))
+        #expect(line(exchange, .text).contains(" error=malformed-request:dot-segment scripts=-"))
+        exchange.reset()
+        #expect(exchange.fault == .none)
+    }
+
     @Test func everyFieldWithHostileBytesStaysOneValidLine() throws {
         // All bytes, and those that break JSON, lines, terminals and UTF-8.
         let all = (0...255).map { UInt8($0) }
