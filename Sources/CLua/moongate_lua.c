@@ -599,9 +599,12 @@ static void mg_error_say(mg_vm *vm, const char *format, ...) {
 
 static void mg_error_budget(mg_vm *vm) {
     switch (vm->error.kind) {
-    case MG_ERROR_CPU:
-        mg_error_say(vm, "the CPU budget of %.3g ms is used up", (double)vm->cpu_limit / 1e6);
+    case MG_ERROR_CPU: {
+        bool seconds = vm->cpu_limit >= 1000000000;
+        mg_error_say(vm, "the CPU budget of %.3g %s is used up", (double)vm->cpu_limit / (seconds ? 1e9 : 1e6),
+                     seconds ? "s" : "ms");
         break;
+    }
     case MG_ERROR_MEMORY:
         mg_error_say(vm, "the memory limit is reached (%.4g MiB in all, %d KiB for one string)",
                      (double)vm->cap / 1048576.0, (int)(vm->string_cap / 1024));

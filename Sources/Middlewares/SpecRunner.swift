@@ -59,10 +59,16 @@ package struct SpecRunner {
 
     private let loader: Loader
     private let seed: UInt64
+    private let cpu: Duration
 
-    package init(seed: UInt64 = 1, loader: @escaping Loader) {
+    /// What a spec may compute in all, its cases included.
+    package static let defaultCPU = Duration.seconds(30)
+
+    /// - Parameter cpu: what one spec may compute in all.
+    package init(seed: UInt64 = 1, cpu: Duration = SpecRunner.defaultCPU, loader: @escaping Loader) {
         self.loader = loader
         self.seed = seed
+        self.cpu = cpu
     }
 
     /// Runs one spec. `file` is what messages call it.
@@ -70,30 +76,61 @@ package struct SpecRunner {
         let session = SpecSession(loader: loader, seed: seed)
         var limits = ScriptLimits()
         limits.memoryBytes = 256 << 20
-        limits.loadNanoseconds = 120_000_000_000
+        limits.loadNanoseconds = UInt64(max(1, cpu / .nanoseconds(1)))
         var result = SpecResult(file: file, cases: [], failure: nil)
         guard let vm = ScriptVM(limits: limits, functions: session.functions, library: session) else {
             result.failure = "not enough memory"
             return result
         }
         do throws(ScriptFailure) {
-            try vm.addModule(name: "moongate.test", file: "moongate.test", source: Array(Self.prelude.utf8))
-            // On one line with the first of the spec, so that lines keep their numbers.
-            let head = "local moongate = require(\"moongate.test\") "
-            try vm.compile(file: file, source: Array((head + source + "\nreturn {}\n").utf8))
+            try vm.addModule(name: "moongate.test", file: Self.ours, source: Array(Self.prelude.utf8))
+            // As it is, so that whatever is wrong with it is told of its own lines.
+            try vm.addModule(name: "spec", file: file, source: Array(source.utf8))
+            let main = "require(\"moongate.test\") require(\"spec\") return {}"
+            try vm.compile(file: Self.ours, source: Array(main.utf8))
             try vm.load()
         } catch {
-            result.failure = error.description
+            result.failure = Self.told(error).description
         }
         result.cases = session.cases
         if result.failure == nil, result.cases.isEmpty { result.failure = "the spec has no case" }
         return result
     }
 
+    /// What the lines of `prelude` are called; none of them is ever shown.
+    private static let ours = "moongate.test"
+
+    /// The failure as the author of the spec can use it: by the lines of the spec alone (SCRIPTING.md §11).
+    private static func told(_ failure: ScriptFailure) -> ScriptFailure {
+        var told = failure
+        told.calls.removeAll { $0.file == ours }
+        if failure.file == ours {
+            let text = failure.message.trimmingPrefix("\(ours):\(failure.line): ")
+            told.message = told.calls.first.map { "\($0.file):\($0.line): \(text)" } ?? String(text)
+            told.sourceLine = nil
+        }
+        return told
+    }
+
     /// The part of `moongate.test` that calls functions of the spec; the rest is `SpecSession`.
     private static let prelude = #"""
         local spec = moongate.spec
         local test = {}
+
+        -- A handler of errors: one at a line of this file is the fault of whoever called.
+        local function blame(problem)
+          problem = tostring(problem)
+          local text = problem:match("^moongate%.test:%d+: (.*)$")
+          if not text then return problem end
+          for level = 2, 30 do
+            local _, place = pcall(error, "", level)
+            if place ~= "" and not place:find("^moongate%.test:") then return place .. text end
+          end
+          return text
+        end
+
+        -- Errors of scripts in the case at hand, and those of them that it has looked at.
+        local errors, seen = {}, {}
 
         local function show(value, depth)
           if type(value) == "string" then return ("%q"):format(value) end
@@ -121,8 +158,26 @@ package struct SpecRunner {
         end
 
         function test.case(name, body)
-          local good, problem = pcall(body)
-          spec.result(tostring(name), good, good and "" or tostring(problem))
+          errors, seen = {}, {}
+          local good, problem = xpcall(body, blame)
+          if good then
+            for _, list in ipairs(errors) do
+              if not seen[list] then
+                good, problem = false, "a script failed, and the case does not look at the errors of its result"
+                break
+              end
+            end
+          end
+          if not good then
+            for i, list in ipairs(errors) do
+              if i > 5 then
+                problem = ("%s\n… and %d more runs with errors"):format(problem, #errors - 5)
+                break
+              end
+              for _, message in ipairs(list) do problem = problem .. "\nscript: " .. message end
+            end
+          end
+          spec.result(tostring(name), good, good and "" or problem)
         end
 
         function test.eq(value, expected, note)
@@ -188,7 +243,17 @@ package struct SpecRunner {
         function Script:run(request)
           local result = spec.run(self.id, request or {})
           self.last = result.last
-          return result
+          local list = result.errors
+          if #list == 0 then return result end
+          errors[#errors + 1] = list
+          result.errors = nil
+          return setmetatable(result, {
+            __index = function(_, key)
+              if key ~= "errors" then return nil end
+              seen[list] = true
+              return list
+            end,
+          })
         end
 
         function test.load(file, options)
@@ -201,8 +266,9 @@ package struct SpecRunner {
           error("moongate.http.fetch is not available in this version of Moongate", 2)
         end
 
-        local all = setmetatable({ test = test }, { __index = moongate })
-        return all
+        -- The spec is another file with the same globals.
+        moongate = setmetatable({ test = test }, { __index = moongate })
+        return moongate
         """#
 }
 

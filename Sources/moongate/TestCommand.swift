@@ -16,6 +16,8 @@ struct TestCommand: AsyncParsableCommand {
     var output = SpecOutput.tap
     @Option(help: ArgumentHelp("Makes chance the same from run to run.", valueName: "n"))
     var seed: UInt64 = 1
+    @Option(help: ArgumentHelp("What one spec may compute in all.", valueName: "duration"))
+    var cpu = "30s"
 
     enum SpecOutput: String, CaseIterable, ExpressibleByArgument, Sendable {
         case tap
@@ -27,11 +29,15 @@ struct TestCommand: AsyncParsableCommand {
         if files.isEmpty {
             throw ValidationError("there is no spec.lua or *_spec.lua in \(paths.joined(separator: ", "))")
         }
+        guard let milliseconds = Quantity.milliseconds(cpu), milliseconds > 0 else {
+            throw ValidationError("--cpu \"\(cpu)\" is not a duration: write digits and a unit, such as 2m")
+        }
+        let limit = Duration.milliseconds(milliseconds)
         let results = files.map { file -> SpecResult in
             guard let source = try? String(contentsOfFile: file, encoding: .utf8) else {
                 return SpecResult(file: file, cases: [], failure: "the file can't be read as UTF-8")
             }
-            return SpecRunner(seed: seed) { Self.script($0, beside: file) }.run(file: file, source: source)
+            return SpecRunner(seed: seed, cpu: limit) { Self.script($0, beside: file) }.run(file: file, source: source)
         }
         switch output {
         case .tap: StandardOutput.line(String(SpecResult.tap(results).dropLast()))

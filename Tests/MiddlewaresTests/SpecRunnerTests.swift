@@ -43,7 +43,8 @@ import Testing
             t.case("fails open and closed", function()
               local r = s:run { path = "/boom" }
               t.eq(r.status, nil) t.eq(r.upstream, nil) t.matches(r.errors[1], "script.lua:4: kaputt")
-              t.eq(s:run({ path = "/loop" }).status, 503)
+              local l = s:run { path = "/loop" }
+              t.eq(l.status, 503) t.matches(l.errors[1], "CPU budget of 5 ms")
             end)
             """)
         #expect(result.passed, "\(SpecResult.tap([result]))")
@@ -69,7 +70,62 @@ import Testing
         #expect(result.cases.first?.failure?.contains(message) == true, "\(SpecResult.tap([result]))")
     }
 
-    @Test(arguments: [("error('outside')", "outside"), ("local x =", "a_spec.lua:2"), ("", "no case")])
+    /// SCRIPTING.md §11: errors name the user's line, never one of ours.
+    @Test(arguments: [
+        "return (", "local t = moongate.test\nt.nope()", "local t = moongate.test\nt.case('x', 5)",
+        "local t = moongate.test\nt.case('x', function() t.under('a', 1) end)",
+        "local t = moongate.test\nt.case('x', function() t.under(1, 'long') end)",
+        "local t = moongate.test\nt.case('x', function() t.matches('a', {}) end)",
+        "local t = moongate.test\nt.case('x', function() t.load('script.lua'):run { pth = '/' } end)",
+        "local t = moongate.test\nt.case('x', function() t.load('script.lua'):run(5) end)",
+        "local t = moongate.test\nt.case('x', function() t.ratio({}, {}) end)", "moongate.test.load(5)",
+        "moongate.test.case('x', function() moongate.test.load('nope.lua') end)", "while true do end",
+    ])
+    func noLineOfOurs(_ source: String) {
+        let result = SpecRunner(cpu: .milliseconds(200)) {
+            $0 == "script.lua" ? ScriptSource(name: $0, namespace: "test", main: Self.script) : nil
+        }.run(file: "a_spec.lua", source: source)
+        let text = SpecResult.tap([result])
+        #expect(!result.passed)
+        for ours in ["moongate.test:", "require", "return {}", "[C]"] { #expect(!text.contains(ours), "\(text)") }
+        if !source.contains("'x', 5") { #expect(text.contains("a_spec.lua:"), "\(text)") }
+    }
+
+    @Test func aOneLineSpecKeepsItsLine() {
+        #expect(run("return (").failure?.hasPrefix("a_spec.lua:1: unexpected symbol near <eof>") == true)
+    }
+
+    @Test func anEndlessSpecEnds() {
+        let result = SpecRunner(cpu: .milliseconds(1500)) { _ in nil }.run(
+            file: "a_spec.lua", source: "while true do end")
+        #expect(result.failure?.contains("a_spec.lua:1: the CPU budget of 1.5 s is used up") == true, "\(result)")
+    }
+
+    /// A script that crashed must not pass for one that did nothing.
+    @Test func errorsOfScripts() {
+        let result = run(
+            """
+            local t = moongate.test
+            local s = t.load("script.lua")
+            t.case("unseen", function() t.eq(s:run({ path = "/boom" }).upstream, nil) end)
+            t.case("seen", function()
+              local r = s:run { path = "/boom" }
+              t.eq(#r.errors, 1)
+            end)
+            t.case("fails with it", function() t.eq(s:run({ path = "/loop" }).status, 200) end)
+            t.case("none", function() t.eq(s:run({ path = "/" }).errors, {}) end)
+            t.case("many", function() for i = 1, 9 do s:run { path = "/boom" } end end)
+            """)
+        let failures = result.cases.map(\.failure)
+        #expect(failures.map { $0 == nil } == [false, true, false, true, false], "\(SpecResult.tap([result]))")
+        #expect(failures.first??.contains("script.lua:4: kaputt") == true)
+        #expect(failures.first??.contains("does not look at the errors") == true)
+        #expect(failures[2]?.contains("expected 200, got 503") == true)
+        #expect(failures[2]?.contains("script.lua:9: the CPU budget") == true)
+        #expect(failures[4]?.contains("4 more runs") == true)
+    }
+
+    @Test(arguments: [("error('outside')", "outside"), ("local x =", "a_spec.lua:1"), ("", "no case")])
     func theFileItself(_ source: String, _ message: String) {
         let result = run(source)
         #expect(!result.passed)
