@@ -114,6 +114,8 @@ package final class ScriptVM {
     /// still calls them for the objects that it lets go.
     private let library: AnyObject?
     private var sources: [String: [UInt8]] = [:]
+    /// Names of the host's functions, for messages.
+    private let functionNames: [String]
     /// The run of the phase at hand; one that waits is moved to `waiting` and another takes its place.
     private var current = BorderRun()
     private var idleRuns: [BorderRun] = []
@@ -142,6 +144,7 @@ package final class ScriptVM {
         unsafe self.vm = unsafe vm
         self.link = link
         self.library = library
+        functionNames = functions.map(\.name)
         for hostClass in classes {
             let id = unsafe mg_vm_define_class(vm, hostClass.name, hostClass.released != nil)
             guard id != 0 else { return nil }
@@ -383,9 +386,13 @@ package final class ScriptVM {
             }
         let file = Self.text(of: error.file)
         let calls = Self.frames(of: error)
+        let line = sourceLine(file, Int(error.line))
+        var message = Self.text(of: error.message)
+        if kind == .runtime, let hint = NilHint.of(message, line: line, functions: functionNames) {
+            message += "; \(hint)"
+        }
         return ScriptFailure(
-            kind: kind, message: Self.text(of: error.message), file: file, line: Int(error.line),
-            sourceLine: sourceLine(file, Int(error.line)), calls: calls)
+            kind: kind, message: message, file: file, line: Int(error.line), sourceLine: line, calls: calls)
     }
 
     private static func text<T>(of tuple: T) -> String {
