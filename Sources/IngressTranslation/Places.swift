@@ -49,8 +49,3 @@ func quoted(_ text: String) -> String {
     }
     return "\"\(shown)\""
 }
-
-/// What to do, and what holds in the meantime.
-func untilThen(_ mend: String, _ state: String) -> String {
-    mend.hasSuffix("?") ? "\(mend) Until then \(state)" : "\(mend); until then \(state)"
-}

@@ -30,6 +30,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case inlineForbidden = "MG154"
     case scriptPath = "MG155"
     case shadowNotYet = "MG156"
+    case noScripts = "MG157"
     case noSecret = "MG160"
     case badSecretName = "MG161"
     case emptySecret = "MG162"
@@ -86,6 +87,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .inlineForbidden: "inline-forbidden"
         case .scriptPath: "script-path"
         case .shadowNotYet: "shadow-not-yet"
+        case .noScripts: "no-scripts"
         case .noSecret: "no-secret"
         case .badSecretName: "bad-secret-name"
         case .emptySecret: "no-certificate"
@@ -123,8 +125,8 @@ package enum TranslationCode: String, CaseIterable, Sendable {
             .badClientAnnotation, .foreignClientRules, .idleClientRules:
             .error
         case .sharedHost, .noRules, .noEndpoints, .targetPort, .badEndpoint, .balanceConflict, .unknownAnnotation,
-            .badAnnotation, .foreignGuards, .scriptPath, .shadowNotYet, .noSecret, .emptySecret, .badStatusSource,
-            .idleBackendTLS, .clientRulesConflict, .plainClientRules, .unknownHost:
+            .badAnnotation, .foreignGuards, .scriptPath, .shadowNotYet, .noScripts, .noSecret, .emptySecret,
+            .badStatusSource, .idleBackendTLS, .clientRulesConflict, .plainClientRules, .unknownHost:
             .warning
         case .noPortServices, .proxyWithoutTrust, .udpProxyProtocol, .passthroughOff, .passthroughPath: .warning
         case .badPortService, .noPortBackend, .proxyHeaderHTTP2: .error
@@ -164,6 +166,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .inlineForbidden: "Scripts in annotations are forbidden by the operator."
         case .scriptPath: "A script is attached to a path that its Ingress does not have."
         case .shadowNotYet: "A second version to be run beside a script is named, but not run yet."
+        case .noScripts: "An annotation of scripts is empty: no script runs."
         case .noSecret: "A Secret named by spec.tls does not exist."
         case .badSecretName: "A Secret's name is none; Secrets of other namespaces cannot be named."
         case .emptySecret: "A Secret named by spec.tls has no certificate or no key in it."

@@ -129,8 +129,10 @@ private struct Work {
         scripts = ScriptResolver(objects, options: options)
     }
 
-    mutating func report(_ code: TranslationCode, _ problem: String, at place: Place, mend: String) {
-        result.diagnostics.append(code.diagnostic(problem, at: place, mend: mend))
+    mutating func report(
+        _ code: TranslationCode, _ problem: String, at place: Place, mend: String, severity: Severity? = nil
+    ) {
+        result.diagnostics.append(code.diagnostic(problem, at: place, mend: mend, severity: severity))
     }
 
     mutating func run() {
@@ -238,22 +240,29 @@ private struct Work {
             // A folder, or a cluster in which classes may not be listed: then the name alone decides.
             if objects.ingressClasses[className] == nil, className == options.ingressClass { return true }
             let known = objects.ingressClasses[className] != nil
+            let meant =
+                known ? nil : Spelling.nearest(to: className, among: [options.ingressClass] + ourClasses.sorted())
             report(
                 .otherClass,
                 known
                     ? "the class \(quoted(className)) belongs to another controller"
                     : "there is no IngressClass \(quoted(className))",
                 at: places.place(Ingress.kind, name, FieldPath([.key("spec"), .key("ingressClassName")])),
-                mend: "nothing, if another controller serves it; else write ingressClassName: \(options.ingressClass)")
+                mend: meant.map { untilThen("did you mean \"\($0)\"?", "it is not served") }
+                    ?? "nothing, if another controller serves it; else write ingressClassName: \(options.ingressClass)",
+                severity: meant == nil ? nil : .warning)
             return false
         }
         let key = "kubernetes.io/ingress.class"
         if let className = ingress.metadata.annotations[key] {
             if className == options.ingressClass { return true }
+            let meant = Spelling.nearest(to: className, among: [options.ingressClass])
             report(
                 .otherClass, "the class \(quoted(className)) is another controller's",
                 at: places.place(Ingress.kind, name, annotation: key),
-                mend: "nothing, if another controller serves it; else write \(options.ingressClass)")
+                mend: meant.map { untilThen("did you mean \"\($0)\"?", "it is not served") }
+                    ?? "nothing, if another controller serves it; else write \(options.ingressClass)",
+                severity: meant == nil ? nil : .warning)
             return false
         }
         if options.watchIngressWithoutClass || hasOurDefault { return true }
@@ -306,6 +315,11 @@ private struct Work {
                 } else if ingress.metadata.annotations[AnnotationTable.prefix + short] == nil {
                     readAnnotation(key, short, value, of: index)
                 }
+            } else if let meant = Self.slip(key) {
+                report(
+                    .unknownAnnotation, "there is no annotation \(quoted(key))",
+                    at: places.place(Ingress.kind, name, annotation: key),
+                    mend: untilThen("did you mean \"\(meant)\"?", "it has no effect"))
             }
         }
         if !guards.isEmpty {
@@ -368,6 +382,19 @@ private struct Work {
         }
     }
 
+    /// The annotation of ours that a key under a prefix much like ours is meant for.
+    private static func slip(_ key: String) -> String? {
+        guard let slash = key.firstIndex(of: "/") else { return nil }
+        let own = AnnotationTable.prefix.dropLast()
+        let prefix = String(key[..<slash])
+        guard prefix.hasPrefix("moongate.") || Spelling.nearest(to: prefix, among: [String(own)]) != nil else {
+            return nil
+        }
+        let short = String(key[key.index(after: slash)...])
+        let known = AnnotationTable.all.filter { $0.kinds.contains(Ingress.kind) }.map(\.key)
+        return (known.contains(short) ? short : Spelling.nearest(to: short, among: known)).map { "\(own)/\($0)" }
+    }
+
     private mutating func reportUnknown(_ key: String, _ short: String, kind: String, _ name: ObjectName) {
         let known = AnnotationTable.all.filter { $0.kinds.contains(kind) }.map(\.key)
         let elsewhere = AnnotationTable.byKey[short].map { $0.kinds.sorted().joined(separator: " or ") }
@@ -417,6 +444,13 @@ private struct Work {
                 items = try ScriptAnnotations.read(texts, namespace: name.namespace, firstLine: firstLine)
             }
             newMemory.annotations[name] = texts
+            if items.isEmpty, let key = texts.keys.min() {
+                report(
+                    .noScripts, "\(key) names no script", at: places.place(Ingress.kind, name, annotation: key),
+                    mend:
+                        "begin each script with \"- script: NAME\", or delete the annotation; until then no script runs"
+                )
+            }
         } catch {
             let before = memory.annotations[name].flatMap { texts in
                 (try? ScriptAnnotations.read(texts, namespace: name.namespace, firstLine: firstLine))

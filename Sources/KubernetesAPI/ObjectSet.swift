@@ -72,6 +72,11 @@ package enum ClusterObject: Sendable, Equatable {
         case unknown
     }
 
+    /// The kinds that are read.
+    package static let kinds = [
+        Ingress.kind, IngressClass.kind, Service.kind, EndpointSlice.kind, Secret.kind, ConfigMap.kind,
+    ]
+
     package static func recognise(apiVersion: String, kind: String) -> Recognition {
         let expected: String
         switch kind {

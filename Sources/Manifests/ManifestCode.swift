@@ -18,6 +18,8 @@ package enum ManifestCode: String, CaseIterable, Sendable {
     case polling = "MG113"
     case beingWritten = "MG114"
     case emptyFile = "MG115"
+    case unknownField = "MG116"
+    case nothingServed = "MG117"
 
     package var name: String {
         switch self {
@@ -36,13 +38,17 @@ package enum ManifestCode: String, CaseIterable, Sendable {
         case .polling: "polling"
         case .beingWritten: "being-written"
         case .emptyFile: "empty-file"
+        case .unknownField: "unknown-field"
+        case .nothingServed: "nothing-served"
         }
     }
 
     package var severity: Severity {
         switch self {
         case .syntax, .badField, .duplicateObject, .badName, .unreadableFile, .tooMuch, .folderGone: .error
-        case .otherVersion, .linkOutside, .keptLastGood, .notAnObject, .beingWritten, .emptyFile: .warning
+        case .otherVersion, .linkOutside, .keptLastGood, .notAnObject, .beingWritten, .emptyFile, .unknownField,
+            .nothingServed:
+            .warning
         case .unknownKind, .polling: .note
         }
     }
@@ -66,10 +72,14 @@ package enum ManifestCode: String, CaseIterable, Sendable {
         case .beingWritten:
             "A file has been open for writing for a while; its last state keeps serving until it is closed."
         case .emptyFile: "A file has become empty; what it last held keeps serving until it is filled or deleted."
+        case .unknownField: "A field that objects of its kind do not have; it has no effect."
+        case .nothingServed: "Nothing in the folder makes a route: every request is answered with 404."
         }
     }
 
-    func diagnostic(_ problem: String, at place: Place, mend: String) -> Diagnostic {
-        Diagnostic(severity, rawValue, name, problem: problem, place: place, mend: mend)
+    package func diagnostic(
+        _ problem: String, at place: Place, mend: String, severity: Severity? = nil
+    ) -> Diagnostic {
+        Diagnostic(severity ?? self.severity, rawValue, name, problem: problem, place: place, mend: mend)
     }
 }

@@ -64,8 +64,10 @@ package struct ManifestParser {
             mend: "correct this line; the other documents of the file are not affected")
     }
 
-    private mutating func report(_ code: ManifestCode, _ problem: String, at place: Place, mend: String) {
-        result.diagnostics.append(code.diagnostic(problem, at: place, mend: mend))
+    private mutating func report(
+        _ code: ManifestCode, _ problem: String, at place: Place, mend: String, severity: Severity? = nil
+    ) {
+        result.diagnostics.append(code.diagnostic(problem, at: place, mend: mend, severity: severity))
     }
 
     private mutating func take(
@@ -106,9 +108,17 @@ package struct ManifestParser {
         }
         switch ClusterObject.recognise(apiVersion: apiVersion, kind: kind) {
         case .unknown:
+            let kinds = ClusterObject.kinds
+            // Of the same group only: a Service of another (Knative's, say) is no slip.
+            let meant = kinds.contains(kind) ? nil : Spelling.nearest(to: kind, among: kinds)
+            let isSlip = meant.map { ClusterObject.recognise(apiVersion: apiVersion, kind: $0) != .unknown } ?? false
+            if isSlip { result.isBroken = true }
             report(
                 .unknownKind, "\(apiVersion) \(kind)\(name.map { " \"\($0)\"" } ?? "") is not used", at: place,
-                mend: "nothing to do; Moongate reads Ingress, IngressClass, Service, EndpointSlice, Secret, ConfigMap")
+                mend: isSlip
+                    ? untilThen("did you mean \"kind: \(meant ?? "")\"?", "the object is ignored")
+                    : "nothing to do; Moongate reads \(kinds.joined(separator: ", "))",
+                severity: isSlip ? .warning : nil)
         case .otherVersion(let expected):
             report(
                 .otherVersion, "\(kind) in the version \(apiVersion) is not read",
@@ -136,6 +146,14 @@ package struct ManifestParser {
                         object: reference, field: path.description, file: file, line: value.position(of: path).line),
                     mend: "use lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit; "
                         + "until then the object is ignored")
+            }
+            for field in KnownFields.of(kind)?.unknown(in: value).prefix(8) ?? [] {
+                report(
+                    .unknownField, "there is no field \"\(field.path)\"",
+                    at: Place(object: reference, field: field.path.description, file: file, line: field.position.line),
+                    mend: untilThen(
+                        Spelling.nearest(to: field.key, among: field.known).map { "did you mean \"\($0)\"?" }
+                            ?? "delete it; there are \(field.known.joined(separator: ", "))", "it has no effect"))
             }
             var document: PlacedValue? = value
             if case .secret = object { document = nil }

@@ -340,7 +340,7 @@ private struct BackendResolver {
         // What another namespace has is not this tenant's to know: only its own names are suggested, and a Service
         // that is not granted reads like one that is not there.
         let own = upstreams.filter { $0.namespace == route.ingress.namespace && $0.variant.isEmpty }.map(\.name)
-        let near = EditDistance.nearest(to: name, among: own).map { "did you mean \"\($0)\"? " } ?? ""
+        let near = EditDistance.nearest(to: name, among: own).map { "did you mean \"\($0)\"? Else " } ?? ""
         return ScriptCode.unknownBackend.diagnostic(
             "script \(binding.reference) names the backend \"\(backend)\", and there is no Service port \(name) that it may use",
             at: binding.place,
@@ -388,23 +388,24 @@ extension MiddlewareCompiler {
             "script \(binding.reference) (version \(id)) is not loaded yet: the scripts of the namespace "
                 + "\(source.namespace) have used their share of the time for loading in this change",
             at: binding.place,
-            mend: "wait a moment; if it stays, do less at the top level of the scripts and in init; "
-                + until(lastGood, mayHaveAccess, binding))
+            mend: untilThen(
+                "wait a moment; if it stays, do less at the top level of the scripts and in init",
+                meanwhile(lastGood, mayHaveAccess, binding)))
     }
 
-    private static func until(_ lastGood: String?, _ mayHaveAccess: Bool, _ binding: ScriptBinding) -> String {
-        if let lastGood { return "until then version \(lastGood) keeps serving" }
+    private static func meanwhile(_ lastGood: String?, _ mayHaveAccess: Bool, _ binding: ScriptBinding) -> String {
+        if let lastGood { return "version \(lastGood) keeps serving" }
         if mayHaveAccess, binding.onError != .open {
-            return "until then its paths answer 503, because the script guards them"
+            return "its paths answer 503, because the script guards them"
         }
-        return "until then requests pass without the script"
+        return "requests pass without the script"
     }
 
     /// Why a version was refused, on the Ingress that asked for it.
     private static func diagnostics(
         _ refusal: ScriptVersion.Refusal, _ binding: ScriptBinding, _ source: ScriptSource, lastGood: String?
     ) -> [Diagnostic] {
-        let until = until(lastGood, refusal.mayHaveAccess, binding)
+        let meanwhile = meanwhile(lastGood, refusal.mayHaveAccess, binding)
         func subject() -> String { "script \(binding.reference) (version \(refusal.version))" }
         switch refusal.cause {
         case .failed(let phase, let failure):
@@ -417,20 +418,20 @@ extension MiddlewareCompiler {
             return [
                 ScriptCode.failed.diagnostic(
                     problem, at: binding.place,
-                    mend: "mend the script; \(until)")
+                    mend: untilThen("mend the script", meanwhile))
             ]
         case .schema(let finding):
             return [
                 ScriptCode.badSchema.diagnostic(
                     "\(subject()): \(finding.problem)",
                     at: binding.place,
-                    mend: "\(finding.mend); \(until)")
+                    mend: untilThen(finding.mend, meanwhile))
             ]
         case .arguments(let findings):
             return findings.map { finding in
                 ScriptCode.badArgument.diagnostic(
                     "\(subject()): \(finding.problem)",
-                    at: binding.place, mend: "\(finding.mend); \(until)")
+                    at: binding.place, mend: untilThen(finding.mend, meanwhile))
             }
         }
     }

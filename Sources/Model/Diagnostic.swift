@@ -99,3 +99,8 @@ package struct Diagnostic: Sendable, Hashable, Codable, CustomStringConvertible 
         """
     }
 }
+
+/// What to do, and what holds in the meantime.
+package func untilThen(_ mend: String, _ state: String) -> String {
+    mend.hasSuffix("?") ? "\(mend) Until then \(state)" : "\(mend); until then \(state)"
+}

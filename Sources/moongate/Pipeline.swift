@@ -69,6 +69,21 @@ actor Pipeline {
         let translation = Translator.translate(contents.objects, options: options, memory: &memory)
         var (configuration, diagnostics) = await prepare(translation.snapshot)
         diagnostics = contents.diagnostics + translation.diagnostics + diagnostics
+        let snapshot = translation.snapshot
+        if snapshot.routes.isEmpty, snapshot.defaultRoute == nil, snapshot.tcpServices.isEmpty {
+            let count = contents.objects.ingresses.count
+            diagnostics.append(
+                ManifestCode.nothingServed.diagnostic(
+                    count == 0
+                        ? "there is no Ingress in the folder"
+                        : count == 1
+                            ? "the one Ingress of the folder is not served"
+                            : "none of the \(count) Ingresses of the folder is served",
+                    at: Place(file: "."),
+                    mend: count == 0
+                        ? "write one: apiVersion: networking.k8s.io/v1, kind: Ingress, ingressClassName: \(options.ingressClass)"
+                        : "see what is said of each; until then every request is answered with 404"))
+        }
         configuration?.diagnostics = diagnostics
         return (configuration, diagnostics)
     }

@@ -38,6 +38,62 @@ struct ManifestParserTests {
         #expect(diagnostic.place.description == "Service default/web, spec.ports[0].port, a.yaml:4")
     }
 
+    @Test(arguments: [
+        ("networking.k8s.io/v1", "ingress", "Ingress"), ("networking.k8s.io/v1", "Ingres", "Ingress"),
+        ("v1", "Services", "Service"), ("discovery.k8s.io/v1", "EndpointSlices", "EndpointSlice"),
+        ("serving.knative.dev/v1", "Service", nil), ("v1", "Pod", nil), ("apps/v1", "Deployment", nil),
+        ("traefik.io/v1alpha1", "IngressRoute", nil), ("bitnami.com/v1alpha1", "SealedSecret", nil),
+        ("v1", "Endpoints", nil),
+    ])
+    func aKindThatIsASlip(apiVersion: String, kind: String, meant: String?) throws {
+        let parsed = parse("apiVersion: \(apiVersion)\nkind: \(kind)\nmetadata: {name: web}\n")
+        let diagnostic = try #require(parsed.diagnostics.first)
+        #expect(diagnostic.code == "MG103")
+        #expect(diagnostic.severity == (meant == nil ? .note : .warning))
+        #expect(parsed.isBroken == (meant != nil))
+        if let meant { #expect(diagnostic.mend.contains("did you mean \"kind: \(meant)\"?")) }
+    }
+
+    @Test(arguments: [
+        ("spec: {ingressClassNam: moongate}", "spec.ingressClassNam", "ingressClassName"),
+        ("specs: {}", "specs", "spec"), ("metadata: {name: web, annotation: {}}", "metadata.annotation", "annotations"),
+        ("spec: {rules: [{hots: a.test}]}", "spec.rules[0].hots", "host"),
+        (
+            "spec: {rules: [{http: {paths: [{path: /, pathType: Prefix, pathtype: Exact}]}}]}",
+            "spec.rules[0].http.paths[0].pathtype", "pathType"
+        ),
+        ("spec: {tls: [{host: a.test}]}", "spec.tls[0].host", "hosts"),
+    ])
+    func aFieldThatThereIsNot(text: String, path: String, meant: String) throws {
+        let metadata = text.hasPrefix("metadata") ? "" : "metadata: {name: web}\n"
+        let parsed = parse("apiVersion: networking.k8s.io/v1\nkind: Ingress\n\(metadata)\(text)\n")
+        let diagnostic = try #require(parsed.diagnostics.first { $0.code == "MG116" })
+        #expect(diagnostic.severity == .warning)
+        #expect(diagnostic.problem.contains(path))
+        #expect(diagnostic.mend.contains("did you mean \"\(meant)\"?"))
+        #expect(diagnostic.place.line == (metadata.isEmpty ? 3 : 4))
+    }
+
+    @Test func fieldsThatNobodyReadsAreKnown() {
+        let text = """
+            apiVersion: v1
+            kind: Service
+            metadata: {name: web, labels: {a: b}, ownerReferences: [], managedFields: [{x: y}]}
+            spec: {ports: [{port: 80, nodePort: 30000}], sessionAffinity: None, anything: true}
+            status: {loadBalancer: {}}
+            ---
+            apiVersion: discovery.k8s.io/v1
+            kind: EndpointSlice
+            metadata: {name: web}
+            addressType: IPv4
+            endpoints: [{addresses: [10.0.0.1], conditions: {ready: true}, nodeName: n, hints: {forZones: [{name: z}]}}]
+            ports: [{port: 80, appProtocol: http}]
+            ---
+            {apiVersion: v1, kind: Secret, metadata: {name: s}, data: {any: ""}, type: Opaque, immutable: true}
+            """
+        #expect(parse(text).diagnostics.isEmpty)
+    }
+
     @Test func listsAreTakenApart() {
         let text = """
             apiVersion: v1

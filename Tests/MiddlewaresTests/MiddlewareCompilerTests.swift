@@ -56,6 +56,7 @@ import Testing
                 #expect("\(found.problem) \(found.mend)".contains(text), "\(found)")
             }
             #expect(found.mend.contains("keeps serving"))
+            #expect(!found.mend.contains("?;"), "\(found.mend)")
             #expect(try serve(world, second).tags == ["n=1"])
         }
         // Mended: the same version as before, on the same machine.
