@@ -98,7 +98,9 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOFoundationCompat", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "SystemPackage", package: "swift-system"),
                 .product(name: "Yams", package: "Yams"),
             ],
             swiftSettings: rules),
@@ -209,7 +211,8 @@ let package = Package(
             name: "AdmissionTests",
             dependencies: [
                 "Admission", "ClusterTesting", "IngressTranslation", "KubernetesAPI", "KubernetesClient", "Model",
-                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ],
             swiftSettings: rules),
         .testTarget(
@@ -249,6 +252,7 @@ let package = Package(
                 "HTTPWire", "IngressTranslation", "Manifests", "Middlewares", "Model", "Proxy", "Scripting", "moongate",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Configuration", package: "swift-configuration"),
+                .product(name: "NIOCore", package: "swift-nio"),
             ],
             swiftSettings: rules),
         .testTarget(
@@ -256,6 +260,7 @@ let package = Package(
             dependencies: [
                 "Admission", "ClusterTesting", "KubernetesAPI", "KubernetesClient", "MoongateTesting", "Reactor", "moongate",
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ],
             swiftSettings: rules),
         .testTarget(name: "ScenarioTests", dependencies: ["MoongateTesting", "moongate"], swiftSettings: rules),

@@ -84,9 +84,10 @@ package final class ClusterController: Sendable {
             group.addTask { await self.loop() }
             group.addTask { await self.watchOutages() }
             if let node = options.node { group.addTask { await self.findZone(of: node) } }
+            // What happens to a request is told by the replica that it happened to, whoever leads.
+            group.addTask { await self.events.run() }
             if let election {
                 group.addTask { await self.run(election) }
-                group.addTask { await self.events.run() }
                 group.addTask { await self.statuses.run() }
                 group.addTask { await self.lead(election) }
             }
@@ -517,7 +518,10 @@ package final class ClusterController: Sendable {
                     "the API server refuses \(source): \(state.message ?? "")", at: Place(),
                     mend: isExpected
                         ? "nothing, if classes are told apart by --ingress-class alone; else grant it by a ClusterRole"
-                        : "allow list and watch in the role of Moongate's service account; all else goes on without it",
+                        : "allow list and watch in the role of Moongate's service account; "
+                            + (SourcePlan.isEssential(source)
+                                ? "until then nothing of its scope is served, and without it in any scope we are not ready"
+                                : "all else goes on without it"),
                     severity: isExpected ? .note : nil))
         }
         for name in state.value.disputes {

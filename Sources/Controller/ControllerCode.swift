@@ -27,7 +27,8 @@ package enum ControllerCode: String, CaseIterable, Sendable {
         switch self {
         case .unreadableObject:
             "An object of the API server is not as Moongate reads it; its last good version stays in force."
-        case .forbiddenKind: "The role does not allow a kind to be listed and watched; all else goes on without it."
+        case .forbiddenKind:
+            "The role does not allow a kind to be listed and watched. Without Ingresses, Services or EndpointSlices nothing can be served and readiness stays off; all else goes on without it."
         case .statusDispute: "Another writer keeps changing the status of an Ingress; it is left alone for an hour."
         }
     }

@@ -24,8 +24,10 @@ enum SourcePlan {
 
     /// It is refused, and nothing hangs on it.
     static func canBeMissed(_ source: StoreSource, _ state: SourceState) -> Bool {
-        isRefused(state) && !essential.contains(source.kind)
+        isRefused(state) && !isEssential(source)
     }
+
+    static func isEssential(_ source: StoreSource) -> Bool { essential.contains(source.kind) }
 
     /// The server has said no, rather than nothing.
     static func isRefused(_ state: SourceState) -> Bool {

@@ -9,6 +9,8 @@ package import Logging
 import NIOCore
 import NIOFoundationCompat
 import NIOHTTP1
+import NIOPosix
+import NIOSSL
 import Synchronization
 
 /// An answer that is a success.
@@ -55,6 +57,8 @@ package final class APIClient: Sendable {
     private let watches: HTTPClient
     private let log: Logger
     private let limits: Limits
+    /// Troubles that were told since the server last did what it was asked.
+    private let told = Mutex<Set<String>>([])
 
     /// Times are those of the network, so they are real ones.
     package struct Limits: Sendable {
@@ -102,6 +106,9 @@ package final class APIClient: Sendable {
             }
         }
     }
+
+    /// Whether nobody has told of such a trouble since the server last did what it was asked; from now on somebody has.
+    package func isNews(_ error: APIError) -> Bool { told.withLock { $0.insert(error.description).inserted } }
 
     // MARK: One object
 
@@ -247,16 +254,19 @@ package final class APIClient: Sendable {
     /// Up to the head of an answer that is a success.
     private func open(_ request: APIRequest, on client: HTTPClient) async throws(APIError) -> HTTPClientResponse {
         let response = try await attempt(request, on: client)
-        guard response.status == .unauthorized else { return try await Self.accepted(response) }
+        guard response.status == .unauthorized else { return try await accepted(response) }
         // A token that rotated between our reading and the server's: once more with what is there now.
         _ = try? await Self.collect(response, limit: 64 << 10)
         await credentials.wasRefused()
-        return try await Self.accepted(await attempt(request, on: client))
+        return try await accepted(await attempt(request, on: client))
     }
 
-    private static func accepted(_ response: HTTPClientResponse) async throws(APIError) -> HTTPClientResponse {
-        guard !(200...299).contains(response.status.code) else { return response }
-        let body = try? await collect(response, limit: 1 << 20)
+    private func accepted(_ response: HTTPClientResponse) async throws(APIError) -> HTTPClientResponse {
+        guard !(200...299).contains(response.status.code) else {
+            told.withLock { if !$0.isEmpty { $0.removeAll() } }
+            return response
+        }
+        let body = try? await Self.collect(response, limit: 1 << 20)
         let status = body.flatMap { try? JSONDecoder().decode(Status.self, from: Data(buffer: $0)) }
         let wait = response.headers.first(name: "retry-after").flatMap(Int.init).map { Duration.seconds(max(0, $0)) }
         throw APIError(httpStatus: Int(response.status.code), status: status, retryAfter: wait)
@@ -313,6 +323,11 @@ package final class APIClient: Sendable {
             APIError(.timedOut, error.shortDescription)
         case let error as HTTPClientError: APIError(.unreachable, error.shortDescription)
         case is NIOTooManyBytesError: APIError(.unreadable, "the answer is too long")
+        case let error as NIOSSLError: TransportText.error(error)
+        case let error as BoringSSLError: TransportText.error(.handshakeFailed(error))
+        case is NIOSSLExtraError: TransportText.wrongName
+        case let error as IOError: APIError(.unreachable, TransportText.reason(error.errnoCode))
+        case let error as NIOConnectionError: TransportText.error(error)
         default: APIError(.unreachable, String(describing: error))
         }
     }

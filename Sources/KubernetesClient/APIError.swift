@@ -32,12 +32,15 @@ package struct APIError: Error, Sendable, CustomStringConvertible {
 
     package var code: Code
     package var message: String
+    /// What can be done about it, where that is known.
+    package var mend: String?
     /// What the server asked us to wait (Retry-After, or `details.retryAfterSeconds`).
     package var retryAfter: Duration?
 
-    package init(_ code: Code, _ message: String, retryAfter: Duration? = nil) {
+    package init(_ code: Code, _ message: String, mend: String? = nil, retryAfter: Duration? = nil) {
         self.code = code
         self.message = message
+        self.mend = mend
         self.retryAfter = retryAfter
     }
 
@@ -68,6 +71,11 @@ package struct APIError: Error, Sendable, CustomStringConvertible {
         default: code = .invalid
         }
         let wait = retryAfter ?? status?.details?.retryAfterSeconds.map { Duration.seconds(max(0, $0)) }
-        self.init(code, status?.message ?? "HTTP \(httpStatus)", retryAfter: wait)
+        self.init(
+            code, status?.message ?? "HTTP \(httpStatus)",
+            mend: code == .unauthorized
+                ? "the API server does not take our credential: see that it has not expired, and is for this cluster"
+                : nil,
+            retryAfter: wait)
     }
 }

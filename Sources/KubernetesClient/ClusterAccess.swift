@@ -79,6 +79,17 @@ package struct ClusterAccess: Sendable, Equatable {
         self.serverName = serverName
         self.skipsVerification = skipsVerification
     }
+
+    /// All that the API server may know us by, without its secrets.
+    package var identity: String {
+        guard let clientCertificate else { return credential.description }
+        let certificate =
+            switch clientCertificate {
+            case .file(let path): "the client certificate in \(path)"
+            case .inline: "a client certificate"
+            }
+        return credential == .none ? certificate : "\(credential), \(certificate)"
+    }
 }
 
 /// Why the API server can't be reached at all: what is wrong, and what to do.

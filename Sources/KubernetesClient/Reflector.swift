@@ -154,7 +154,7 @@ package struct Reflector<Object: APIResource>: Sendable {
             progress.lastTrouble = error.code
             if isNew {
                 log.error(
-                    "The role does not let us list and watch this kind; everything else goes on without it",
+                    "The role does not let us list and watch this kind",
                     metadata: [
                         "error": "\(error.message)", "verbs": "list, watch", "apiVersion": "\(Object.apiVersion)",
                     ])
@@ -175,7 +175,12 @@ package struct Reflector<Object: APIResource>: Sendable {
             if error.code == .unreadable { progress.position = .unlisted }
             progress.lastTrouble = error.code
             if isNew {
-                log.info("A watch is in trouble; what is known stays", metadata: ["error": "\(error)"])
+                // What is wrong with the server or with us is the same for all kinds: said once, and then for experts.
+                var facts: Logger.Metadata = ["error": "\(error)"]
+                if let mend = error.mend { facts["mend"] = "\(mend)" }
+                log.log(
+                    level: client.isNews(error) ? .warning : .debug, "A watch is in trouble; what is known stays",
+                    metadata: facts)
             }
             listener(.trouble(error))
         }

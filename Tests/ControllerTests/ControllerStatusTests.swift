@@ -225,4 +225,20 @@ import Testing
             }
         }
     }
+
+    /// What happens to a request is told by the replica that it happened to: that there is no election changes nothing.
+    @Test func withoutAnElectionWhatHappensHereIsTold() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            try await withReplica(of: server) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                await replica.controller.tell(
+                    .warning, about: ObjectReference(kind: "Ingress", namespace: "shop", name: "web"),
+                    reason: "ScriptFailed", action: "RunScript", note: "kaputt")
+                try await server.writes.wait { _ in
+                    (try? server.all(Event.self).contains { $0.reason == "ScriptFailed" }) == true
+                }
+            }
+        }
+    }
 }
