@@ -56,7 +56,9 @@ package final class AdmissionServer: Sendable {
     }
 
     /// Throws when the address can't be bound.
-    package func start() async throws -> Running {
+    /// - Parameter other: an address in place of the one that it was made with.
+    package func start(on other: Model.SocketAddress? = nil) async throws -> Running {
+        let address = other ?? address
         // Questions are judged on these threads, so this is also how many are judged at a time.
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
         do {

@@ -16,7 +16,11 @@ enum OutputFormat: String, CaseIterable, ExpressibleByArgument, Sendable {
 struct CheckCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check", abstract: "Translate and compile a folder of manifests, and say what is wrong with it.",
-        discussion: "Ends with 0 when there is no error, with 1 when there is one; --strict counts warnings too.")
+        discussion: """
+            Ends with 0 when there is no error, with 1 when there is one; --strict counts warnings too.
+
+            \(RunFlags.alsoHere)
+            """)
 
     @Argument(help: ArgumentHelp("A folder of manifests, or one file.", valueName: "dir"))
     var directory: String

@@ -108,6 +108,11 @@ struct Edge: Sendable {
     func startAdmin(
         more: @escaping @Sendable () -> String = { "" }, waiting: @escaping @Sendable () -> String? = { nil }
     ) async throws -> RunningAdmin {
+        let sources = sources(more, waiting)
+        return try await ControlListener.open(settings.admin, key: "admin") { try await startAdmin(at: $0, sources) }
+    }
+
+    private func startAdmin(at address: Model.SocketAddress, _ sources: AdminSources) async throws -> RunningAdmin {
         let (bound, isBound) = AsyncStream.makeStream(of: Model.SocketAddress.self)
         let admin = Task {
             defer { isBound.finish() }
@@ -115,7 +120,7 @@ struct Edge: Sendable {
             // What goes wrong here is thrown, and told below.
             quiet.logLevel = .critical
             try await AdminServer(
-                address: settings.admin, sources: sources(more, waiting), logger: quiet, onBound: { isBound.yield($0) }
+                address: address, sources: sources, logger: quiet, onBound: { isBound.yield($0) }
             ).run()
         }
         for await address in bound { return RunningAdmin(address: address, task: admin) }
@@ -176,6 +181,14 @@ struct Edge: Sendable {
     }
 
     // MARK: Configuration
+
+    /// Without a cluster, what is said of one is for nobody.
+    func warnOfIdleSettings() {
+        guard !settings.idleWithoutCluster.isEmpty else { return }
+        logger.warning(
+            "settings without effect: there is no cluster with --manifests",
+            metadata: ["settings": "\(settings.idleWithoutCluster.joined(separator: ", "))"])
+    }
 
     /// Hands what is new to the loops.
     func publish(_ configuration: PreparedConfiguration) {

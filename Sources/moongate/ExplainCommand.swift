@@ -18,6 +18,12 @@ struct ExplainCommand: AsyncParsableCommand {
             moongate explain DIR 'GET https://shop.test/cart' [-H 'name: value'] [--cookie k=v]
             moongate explain --admin http://127.0.0.1:9901 'GET https://shop.test/cart' [-H 'name: value']
             moongate explain DIR tcp:5432 | udp:53
+            """,
+        discussion: """
+            With --admin, the URL of the admin listener of an instance that runs, that instance is asked about what it \
+            serves; otherwise the folder is read as moongate run would serve it.
+
+            \(RunFlags.alsoHere)
             """)
 
     @Argument(

@@ -54,10 +54,15 @@ struct InCluster {
         edge.logger.notice(
             "following the cluster",
             metadata: [
-                "server": "\(access.server)", "credential": "\(access.credential)", "identity": "\(options.identity)",
+                "server": "\(access.server)", "credential": "\(access.identity)", "identity": "\(options.identity)",
                 "namespaces": "\(options.namespaces.isEmpty ? "all" : options.namespaces.joined(separator: ","))",
             ])
-        let asked = try await webhook?.server.start()
+        var asked: AdmissionServer.Running?
+        if let webhook, let wanted = settings.webhook {
+            asked = try await ControlListener.open(wanted.address, key: "webhook") {
+                try await webhook.server.start(on: $0)
+            }
+        }
         onListening(edge.bound(admin: admin.address, webhook: asked?.address))
 
         let loop = Task { await controller.run() }

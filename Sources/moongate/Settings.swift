@@ -222,6 +222,15 @@ struct RunFlags: ParsableArguments {
 
     init() {}
 
+    /// For the help of commands that only look: their own options would be lost among all of these.
+    static let alsoHere = """
+        The settings of moongate run hold here too, as flags, MOONGATE_… variables or by --config FILE. These decide what \
+        is served: --ingress-class, --controller-name, --watch-ingress-without-class, --watch-namespace, \
+        --default-backend, --default-tls-secret, --exclusive-hosts, --allow-inline-scripts, --annotations-prefix, \
+        --trusted-proxies, --tcp-services-configmap, --enable-ssl-passthrough, --ssl-redirect, --zone. \
+        `moongate run --help` says what each does.
+        """
+
     /// What was given on the command line, by key.
     fileprivate var given: [String: Configuration.ConfigValue] {
         table.compactMapValues { $0.map { ConfigValue(.string($0), isSecret: false) } }
@@ -402,6 +411,16 @@ struct Settings: Sendable {
     var http2MaxConcurrentStreams: Int
     var maxConnections: Int
     var maxConnectionsPerClient: Int
+    /// What was given beside `manifests`, and speaks of a cluster.
+    var idleWithoutCluster: [String]
+
+    /// Settings that nothing in a folder can follow.
+    private static let ofCluster = [
+        "kubeconfig", "context", "watch-all-secrets", "watch-all-config-maps", "publish-service",
+        "publish-status-address", "publish-node-addresses", "election", "election-lease", "lease-duration", "webhook",
+        "webhook-certificate", "webhook-key", "webhook-client-ca", "webhook-service", "webhook-secret",
+        "webhook-configuration",
+    ]
 
     /// Reads flags, environment and the file that `--config` or `MOONGATE_CONFIG` names.
     static func resolve(_ flags: RunFlags) async throws -> Settings {
@@ -480,7 +499,8 @@ struct Settings: Sendable {
             throw SettingsError(problem: "no admin address is given", key: "admin", mend: "write 127.0.0.1:9901")
         }
         self.admin = admin
-        workers = try read.integer("workers", default: 0, in: 0...1024)
+        // Nothing given: one a core. A 0 that is written down is no number of loops.
+        workers = read.text("workers") == nil ? 0 : try read.integer("workers", default: 0, in: 1...1024)
         ingressClass = read.text("ingress-class") ?? "moongate"
         controllerName = read.text("controller-name") ?? "moongate.dev/ingress-controller"
         watchIngressWithoutClass = try read.flag("watch-ingress-without-class", default: false)
@@ -598,6 +618,8 @@ struct Settings: Sendable {
         http2MaxConcurrentStreams = try read.integer("http2-max-concurrent-streams", default: 128, in: 1...10_000)
         maxConnections = try read.integer("max-connections", default: 0, in: 0...100_000_000)
         maxConnectionsPerClient = try read.integer("max-connections-per-client", default: 0, in: 0...100_000_000)
+        idleWithoutCluster =
+            manifests == nil ? [] : Self.ofCluster.filter { read.textOrList($0) != nil }.map { "--\($0)" }
     }
 }
 
@@ -745,7 +767,8 @@ struct SettingsReader {
         guard let value = Int(text), range.contains(value) else {
             throw SettingsError(
                 problem: "\"\(text)\" is not a whole number from \(range.lowerBound) to \(range.upperBound)", key: key,
-                mend: "write one, or leave it out for \(standard)")
+                mend: standard < range.lowerBound
+                    ? "write one, or leave it out" : "write one, or leave it out for \(standard)")
         }
         return value
     }

@@ -28,9 +28,10 @@ struct Standalone {
         }
         current.set(source.initial)
         await edge.resolver.setOnLateAnswer { change.yield() }
+        let admin = try await edge.startAdmin()
+        edge.warnOfIdleSettings()
         await take(source.initial, edge)
         if await edge.pipeline.isUnfinished { change.yield() }
-        let admin = try await edge.startAdmin()
         // Before anybody is told that we listen: a signal that comes early must drain, not kill.
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
         try edge.start()

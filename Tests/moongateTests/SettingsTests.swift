@@ -32,7 +32,8 @@ struct SettingsTests {
 
     @Test(arguments: [
         ("http", "8080", "address"), ("http", "host:80", "address"), ("workers", "-1", "whole number"),
-        ("workers", "many", "whole number"), ("drain-timeout", "30", "duration"), ("max-head-size", "8 MB", "size"),
+        ("workers", "many", "whole number"), ("workers", "0", "whole number from 1"),
+        ("drain-timeout", "30", "duration"), ("max-head-size", "8 MB", "size"),
         ("max-head-size", "1", "size"), ("trusted-proxies", "10.0.0.0/8,office", "\"office\""),
         ("access-log", "xml", "format"), ("default-backend", "web:80", "Service port"),
         ("default-backend", "a/b/c:80", "Service port"), ("watch-ingress-without-class", "maybe", "neither"),
@@ -78,6 +79,15 @@ struct SettingsTests {
         #expect(settings.http.map(\.description) == ["127.0.0.1:0", "[::1]:0"])
         #expect(settings.trustedProxies.map(\.description) == ["10.0.0.0/8", "fd00::/8"])
         #expect(settings.watchNamespaces == ["a", "b"])
+    }
+
+    @Test func `what speaks of a cluster is without effect on a folder`() throws {
+        let given = ["webhook": ":8444", "publish-service": "edge/moongate", "ingress-class": "edge"]
+        #expect(try settings(given).idleWithoutCluster.isEmpty)
+        #expect(
+            try settings(given.merging(["manifests": "m"]) { $1 }).idleWithoutCluster
+                == ["--publish-service", "--webhook"])
+        #expect(try settings(["manifests": "m"]).idleWithoutCluster.isEmpty)
     }
 
     @Test func `what is compressed`() throws {
