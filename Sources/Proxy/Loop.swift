@@ -231,12 +231,19 @@ final class Loop<T: Transport> {
         scheduleFlight(f)
     }
 
+    /// What a body may take before its rate counts, at most: a route that lets its streams stand still for hours does not
+    /// let bodies drip for hours.
+    private static var mostBodyGrace: UInt64 { 60_000 }
+
     /// The client's body is waited for: not longer than the stream may be idle, and not longer than its rate allows.
     func awaitRequestBody(_ f: Flight, received: Int) {
-        setDeadline(f, .requestBody, after: f.policy.streamIdleTimeout)
+        let idle = f.policy.streamIdleTimeout
+        setDeadline(f, .requestBody, after: idle)
         let rate = configuration.limits.bodyRate
-        guard rate > 0, f.policy.streamIdleTimeout > 0 else { return }
-        if f.bodyAllowance == 0 { f.bodyAllowance = now &+ f.policy.streamIdleTimeout }
+        guard rate > 0 else { return }
+        if f.bodyAllowance == 0 {
+            f.bodyAllowance = now &+ (idle == 0 ? Self.mostBodyGrace : min(idle, Self.mostBodyGrace))
+        }
         f.bodyAllowance &+= UInt64(received) &* 1_000 / rate
         // A call may send a message now and then for as long as it lasts: it has to send them, and at no rate.
         if f.bodyAllowance < f.deadline, !GRPC.isCall(f.exchange.request) {

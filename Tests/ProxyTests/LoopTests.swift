@@ -547,6 +547,26 @@ import Testing
         scene.checkQuiet()
     }
 
+    /// A route that lets its streams stand still for an hour, or for ever, means events, not bodies that drip.
+    @Test(arguments: [3_600_000, 0])
+    func aRouteDoesNotLetBodiesDrip(idle: Int) throws {
+        var policy = RoutePolicy()
+        policy.streamIdleTimeout = idle
+        let scene = Scene(policy: policy)
+        let client = scene.client()
+        try scene.send(client, "POST /len/1/1 HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 90000\r\n\r\n")
+        for _ in 0..<5 {
+            scene.advance(milliseconds: 10_000)
+            try scene.send(client, "x")
+            #expect(scene.network.available(client) == 0)
+        }
+        scene.advance(milliseconds: 11_000)
+        #expect(try scene.responses(client).map(\.status) == [408])
+        scene.advance(milliseconds: 6_000)
+        #expect(scene.network.isClosed(client))
+        scene.checkQuiet()
+    }
+
     @Test func aResponseThatStopsIsCut() throws {
         let scene = Scene()
         scene.answersRequests = false
