@@ -168,7 +168,8 @@ extension ScenarioRun {
     }
 
     /// Rows of bytes; at every position each of a list of treacherous bytes is put in the place of the right one. The
-    /// answer must be a refusal or one response from the upstream for each request that it saw.
+    /// answer must be a refusal or one response from the upstream for each request that it saw, and what it saw must say
+    /// what the input says by the book.
     func runMutations(_ section: ScenarioSection) throws(ScenarioFailure) {
         guard let name = section.arguments.first, let upstream = upstreams[name], let http else {
             throw ScenarioFailure("mutations need the upstream that counts", line: section.line)
@@ -192,6 +193,7 @@ extension ScenarioRun {
         guard !inputs.isEmpty else { throw ScenarioFailure("no rows", line: section.line) }
         // One at a time, so that the upstream's count belongs to the one connection; the host's name stays in play.
         var failures: [String] = []
+        var understood = 0
         for (title, input) in inputs {
             let before = upstream.record.read { $0.requests.count }
             do {
@@ -204,13 +206,22 @@ extension ScenarioRun {
                     let statuses = outcome.responses.map { $0.status ?? 0 }
                     failures.append(
                         "\(title): upstream saw \(record.0), answers \(statuses): \(ByteText.printable(input))")
+                } else if record.0 == 1, let got = record.1 {
+                    // Of a body that turns out to be none, the head may be there already.
+                    let meaning = RequestMeaning(input)
+                    if meaning != nil { understood += 1 }
+                    let problem =
+                        meaning.map { $0.difference(from: got) } ?? (got.body.complete ? "a whole request" : nil)
+                    if let problem {
+                        failures.append("\(title): upstream saw \(problem): \(ByteText.printable(input))")
+                    }
                 }
             } catch {
                 failures.append("\(title): \(error)")
             }
             if failures.count > 20 { break }
         }
-        transcript.add("mutate", "\(inputs.count) inputs, \(failures.count) failures")
+        transcript.add("mutate", "\(inputs.count) inputs, \(understood) with a meaning, \(failures.count) failures")
         guard failures.isEmpty else {
             throw ScenarioFailure("failures:\n" + failures.joined(separator: "\n"), line: section.line)
         }

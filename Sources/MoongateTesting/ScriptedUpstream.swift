@@ -253,6 +253,24 @@ package final class ScriptedUpstream: Sendable {
         case ("send", "slowly"):
             // One write per byte; without Nagle's algorithm each is a segment of its own.
             for byte in try statement.bytes(2) { try socket.write([byte], by: deadline) }
+        case ("send", "every"):
+            guard let pause = ByteText.duration(statement.word(2)) else {
+                throw ScenarioFailure("send every DURATION \"bytes\"")
+            }
+            let bytes = try statement.bytes(3)
+            var isThere = true
+            while isThere, !deadline.passed {
+                do throws(SocketError) {
+                    try socket.write(bytes, by: deadline)
+                    isThere = try reader.fill(by: Deadline(after: pause))
+                } catch .deadline {
+                    // Nothing came and nobody went: the next one.
+                } catch {
+                    isThere = false
+                }
+            }
+            record.change { $0.closed += 1 }
+            return false
         case ("send", _):
             let bytes = try statement.bytes(1)
             log(session.number, "sends \(ByteText.printable(bytes, limit: 300))")

@@ -6,6 +6,9 @@ import KubernetesAPI
 import KubernetesClient
 import Logging
 import Model
+import NIOCore
+import NIOPosix
+import NIOSSL
 import Testing
 
 private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
@@ -104,6 +107,47 @@ private func bundles(_ server: APIServer) throws -> [Base64?] {
             #expect(webhook.figures.refused == 2)
             #expect(webhook.figures.malformed == 4)
             await client.shutdown()
+            await running.stop()
+        }
+    }
+
+    @Test(arguments: [
+        "", "POST /validate HTTP/1.1\r\nX-Slow: ",
+        "POST /validate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{",
+    ])
+    func `a question that trickles in is cut off`(begin: String) async throws {
+        try await withIdentity(clock: SystemClock()) { _, identity, _, _ in
+            while identity.context == nil { await Task.yield() }
+            var limits = AdmissionServer.Limits()
+            limits.patience = 1
+            let judge = AdmissionJudge(options: .init()) { ObjectSet() }
+            let webhook = AdmissionServer(
+                address: Model.SocketAddress(ip: IPAddress(v4: 0x7f00_0001), port: 0), judge: judge, limits: limits
+            ) { identity.context }
+            let running = try await webhook.start()
+            var tls = TLSConfiguration.makeClientConfiguration()
+            tls.certificateVerification = .none
+            let context = try NIOSSLContext(configuration: tls)
+            let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .channelInitializer { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        // Without a word: nor is there a handshake.
+                        guard !begin.isEmpty else { return }
+                        try channel.pipeline.syncOperations.addHandler(
+                            NIOSSLClientHandler(context: context, serverHostname: nil))
+                    }
+                }
+                .connect(host: "127.0.0.1", port: Int(running.address.port)).get()
+            if !begin.isEmpty {
+                try await channel.writeAndFlush(ByteBuffer(string: begin))
+                channel.eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .milliseconds(50)) { task in
+                    guard channel.isActive else { return task.cancel() }
+                    channel.writeAndFlush(ByteBuffer(string: "x"), promise: nil)
+                }
+            }
+            try await channel.closeFuture.get()
+            #expect(webhook.figures.slow == 1)
+            #expect(webhook.figures.malformed == 0)
             await running.stop()
         }
     }

@@ -290,18 +290,19 @@ final class Stage: Sendable {
     }
 
     /// Starts a replica and returns when it listens, which is before it is ready.
+    /// - Parameter isPod: it finds its own way to the API server.
     func replica(
         _ name: String = "moongate", _ options: [String] = [], program: [String] = [Stage.binary],
-        kubeconfig: String? = nil, environment: [String: String] = [:]
+        kubeconfig: String? = nil, isPod: Bool = false, environment: [String: String] = [:]
     ) async throws -> Replica {
-        let file = try kubeconfig ?? self.kubeconfig()
+        let access = isPod ? [] : ["--kubeconfig", try kubeconfig ?? self.kubeconfig()]
         var variables = ["POD_NAME": name, "POD_NAMESPACE": "edge"]
         variables["PATH"] = ProcessInfo.processInfo.environment["PATH"] ?? ""
         variables.merge(environment) { $1 }
         let process = try ChildProcess(
             name: name,
-            arguments: program + [
-                "run", "--kubeconfig", file, "--http", "127.0.0.1:0", "--https", "127.0.0.1:0",
+            arguments: program + ["run"] + access + [
+                "--http", "127.0.0.1:0", "--https", "127.0.0.1:0",
                 "--admin", "127.0.0.1:0", "--workers", "2", "--access-log", "off", "--drain-timeout", "5s",
             ] + options, environment: variables, transcript: transcript)
         processes.withLock { $0.append(process) }

@@ -1,7 +1,8 @@
-import IngressTranslation
 import KubernetesAPI
 import Model
 import Testing
+
+@testable import IngressTranslation
 
 /// SECURITY.md, config injection: every annotation and each host and path field is fed what has broken controllers that
 /// write text configuration. Either the value is refused, or it stands in the snapshot byte for byte; never does it make a
@@ -55,6 +56,25 @@ struct InjectionTests {
                 #expect(route.policy == strictest, "\(label)")
                 #expect(snapshot.upstreams.allSatisfy { $0.balance == .roundRobin }, "\(label)")
             }
+            for diagnostic in translation.diagnostics { checkLines(diagnostic) }
+        }
+    }
+
+    /// Those of ingress-nginx that are acted on are read by the same code, under their own names.
+    @Test(arguments: corpus)
+    func foreignAnnotations(value: String) throws {
+        let prefix = TranslationOptions().foreignPrefix
+        #expect(AnnotationTable.foreign.count > 10)
+        for key in AnnotationTable.foreign {
+            let translation = try translate(ingress(annotations: [("\(prefix)/\(key)", value)]))
+            let snapshot = translation.snapshot
+            let label = "\(key): \(value.prefix(40))"
+            #expect(snapshot.hosts.map(\.pattern) == [.exact("shop.test")], "\(label)")
+            #expect(snapshot.routes.map(\.path) == [.prefix("/")], "\(label)")
+            let ours = try translate(ingress(annotations: [("moongate.dev/\(key)", value)]))
+            #expect(snapshot == ours.snapshot, "\(label)")
+            #expect(translation.diagnostics.contains { $0.place.field?.contains(key) == true }, "\(label)")
+            #expect(translation.diagnostics.map(\.code) == ours.diagnostics.map(\.code), "\(label)")
             for diagnostic in translation.diagnostics { checkLines(diagnostic) }
         }
     }

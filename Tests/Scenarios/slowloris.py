@@ -1,6 +1,6 @@
-"""Many connections that send their head a byte at a time: all must be closed by the deadline, others served.
+"""Many connections that send their head or their body a byte at a time: all must be closed by the deadline, others served.
 
-Usage: slowloris.py PROXY CONNECTIONS HOST
+Usage: slowloris.py PROXY CONNECTIONS HOST head|body
 """
 
 import resource
@@ -10,6 +10,10 @@ import sys
 import time
 
 address, count, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+opening = {
+    "head": f"GET /slow HTTP/1.1\r\nhost: {name}\r\nx-slow: ",
+    "body": f"POST /slow HTTP/1.1\r\nhost: {name}\r\ncontent-length: 100000\r\n\r\n",
+}[sys.argv[4]]
 host, port = address.rsplit(":", 1)
 target = (host, int(port))
 
@@ -24,7 +28,7 @@ poll = select.poll()
 slow = {}
 for _ in range(count):
     connection = socket.create_connection(target)
-    connection.sendall(f"GET /slow HTTP/1.1\r\nhost: {name}\r\nx-slow: ".encode())
+    connection.sendall(opening.encode())
     connection.setblocking(False)
     slow[connection.fileno()] = connection
     poll.register(connection, select.POLLIN)
