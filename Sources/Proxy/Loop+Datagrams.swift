@@ -50,6 +50,8 @@ final class DatagramSession {
     /// Connected to the endpoint; none without one.
     var socket = Socket.none
     var endpoint: EndpointID?
+    /// It is known to be there.
+    var isVouchedFor = false
     var tried = TriedEndpoints()
     /// The service, as in `Exchange.relay`, and its upstream, as in `Exchange.upstream`.
     var relay: Int32
@@ -282,6 +284,8 @@ extension Loop {
                 s.datagramsIn &+= UInt64(sent.count)
                 s.bytesIn &+= UInt64(bytes)
                 telemetry.datagramsCame(sent.count, bytes, s.relay, current)
+                // The kernel would have told of an earlier one now.
+                vouchAfterAWhile(s)
                 rest = rest.dropFirst(sent.count)
             case .wouldBlock:
                 telemetry.datagramsDropped(.blocked, rest.count)
@@ -382,12 +386,7 @@ extension Loop {
             case .forward: forward(s, range)
             case .drop: telemetry.datagramsDropped(datagrams.dropReason, range.count)
             case .deliver: deliver(s, range)
-            case .reportAnswering:
-                s.reason = .none
-                s.tried.removeAll()
-                if let endpoint = s.endpoint, table.connected(endpoint) {
-                    telemetry.upstream(.recovery, s.upstream, current)
-                }
+            case .reportAnswering: vouch(s)
             case .reportFailed:
                 guard let endpoint = s.endpoint else { continue }
                 s.reason = .connectFailed
@@ -395,11 +394,28 @@ extension Loop {
                 failed(endpoint, s)
                 leave(s)
             case .release:
+                vouchAfterAWhile(s)
                 if let endpoint = s.endpoint { table.abandon(endpoint) }
                 leave(s)
             case .end: end(s)
             }
         }
+    }
+
+    /// The endpoint is there.
+    private func vouch(_ s: DatagramSession) {
+        s.isVouchedFor = true
+        s.reason = .none
+        s.tried.removeAll()
+        if let endpoint = s.endpoint, table.connected(endpoint) {
+            telemetry.upstream(.recovery, s.upstream, current)
+        }
+    }
+
+    /// Much that goes by UDP is never answered. An endpoint that has been sent something, and of which the kernel has not
+    /// heard within a second that nobody is there, is taken for one that is: else it would never come back.
+    private func vouchAfterAWhile(_ s: DatagramSession) {
+        if !s.isVouchedFor, s.endpoint != nil, nowNanoseconds &- s.chosenAt >= 1_000_000_000 { vouch(s) }
     }
 
     private func failed(_ endpoint: EndpointID, _ s: DatagramSession) {
@@ -462,6 +478,7 @@ extension Loop {
             s.endpoint = endpoint
             s.address = address
             s.chosenAt = nowNanoseconds
+            s.isVouchedFor = false
             s.attempts &+= 1
             guard transport.watch(socket, s.token) else {
                 table.abandon(endpoint)

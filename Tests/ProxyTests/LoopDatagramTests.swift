@@ -203,6 +203,32 @@ import Testing
         stage.checkQuiet()
     }
 
+    /// Who is never answered would find an endpoint ejected for ever.
+    @Test func endpointThatOnlyListensComesBack() throws {
+        let stage = try Stage([8001, 8002])
+        for n in 1...4 { stage.send([(n, "a")]) }
+        for wire in stage.sessions.filter({ $0.address?.port == 8001 }) { stage.refuse(wire) }
+        func recoveries() -> Bool {
+            stage.scene.loop.telemetry.metrics.publish()
+            return stage.scene.hub.render(process: nil).contains(
+                "moongate_upstream_recoveries_total{upstream=\"\"} 1\n")
+        }
+        // Its time is over: the next client finds out whether it is back.
+        stage.scene.advance(milliseconds: 2_000)
+        stage.send([(5, "b")])
+        let probe = stage.sessions[4]
+        #expect(probe.address?.port == 8001)
+        stage.scene.advance(milliseconds: 900)
+        stage.send([(5, "c")])
+        #expect(!recoveries())
+        stage.scene.advance(milliseconds: 200)
+        stage.send([(5, "d")])
+        #expect(recoveries())
+        #expect(stage.taken(probe) == ["b", "c", "d"])
+        for n in 6...9 { stage.send([(n, "e")]) }
+        #expect(stage.sessions.dropFirst(5).filter { $0.address?.port == 8001 }.count == 2)
+    }
+
     /// The kernel tells of an earlier datagram when the next is sent: that one goes to the next endpoint.
     @Test func datagramThatMeetsAnErrorGoesElsewhere() throws {
         let stage = try Stage([8001, 8002, 8003])

@@ -30,10 +30,10 @@ class Echo:
 
 
 def client(port, source="127.0.0.1"):
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM)
     s.settimeout(5)
     s.bind((source, 0))
-    s.connect(("127.0.0.1", port))
+    s.connect(("::1" if ":" in source else "127.0.0.1", port))
     return s
 
 
@@ -78,7 +78,7 @@ def free_ports(count):
 first, second, third, dead = free_ports(4)
 a, b, many = Echo(b"a"), Echo(b"b"), Echo(b"m", answers=3)
 edge = Edge("--udp-services-configmap", "edge/udp", "--tcp-services-configmap", "edge/tcp", "--udp-session-timeout", "2s",
-            "--max-udp-sessions", "64", "--max-udp-sessions-per-client", "40", "--trusted-proxies", "127.0.0.9")
+            "--http", "[::1]:0", "--max-udp-sessions", "64", "--max-udp-sessions-per-client", "40", "--trusted-proxies", "127.0.0.9")
 edge.service("a", a.port, protocol="UDP")
 edge.service("many", many.port, protocol="UDP")
 edge.service("empty", protocol="UDP")
@@ -94,16 +94,20 @@ for data in (b"", b"x", b"y" * 1472, bytes(range(256)) * 250):
 assert len(a.clients) == 1
 t = client(first)
 assert ask(t, b"other") == [b"aother"] and len(a.clients) == 2
+v = client(first, "::1")
+assert ask(v, b"six") == [b"asix"]
+assert edge.metric("moongate_udp_sessions_active") == 3
 u = client(third)
 assert ask(u, b"z", answers=3) == [b"mz"] * 3
-assert edge.metric("moongate_udp_sessions_active") == 3
+assert edge.metric("moongate_udp_sessions_active") == 4
 entry = edge.log(protocol="UDP", port=third)
 assert entry["service"] == f"udp:{third}" and entry["upstream"] == "shop/many:raw+udp", entry
 assert entry["endpoint"] == f"127.0.0.1:{many.port}" and entry["client"] == "127.0.0.1", entry
 assert (entry["datagrams_in"], entry["datagrams_out"], entry["bytes_in"], entry["bytes_out"]) == (1, 3, 1, 6), entry
 assert "error" not in entry and entry["duration_ms"] < 1000, entry
 assert edge.metric(f'moongate_udp_sent_datagrams_total{{service="udp:{third}"}}') == 3
-assert edge.metric(f'moongate_udp_received_bytes_total{{service="udp:{first}"}}') == 1 + 1472 + 64000 + 5
+assert edge.metric(f'moongate_udp_received_bytes_total{{service="udp:{first}"}}') == 1 + 1472 + 64000 + 5 + 3
+assert edge.log(protocol="UDP", client="::1", datagrams_in=1, datagrams_out=1)
 until(lambda: edge.metric("moongate_udp_sessions_active") == 0, lambda: "sessions do not end")
 print("datagrams both ways")
 
