@@ -258,7 +258,8 @@ let package = Package(
         .testTarget(
             name: "ClusterScenarioTests",
             dependencies: [
-                "Admission", "ClusterTesting", "KubernetesAPI", "KubernetesClient", "MoongateTesting", "Reactor", "moongate",
+                "Admission", "ClusterTesting", "KubernetesAPI", "KubernetesClient", "MoongateTesting", "Reactor",
+                "moongate",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ],

@@ -283,9 +283,24 @@ package final class ClusterController: Sendable {
 
     /// The long road.
     private func translate(_ memory: inout Memory) async throws {
-        memory.holdOff.taken(at: clock.now())
+        let began = clock.now()
+        memory.holdOff.taken(at: began)
+        defer {
+            let now = clock.now()
+            memory.holdOff.done(at: now)
+            memory.restUntil = now + min(now - began, .seconds(2))
+        }
         var translation = try await translateOnce(&memory)
-        if try await followReferences(of: translation, &memory) { translation = try await translateOnce(&memory) }
+        // While an object was fetched, an Ingress may have come that refers to others.
+        var rounds = 0
+        while try await followReferences(of: translation, &memory) {
+            translation = try await translateOnce(&memory)
+            rounds += 1
+            guard rounds < Self.mostRounds else {
+                store.noticeMeaning()
+                break
+            }
+        }
         let isForced = mustPublish.update { forced in
             defer { forced = false }
             return forced
@@ -318,6 +333,8 @@ package final class ClusterController: Sendable {
         }
     }
 
+    private static let mostRounds = 3
+
     private struct Outcome: Sendable {
         var translation: Translation
         var memory: TranslationMemory
@@ -345,7 +362,6 @@ package final class ClusterController: Sendable {
             _ = refresh(&translation, late, UpstreamIndex(translation.snapshot, previous: memory.index))
         }
         let took = clock.now() - started
-        memory.restUntil = clock.now() + min(took, .seconds(2))
         state.update { state in
             state.figures.translations += 1
             state.figures.lastTranslation = took
@@ -454,6 +470,7 @@ package final class ClusterController: Sendable {
         guard !touched.isEmpty else { return [] }
         let names = Set(touched.keys)
         let objects = store.watched.read { state in Self.part(of: state, services: names) }
+        let options = translationOptions()
         var changed: [Int] = []
         for (service, upstreams) in touched.sorted(by: { $0.key < $1.key }) {
             var diagnostics: [Diagnostic] = []
@@ -461,7 +478,7 @@ package final class ClusterController: Sendable {
                 let old = translation.snapshot.upstreams[number]
                 guard
                     let refreshed = Translator.refreshed(
-                        old, isInRule: index.ruled[number], from: objects, options: options.translation)
+                        old, isInRule: index.ruled[number], from: objects, options: options)
                 else { continue }
                 diagnostics += refreshed.diagnostics
                 guard refreshed.upstream != old else { continue }
@@ -663,7 +680,13 @@ package final class ClusterController: Sendable {
         while !Task.isCancelled {
             do throws(APIError) {
                 let labels = try await client.get(Node.self, namespace: nil, name: node).metadata.labels
-                guard let found = labels[Node.zoneLabel], !found.isEmpty else { return }
+                guard let found = labels[Node.zoneLabel], !found.isEmpty else {
+                    // A node that is new may be told of its zone a little later, and some never are.
+                    do { try await clock.sleep(for: backoff.delay(atLeast: nil, random: clock.random())) } catch {
+                        return
+                    }
+                    continue
+                }
                 log.info("zone of the node", metadata: ["node": "\(node)", "zone": "\(found)"])
                 zone.update { $0 = found }
                 store.noticeMeaning()

@@ -38,6 +38,9 @@ package struct HoldOff: Sendable {
         return max(.zero, min(last + terms.quiet, first + terms.longest) - now)
     }
 
+    /// What was taken up has been dealt with: what came meanwhile is a crowd.
+    package mutating func done(at now: Duration) { lastTaken = now }
+
     package mutating func taken(at now: Duration) {
         lastTaken = now
         first = nil

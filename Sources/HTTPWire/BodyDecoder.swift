@@ -255,7 +255,7 @@ package enum Trailers {
         for forbidden: StaticString in [
             "age", "cache-control", "content-encoding", "content-location", "content-range", "expires", "if-match",
             "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "location", "max-forwards",
-            "pragma", "range", "retry-after", "vary", "warning", "www-authenticate",
+            "pragma", "range", "retry-after", "vary", "warning", "www-authenticate", "x-scheme",
         ] where name.equalsIgnoringCase(forbidden) { return true }
         // What we say of the client, nobody says behind the body (see `ClientRules`).
         for prefix: StaticString in ["x-forwarded-", "ssl-client-"] {

@@ -105,7 +105,7 @@ struct ServiceResolver {
             if tls?.isNameGiven == false { tls?.name = bases[base].serverName }
             var varied = own.varied(spoken, tls, wish.proxyHeader)
             // A connection is one client's, and those of HTTP/2 are everybody's.
-            if wish.proxyHeader != nil, spoken.isHTTP2 { varied.endpoints = [] }
+            if varied.isUnspeakable { varied.endpoints = [] }
             if !varied.variant.isEmpty {
                 if let known = bases[base].variants[varied.variant] { return known }
                 upstreams.append(varied)
@@ -130,7 +130,8 @@ struct ServiceResolver {
             draft = known
         } else {
             var work = ServiceWork(
-                transport: transport, slices: slices, allowsLoopbackNames: allowsLoopbackNames, zone: zone, isInRule: isInRule,
+                transport: transport, slices: slices, allowsLoopbackNames: allowsLoopbackNames, zone: zone,
+                isInRule: isInRule,
                 places: places)
             let outcome = work.outcome(of: service, name)
             draft = ServiceDraft(

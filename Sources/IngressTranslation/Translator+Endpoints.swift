@@ -17,7 +17,7 @@ extension Translator {
             upstream.isForDatagrams ? services.resolveDatagrams(name) : services.resolve(name, isInRule: isInRule)
         guard case .upstream(let index) = resolution else { return nil }
         var refreshed = upstream
-        refreshed.endpoints = services.upstreams[index].endpoints
+        refreshed.endpoints = upstream.isUnspeakable ? [] : services.upstreams[index].endpoints
         return (refreshed, services.diagnostics)
     }
 }

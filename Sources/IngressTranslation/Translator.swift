@@ -240,8 +240,10 @@ private struct Work {
             // A folder, or a cluster in which classes may not be listed: then the name alone decides.
             if objects.ingressClasses[className] == nil, className == options.ingressClass { return true }
             let known = objects.ingressClasses[className] != nil
+            // Where no class can be seen, it may well be another's.
             let meant =
-                known ? nil : Spelling.nearest(to: className, among: [options.ingressClass] + ourClasses.sorted())
+                known || objects.ingressClasses.isEmpty && objects.origins.isEmpty
+                ? nil : Spelling.nearest(to: className, among: [options.ingressClass] + ourClasses.sorted())
             report(
                 .otherClass,
                 known
@@ -256,7 +258,8 @@ private struct Work {
         let key = "kubernetes.io/ingress.class"
         if let className = ingress.metadata.annotations[key] {
             if className == options.ingressClass { return true }
-            let meant = Spelling.nearest(to: className, among: [options.ingressClass])
+            let isSeen = objects.ingressClasses[className] != nil || objects.origins.isEmpty
+            let meant = isSeen ? nil : Spelling.nearest(to: className, among: [options.ingressClass])
             report(
                 .otherClass, "the class \(quoted(className)) is another controller's",
                 at: places.place(Ingress.kind, name, annotation: key),
@@ -1134,7 +1137,7 @@ private struct Work {
     private mutating func checkClientRules() {
         for (pattern, rule) in clientRules.sorted(by: { $0.key < $1.key })
         where rule.mode == .required && rule.verification != nil && rule.subjectPattern == nil {
-            let isOpen = hosts[pattern]?.routes.contains { number in
+            let isOpen = host(pattern)?.routes.contains { number in
                 !routes[number].policy.redirectsToHTTPS && !routes[number].policy.isDenied
             }
             guard isOpen == true else { continue }

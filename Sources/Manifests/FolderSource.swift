@@ -126,6 +126,11 @@ package final class FolderSource: Sendable {
             }
             waitForQuiet(inotify, watches, &change, &held)
             guard !shouldStop else { return }
+            if change.begun == nil {
+                // Nobody has written to them for the whole of a round: they were closed unheard, or are forgotten.
+                change.dirty.formUnion(held)
+                held = []
+            }
             held.formUnion(change.open)
             var look = reader
             guard let contents = try? look.load(dirty: change.dirty, held: held) else {
@@ -168,7 +173,7 @@ package final class FolderSource: Sendable {
             for event in events {
                 guard let path = watches.path(of: event) else { continue }
                 // The end of a writing may be among what was lost.
-                if event.isOverflow { held = [] }
+                if event.isOverflow { (held, open) = ([], []) }
                 if event.endsWriting { held.remove(path) } else if held.contains(path) { continue }
                 begun = begun ?? ContinuousClock.now
                 dirty.insert(path)

@@ -225,6 +225,9 @@ package struct Upstream: Sendable, Equatable {
     /// script may choose an upstream of its own namespace, and these; that an upstream is in the snapshot is no grant.
     package var allowedNamespaces: [String] = []
 
+    /// A connection with a header is one client's, and those of HTTP/2 are everybody's: it has no endpoints.
+    package var isUnspeakable: Bool { proxyHeader != nil && `protocol`.isHTTP2 }
+
     package enum Balance: String, Sendable, Hashable {
         case roundRobin = "round-robin"
         case leastRequest = "least-request"

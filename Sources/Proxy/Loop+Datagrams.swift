@@ -58,6 +58,8 @@ final class DatagramSession {
     var upstream: Int32
     /// The upstream in the loop's own table, when the endpoint was chosen.
     var target: UpstreamID
+    /// When the client last sent something, in milliseconds.
+    var askedAt: UInt64 = 0
     /// When something last passed, in nanoseconds.
     var movedAt: UInt64
     var deadline = never
@@ -186,6 +188,7 @@ extension Loop {
 
     private func advance(_ port: DatagramPort) {
         guard let batch = datagrams.batch, port.flags.contains(.readable) else { return }
+        var failures = 0
         for _ in 0..<4 {
             switch transport.receive(
                 port.listener.socket, into: batch, isAddressed: true, most: DatagramBatch.capacity)
@@ -200,9 +203,15 @@ extension Loop {
             case .wouldBlock:
                 port.flags.remove(.readable)
                 return
-            case .unreachable, .tooLong, .failed:
+            case .unreachable, .tooLong:
                 // It was about something that has been sent, and is over with being told.
                 continue
+            case .failed:
+                // What fails for ever is not tried for ever: the next datagram makes an edge.
+                failures += 1
+                guard failures > 1 else { continue }
+                port.flags.remove(.readable)
+                return
             }
         }
         // Others have their turn.
@@ -232,16 +241,19 @@ extension Loop {
     ) {
         let key = SessionKey(client: peer, local: local, port: port.id)
         guard let s = datagrams.byKey[key] ?? begin(key, port, range.count) else { return }
-        touch(s)
         datagrams.moves = 0
         perform(s, .clientSent(range.count), range)
+        // One that has ended at once leaves nothing in the wheel.
+        guard !s.machine.isOver else { return }
+        s.askedAt = now
+        touch(s)
     }
 
     /// A new client, if there is room for one.
     private func begin(_ key: SessionKey, _ port: DatagramPort, _ count: Int) -> DatagramSession? {
         let d = datagrams
         let ip = Model.SocketAddress(key.client).ip
-        guard key.client.port != 0, !port.isOwn(key.client, key.local) else {
+        guard key.client.port != 0, !d.ports.values.contains(where: { $0.isOwn(key.client, key.local) }) else {
             telemetry.datagramsDropped(.badSender, count)
             return nil
         }
@@ -314,6 +326,7 @@ extension Loop {
 
     private func advance(_ s: DatagramSession) {
         guard let batch = datagrams.batch, s.flags.contains(.readable) else { return }
+        var failures = 0
         for _ in 0..<4 {
             guard s.machine.isBound else {
                 s.flags.remove(.readable)
@@ -333,8 +346,13 @@ extension Loop {
             case .unreachable:
                 // What it has said before it went is lost with it.
                 perform(s, .endpointFailed)
-            case .tooLong, .failed:
+            case .tooLong:
                 continue
+            case .failed:
+                failures += 1
+                guard failures > 1 else { continue }
+                s.flags.remove(.readable)
+                return
             }
         }
         putOff(&s.flags, s.token)
@@ -467,7 +485,8 @@ extension Loop {
             return false
         }
         var result = transport.connectDatagrams(to: NetworkAddress(address))
-        if case .failed(let code) = result, Descriptors.isExhaustion(code) {
+        // Ports are the client's side of it, and none is freed by letting go of what others have.
+        if case .failed(let code) = result, Descriptors.isTableFull(code) {
             table.releaseIdle(closing: &closing)
             closeSwept()
             result = transport.connectDatagrams(to: NetworkAddress(address))
@@ -534,10 +553,16 @@ extension Loop {
 
     // MARK: Time
 
+    private static var mostUnanswered: UInt64 { 10_000 }
+
     /// Something passes.
     private func touch(_ s: DatagramSession) {
         s.movedAt = nowNanoseconds
-        s.deadline = now &+ (isDraining ? configuration.timeouts.sessionQuiet : configuration.timeouts.sessionIdle)
+        let idle = isDraining ? configuration.timeouts.sessionQuiet : configuration.timeouts.sessionIdle
+        // Whoever has had no answer may have been made up by somebody else, and holds no place for long; and what an
+        // endpoint sends by itself does not keep a client that has long been gone.
+        s.deadline = min(
+            now &+ (s.machine.answered == 0 ? min(idle, Self.mostUnanswered) : idle), s.askedAt &+ idle &* 10)
         if s.deadline < s.lookedAt { s.lookedAt = wheel.schedule(s.token, at: s.deadline) }
     }
 

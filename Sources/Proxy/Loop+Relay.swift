@@ -99,7 +99,7 @@ extension Loop {
 
     /// The connection to an endpoint stands: the header is the first on it, before TLS. False: it can't be written.
     func introduce(_ u: UpstreamConnection, _ version: ProxyProtocolVersion) -> Bool {
-        guard let f = u.flight, let d = f.downstream else { return true }
+        guard let f = u.flight, let d = f.downstream else { return false }
         let client = f.isRelay ? d.peer : f.exchange.client.address
         // Ours, with the port that X-Forwarded-Port says.
         let own = transport.localAddress(d.stream?.carrier.socket ?? d.socket).map { Model.SocketAddress($0).ip }

@@ -562,7 +562,7 @@ extension Loop {
     func tookRequest(_ f: Flight) {
         if f.deadlineKind == .requestBody {
             // The client had to wait: that time is not its own.
-            f.bodyAllowance = max(f.bodyAllowance, now &+ f.policy.streamIdleTimeout)
+            f.bodyAllowance = max(f.bodyAllowance, now &+ bodyGrace(f))
             awaitRequestBody(f, received: 0)
         }
         if let d = f.downstream { enqueue(d) }

@@ -235,15 +235,18 @@ final class Loop<T: Transport> {
     /// let bodies drip for hours.
     private static var mostBodyGrace: UInt64 { 60_000 }
 
+    func bodyGrace(_ f: Flight) -> UInt64 {
+        let idle = f.policy.streamIdleTimeout
+        return idle == 0 ? Self.mostBodyGrace : min(idle, Self.mostBodyGrace)
+    }
+
     /// The client's body is waited for: not longer than the stream may be idle, and not longer than its rate allows.
     func awaitRequestBody(_ f: Flight, received: Int) {
-        let idle = f.policy.streamIdleTimeout
-        setDeadline(f, .requestBody, after: idle)
+        setDeadline(f, .requestBody, after: f.policy.streamIdleTimeout)
         let rate = configuration.limits.bodyRate
-        guard rate > 0 else { return }
-        if f.bodyAllowance == 0 {
-            f.bodyAllowance = now &+ (idle == 0 ? Self.mostBodyGrace : min(idle, Self.mostBodyGrace))
-        }
+        // Both talk once the response has begun; and who was told to wait for a 100 has not been told to send.
+        guard rate > 0, !f.machine.isStreaming, !f.facts.expectsContinue || f.continueWasSent else { return }
+        if f.bodyAllowance == 0 { f.bodyAllowance = now &+ bodyGrace(f) }
         f.bodyAllowance &+= UInt64(received) &* 1_000 / rate
         // A call may send a message now and then for as long as it lasts: it has to send them, and at no rate.
         if f.bodyAllowance < f.deadline, !GRPC.isCall(f.exchange.request) {

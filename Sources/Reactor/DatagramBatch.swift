@@ -7,7 +7,7 @@ package enum DatagramResult: Equatable, Sendable {
     /// How many were received or sent: at least one.
     case count(Int)
     case wouldBlock
-    /// Nobody is there (ICMP port unreachable, RFC 1122 §4.1.3.3), or no way leads there. Says it of an earlier datagram,
+    /// Nobody is there (ICMP port unreachable, RFC 1122 §4.1.3.3), no way leads there, or none may be taken. Says it of an earlier datagram,
     /// and nothing was sent by this call.
     case unreachable
     /// The first does not fit into a packet of the way.
@@ -17,7 +17,7 @@ package enum DatagramResult: Equatable, Sendable {
     init(code: Int32) {
         switch code {
         case EAGAIN, ENOBUFS: self = .wouldBlock
-        case ECONNREFUSED, ENOPROTOOPT, EHOSTUNREACH, ENETUNREACH, EHOSTDOWN: self = .unreachable
+        case ECONNREFUSED, ENOPROTOOPT, EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, EACCES, EPERM: self = .unreachable
         case EMSGSIZE: self = .tooLong
         default: self = .failed(code)
         }

@@ -70,7 +70,9 @@ actor Pipeline {
         var (configuration, diagnostics) = await prepare(translation.snapshot)
         diagnostics = contents.diagnostics + translation.diagnostics + diagnostics
         let snapshot = translation.snapshot
-        if snapshot.routes.isEmpty, snapshot.defaultRoute == nil, snapshot.tcpServices.isEmpty {
+        if snapshot.routes.isEmpty, snapshot.defaultRoute == nil, snapshot.tcpServices.isEmpty,
+            snapshot.udpServices.isEmpty
+        {
             let count = contents.objects.ingresses.count
             diagnostics.append(
                 ManifestCode.nothingServed.diagnostic(

@@ -227,7 +227,7 @@ struct RunFlags: ParsableArguments {
         The settings of moongate run hold here too, as flags, MOONGATE_… variables or by --config FILE. These decide what \
         is served: --ingress-class, --controller-name, --watch-ingress-without-class, --watch-namespace, \
         --default-backend, --default-tls-secret, --exclusive-hosts, --allow-inline-scripts, --annotations-prefix, \
-        --trusted-proxies, --tcp-services-configmap, --enable-ssl-passthrough, --ssl-redirect, --zone. \
+        --trusted-proxies, --tcp-services-configmap, --udp-services-configmap, --enable-ssl-passthrough, --ssl-redirect, --zone. \
         `moongate run --help` says what each does.
         """
 

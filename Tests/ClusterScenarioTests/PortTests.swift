@@ -128,7 +128,8 @@ struct DatagramClient: Sendable {
             try await client.wait(for: "one hi")
             try await stage.cluster.apply(map("tcp", ["\(tcp)": "shop/web:80"]))
             let web = Replica(
-                process: replica.process, http: SocketAddress(host: replica.http.host, port: tcp), admin: replica.admin,
+                process: replica.process, http: SocketAddress(host: replica.http.host, port: tcp), https: nil,
+                admin: replica.admin,
                 webhook: nil)
             try await web.waitFor(200, "v1")
             try await replica.wait(for: "/diagnostics") { !$0.contains("MG200") }

@@ -171,7 +171,8 @@ import Testing
     @Test(
         arguments: [
             ("GET /../a HTTP/1.1\r\nHost: a\r\n\r\n", .dotSegment),
-            ("GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n", .encodedSlash),
+            ("GET /a%2f%00 HTTP/1.1\r\nHost: a\r\n\r\n", .encodedNUL),
+            ("GET /a%2f..%2fb HTTP/1.1\r\nHost: a\r\n\r\n", .dotSegment),
             ("GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", .encodedNUL),
             ("GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", .pathEscape),
             ("GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n", .pathByte),

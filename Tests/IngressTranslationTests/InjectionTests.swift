@@ -60,6 +60,13 @@ struct InjectionTests {
         }
     }
 
+    /// A place names the annotation as it was written.
+    private func withoutPlaces(_ snapshot: Snapshot) -> Snapshot {
+        var snapshot = snapshot
+        for index in snapshot.hosts.indices { snapshot.hosts[index].clientAuthentication?.place = Place() }
+        return snapshot
+    }
+
     /// Those of ingress-nginx that are acted on are read by the same code, under their own names.
     @Test(arguments: corpus)
     func foreignAnnotations(value: String) throws {
@@ -72,7 +79,7 @@ struct InjectionTests {
             #expect(snapshot.hosts.map(\.pattern) == [.exact("shop.test")], "\(label)")
             #expect(snapshot.routes.map(\.path) == [.prefix("/")], "\(label)")
             let ours = try translate(ingress(annotations: [("moongate.dev/\(key)", value)]))
-            #expect(snapshot == ours.snapshot, "\(label)")
+            #expect(withoutPlaces(snapshot) == withoutPlaces(ours.snapshot), "\(label)")
             #expect(translation.diagnostics.contains { $0.place.field?.contains(key) == true }, "\(label)")
             #expect(translation.diagnostics.map(\.code) == ours.diagnostics.map(\.code), "\(label)")
             for diagnostic in translation.diagnostics { checkLines(diagnostic) }

@@ -65,6 +65,7 @@ struct TranslationCacheTests {
                 ingress.metadata.creationTimestamp = Timestamp(seconds: Int64.random(in: 1...4, using: &random))
             }
             ingress.metadata.annotations = annotations(name.namespace)
+            ingress.metadata.deletionTimestamp = chance(3) ? Timestamp(seconds: 9) : nil
             ingress.spec.ingressClassName = pick(["moongate", "moongate", "moongate", "moongate", "mine", "nginx", nil])
             ingress.spec.defaultBackend = chance(25) ? backend() : nil
             ingress.spec.tls =
@@ -100,6 +101,8 @@ struct TranslationCacheTests {
                 ("nginx.ingress.kubernetes.io/ssl-redirect", ["true", "false"]),
                 ("nginx.ingress.kubernetes.io/ssl-passthrough", ["true"]),
                 ("nginx.ingress.kubernetes.io/server-snippet", ["x"]),
+                ("moongate.dev/send-proxy-protocol", ["v1", "v2", "odd"]),
+                ("moongate.dev/max-body-size", ["1m", "odd"]),
             ]
             var result: [String: String] = [:]
             for _ in 0..<Int.random(in: 0...2, using: &random) {
@@ -136,6 +139,12 @@ struct TranslationCacheTests {
                     addresses: [pick(["10.0.0.1", "10.0.0.2", "10.0.0.3", "odd"])],
                     conditions: EndpointConditions(ready: pick([true, true, false, nil])), zone: pick(["z", nil]))
             }
+            // Hints count only where every endpoint has one.
+            if chance(50) {
+                for index in slice.endpoints.indices {
+                    slice.endpoints[index].hints = EndpointHints(zones: [pick(["z", "y"])])
+                }
+            }
             slice.ports = [SlicePort(name: pick(["web", "", "https"]), port: pick([8080, nil]))]
             objects.put(slice)
         }
@@ -164,12 +173,15 @@ struct TranslationCacheTests {
         }
 
         private mutating func turnOption() {
-            switch Int.random(in: 0..<6, using: &random) {
+            switch Int.random(in: 0..<9, using: &random) {
             case 0: options.hostsAreExclusive.toggle()
             case 1: options.zone = options.zone == nil ? "z" : nil
             case 2: options.statusAddresses = [LoadBalancerIngress(ip: pick(["1.2.3.4", "1.2.3.5"]))]
             case 3: options.allowsPassthrough.toggle()
             case 4: options.tcpServices = ObjectName(namespace: "shop", name: "c0")
+            case 5: options.udpServices = pick([ObjectName(namespace: "shop", name: "c1"), nil])
+            case 6: options.namespaces = pick([[], ["shop"]])
+            case 7: options.ingressClass = pick(["moongate", "moongate", "mine"])
             default: options.defaultBackend = ServicePortName("shop/s0:80")
             }
         }

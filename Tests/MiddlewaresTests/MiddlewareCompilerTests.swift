@@ -178,7 +178,8 @@ import Testing
             let index = world.add(script: "return { access = function(req, ctx) ctx:tag('v', 1) end }", name: name)
             world.route("/\(name)", [World.binding(index)])
         }
-        world.snapshot.scripts.append(ScriptSource(name: "other", namespace: "bank", main: "return { log = function() end }"))
+        world.snapshot.scripts.append(
+            ScriptSource(name: "other", namespace: "bank", main: "return { log = function() end }"))
         world.route("/other", [World.binding(3)])
         let first = compiler.prepare(world.snapshot)
         #expect(!first.isUnfinished && first.diagnostics.isEmpty)

@@ -182,6 +182,7 @@ del plain[:]
 assert ask(connect(http, "127.0.0.5"), "chain.test") == 200
 assert ask(connect(http, "127.0.0.6"), "chain2.test") == 200
 assert ask(connect(tcp, "127.0.0.7"), "chain3.test") == 200
+assert len(plain) == 3, plain
 for head, source, port in zip(plain, ("127.0.0.5", "127.0.0.6", "127.0.0.7"), (http, http, tcp)):
     assert f"x-real-ip: {source}\r\n".encode() in head, head
     assert f"x-forwarded-port: {port}\r\n".encode() in head, head
