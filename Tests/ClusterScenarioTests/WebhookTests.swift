@@ -93,6 +93,7 @@ private let hostile = script("while true do os.execute('touch /tmp/x'); io.open(
             try await stage.cluster.apply(configuration())
             let replica = try await stage.replica("first", ["--webhook", "127.0.0.1:0"])
             try await replica.waitUntilReady()
+            try await replica.waitForLog("The webhook shows a new certificate")
             let authority = try await authority(stage)
             let asker = try Asker(replica, stage, authority: authority)
 
@@ -250,6 +251,8 @@ private let hostile = script("while true do os.execute('touch /tmp/x'); io.open(
                     Stage.binary,
                 ])
             try await replica.waitUntilReady()
+            // The authority is made known before what it signed is shown.
+            try await replica.waitForLog("The webhook shows a new certificate")
             let asker = try Asker(replica, stage, authority: try await authority(stage))
             // What is read once, the first time, is no matter of the question.
             _ = try await asker.ask(ingress("new", host: "new.test"))
