@@ -163,6 +163,11 @@ package enum RequestAdmission: Sendable, Hashable {
                     throw .malformed(.contentLength)
                 }
                 facts.body = .length(length)
+                // A head of nothing that does not end the stream, and says that trailers follow: only without its length can
+                // they be passed on.
+                if length == 0, hasBody, head.version == .http2, head.firstIndex(of: .trailer) != nil {
+                    facts.body = .chunked
+                }
             } else if head.version == .http2, hasBody {
                 facts.body = .chunked
             }

@@ -560,7 +560,13 @@ extension Loop {
         let isOld = exchange.request.version == .http10
         let framing: BodyFraming
         // How long a body becomes that is changed is known at its end.
-        let body = f.recoding?.changesResponse == true ? .untilClose : f.responseFacts.body
+        var body = f.recoding?.changesResponse == true ? .untilClose : f.responseFacts.body
+        // Of a length of nothing only trailers can follow, where the stream goes on: they pass where they can.
+        if body == .length(0), f.upstream?.stream?.inputEnded == false,
+            d.stream != nil || !isOld && exchange.response.firstIndex(of: .trailer) != nil
+        {
+            body = .untilClose
+        }
         switch body {
         case .none:
             f.responseFraming = .none

@@ -32,8 +32,8 @@ extension Loop {
                 }
                 _ = u.machine.handle(.leased)
                 u.isCounted = true
-                if u.security != nil || pin.publication.hasSecurities {
-                    if u.security !== pin.publication.security(of: exchange.upstream) {
+                if u.security != nil || pin.publication.hasSecurities || current.publication.hasSecurities {
+                    if u.security !== security(of: f) {
                         // It was made under settings that are in force no more.
                         exchange.attempts &-= 1
                         telemetry.upstreamUnparked()
@@ -79,6 +79,17 @@ extension Loop {
         }
     }
 
+    /// How TLS to the exchange's upstream is made. Endpoints, and whether they are spoken to by HTTP/2, are those of now:
+    /// so must this be, also for an exchange that holds on to an earlier publication.
+    func security(of f: Flight) -> UpstreamSecurity? {
+        let pinned = f.pin.publication
+        let upstream = f.exchange.upstream
+        guard f.pin !== current, upstream >= 0, Int(upstream) < pinned.snapshot.upstreams.count,
+            let place = current.publication.plan.index(of: pinned.snapshot.upstreams[Int(upstream)].name)
+        else { return pinned.security(of: upstream) }
+        return current.publication.security(of: place)
+    }
+
     func address(_ endpoint: EndpointID) -> Model.SocketAddress? {
         // Lent for changing although nothing is changed: a read of the property would copy the table, with a retain
         // for each of its arrays.
@@ -109,7 +120,7 @@ extension Loop {
             return
         }
         // What a relay carries is the client's own, TLS and all.
-        let security = f.isRelay ? nil : f.pin.publication.security(of: f.exchange.upstream)
+        let security = f.isRelay ? nil : security(of: f)
         var tls: SecureLayer?
         if let security {
             guard let session = security.connect(resumption(security, address)) else {

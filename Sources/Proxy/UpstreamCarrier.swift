@@ -21,6 +21,8 @@ final class UpstreamCarrier {
     var isBroken = false
     /// When something last came on it, in nanoseconds.
     var heardAt: UInt64 = 0
+    /// Something that was read in this turn was compressed.
+    var isRecoding = false
     /// It counts as idle.
     var isParked = false
     /// Why its streams break when it does.

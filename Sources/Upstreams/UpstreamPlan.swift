@@ -93,6 +93,9 @@ package final class UpstreamPlan: Sendable {
         removed = isKept.indices.filter { !isKept[$0] }.map { Int32(truncatingIfNeeded: $0) }
     }
 
+    /// The place of an upstream by its name.
+    package func index(of name: String) -> Int32? { indexByName[name] }
+
     /// The addresses, each once, and whether some of them come from names.
     private static func addresses(
         of upstream: Upstream, _ names: [String: [IPAddress]]

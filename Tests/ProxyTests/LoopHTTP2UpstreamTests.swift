@@ -201,6 +201,32 @@ struct LoopHTTP2UpstreamTests {
         farm.checkQuiet()
     }
 
+    @Test func trailersBehindALengthOfNothingArePassedOn() throws {
+        let farm = Farm()
+        farm.answer = { server, stream in
+            let fields = [("content-length", "0"), ("trailer", "x-sum")]
+            server.respond(stream, "200", fields, body: [], trailers: [("x-sum", "7")])
+        }
+        let caller = farm.caller()
+        caller.client.post(1, "/", [("content-length", "0"), ("trailer", "checksum")])
+        caller.client.headers(1, [("checksum", "7")], ends: true)
+        // One that does not say so has none, and its length.
+        caller.client.post(3, "/", [("content-length", "0")])
+        caller.client.data(3, [], ends: true)
+        try farm.settle()
+        for stream: UInt32 in [1, 3] {
+            #expect(caller[stream].final == "200" && caller[stream].isEnded && caller[stream].body.isEmpty)
+            #expect(caller[stream].value("x-sum", in: 1) == "7")
+        }
+        let server = try farm.server()
+        #expect(server[1].value("checksum", in: 1) == "7" && server[1].isEnded && server[1].body.isEmpty)
+        #expect(server[3].value("content-length") == "0" && server[3].isEnded)
+        let answers = try farm.ask(farm.scene.client(), "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+        #expect(answers.map(\.status) == [200] && answers.first?.body.isEmpty == true)
+        #expect(answers.first?.trailers.map(\.0) == ["x-sum"])
+        farm.checkQuiet()
+    }
+
     @Test(arguments: [1, 7, 400, Int.max])
     func anHTTP2ClientIsServed(piece: Int) throws {
         let farm = Farm()
