@@ -130,6 +130,15 @@ package struct ManifestParser {
     }
 
     private mutating func decode(_ value: PlacedValue, kind: String, reference: ObjectReference?) {
+        // First, because a slip is often why another field is missing.
+        for field in KnownFields.of(kind)?.unknown(in: value).prefix(8) ?? [] {
+            report(
+                .unknownField, "there is no field \"\(field.path)\"",
+                at: Place(object: reference, field: field.path.description, file: file, line: field.position.line),
+                mend: untilThen(
+                    Spelling.nearest(to: field.key, among: field.known).map { "did you mean \"\($0)\"?" }
+                        ?? "delete it; there are \(field.known.joined(separator: ", "))", "it has no effect"))
+        }
         do throws(FieldFault) {
             guard var object = try ClusterObject.decode(kind: kind, value) else { return }
             if object.isClusterScoped {
@@ -146,14 +155,6 @@ package struct ManifestParser {
                         object: reference, field: path.description, file: file, line: value.position(of: path).line),
                     mend: "use lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit; "
                         + "until then the object is ignored")
-            }
-            for field in KnownFields.of(kind)?.unknown(in: value).prefix(8) ?? [] {
-                report(
-                    .unknownField, "there is no field \"\(field.path)\"",
-                    at: Place(object: reference, field: field.path.description, file: file, line: field.position.line),
-                    mend: untilThen(
-                        Spelling.nearest(to: field.key, among: field.known).map { "did you mean \"\($0)\"?" }
-                            ?? "delete it; there are \(field.known.joined(separator: ", "))", "it has no effect"))
             }
             var document: PlacedValue? = value
             if case .secret = object { document = nil }

@@ -129,6 +129,13 @@ package struct SpecRunner {
           return text
         end
 
+        -- Calls a function of the host; what it refuses is the fault of whoever called us.
+        local function ask(call, ...)
+          local good, first, second = pcall(call, ...)
+          if not good then error((tostring(first):gsub("^moongate%.test:%d+: ", "")), 3) end
+          return first, second
+        end
+
         -- Errors of scripts in the case at hand, and those of them that it has looked at.
         local errors, seen = {}, {}
 
@@ -207,7 +214,7 @@ package struct SpecRunner {
         end
 
         function test.under(value, limit, note)
-          local most = spec.seconds(limit)
+          local most = ask(spec.seconds, limit)
           if not (value <= most) then fail(("expected at most %g s, got %g s"):format(most, value), note) end
         end
 
@@ -231,7 +238,7 @@ package struct SpecRunner {
           for key, count in pairs(seen) do
             if expected[key] == nil then fail(("%d fell to %s, which nobody expected"):format(count, show(key, 1))) end
           end
-          local chance = spec.chance(counts, shares)
+          local chance = ask(spec.chance, counts, shares)
           if chance < p then
             fail(("%s is not %s: such a sample has a chance of %.2g"):format(show(seen, 2), show(expected, 2), chance))
           end
@@ -241,7 +248,7 @@ package struct SpecRunner {
         Script.__index = Script
 
         function Script:run(request)
-          local result = spec.run(self.id, request or {})
+          local result = ask(spec.run, self.id, request or {})
           self.last = result.last
           local list = result.errors
           if #list == 0 then return result end
@@ -257,7 +264,7 @@ package struct SpecRunner {
         end
 
         function test.load(file, options)
-          local id, problem = spec.load(file, options or {})
+          local id, problem = ask(spec.load, file, options or {})
           if not id then error(problem.message, 2) end
           return setmetatable({ id = id, last = {} }, Script)
         end

@@ -80,7 +80,8 @@ import Testing
             #expect(figures.failures.isEmpty, "\(figures.failures.prefix(5))")
             try await stage.publish("web", ready: [])
             try await replica.waitFor(503)
-            #expect(await replica.page("/diagnostics").contains("MG132"))
+            // What is wrong is shown a moment after it is served.
+            try await replica.wait(for: "/diagnostics") { $0.contains("MG132") }
         }
     }
 

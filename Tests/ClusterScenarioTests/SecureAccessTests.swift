@@ -127,16 +127,23 @@ private func kubeconfig(_ stage: Stage, _ server: APIServer, cluster: String, us
             server.accept(tokens: ["good"])
             let stranger = try kubeconfig(
                 stage, server, cluster: "certificate-authority: \(stage.folder)/stranger.crt", user: "{token: good}")
-            let first = try await stage.replica("first", kubeconfig: stranger)
+            let first = try await stage.replica("first", ["--log-level", "debug"], kubeconfig: stranger)
             try await first.waitForLog("is of no authority that is trusted")
-            // Every kind has tried by now, and more than once.
-            try await first.wait(for: "/metrics") { page in
-                page.contains("moongate_kubernetes") || page.contains("moongate_")
+            // Each kind has tried, and told the experts.
+            for kind in ["ingresses", "services", "endpointslices"] {
+                let output = first.process.output
+                let told = await blocking {
+                    output.wait(by: Deadline(after: .seconds(30))) { state in
+                        state.errorLines.contains {
+                            $0.contains("A watch is in trouble") && $0.contains("resource=\(kind)")
+                        } ? true : nil
+                    }
+                }
+                #expect(told == true, "\(kind)")
             }
             let lines = first.process.output.read { $0.errorLines }
-            let troubles = lines.filter { $0.contains("A watch is in trouble") }
+            let troubles = lines.filter { $0.contains("A watch is in trouble") && $0.contains(" warning ") }
             #expect(troubles.count == 1, "\(troubles)")
-            #expect(troubles.first?.contains("warning") == true)
             #expect(troubles.first?.contains("certificate-authority") == true)
             for text in ["NIOSSL", "checkouts", ".cc"] { #expect(!lines.contains { $0.contains(text) }, "\(lines)") }
 
