@@ -218,7 +218,9 @@ package final class ClusterController: Sendable {
             for service in snapshot.tcpServices { rule(service.upstream) }
             for service in snapshot.udpServices { rule(service.upstream) }
             let before = previous.upstreams
-            if before.count == upstreams.count, before.indices.allSatisfy({ before[$0].name == upstreams[$0].name }) {
+            var isSame = before.count == upstreams.count
+            for i in upstreams.indices where isSame { isSame = before[i].name == upstreams[i].name }
+            if isSame {
                 ofService = previous.ofService
                 return
             }

@@ -45,13 +45,18 @@ final class Publication: Sendable {
     ) {
         self.clientRules = clientRules
         securityTable = securities
-        self.securities = table.snapshot.upstreams.map { upstream in
+        // By index, here and below: what is taken out of its array is copied, and that is dear with thousands of them.
+        let upstreamList = table.snapshot.upstreams
+        var made: [UpstreamSecurity?] = []
+        for i in upstreamList.indices where upstreamList[i].protocol.isSecure {
+            if made.isEmpty { made = Array(repeating: nil, count: upstreamList.count) }
             // Without what it takes nothing is sent, and never in plain text instead.
-            upstream.protocol.isSecure ? securities?[upstream.name] ?? .unusable : nil
+            made[i] = securities?[upstreamList[i].name] ?? .unusable
         }
+        self.securities = made
+        hasSecurities = !made.isEmpty
         let headers = table.snapshot.upstreams.map(\.proxyHeader)
         proxyHeaders = headers.contains { $0 != nil } ? headers : []
-        hasSecurities = self.securities.contains { $0 != nil }
         self.certificates = certificates
         self.table = table
         snapshot = table.snapshot
@@ -64,15 +69,22 @@ final class Publication: Sendable {
         var relayPolicy = defaults
         relayPolicy.streamIdleTimeout = configuration.timeouts.relayIdle
         self.relayPolicy = relayPolicy
-        policies = table.snapshot.routes.map { ResolvedPolicy($0.policy, over: defaults) }
-        compresses = !defaults.codings.isEmpty || policies.contains { !$0.codings.isEmpty }
-        let count = table.snapshot.upstreams.count
+        let routes = table.snapshot.routes
+        let count = upstreamList.count
         func index(_ upstream: Int?) -> Int32 { upstream.map { $0 >= 0 && $0 < count ? Int32($0) : -1 } ?? -1 }
-        upstreams =
-            table.snapshot.routes.map { index($0.upstream) }
-            + table.snapshot.routes.map { index($0.secureUpstream ?? $0.upstream) }
+        var policies: [ResolvedPolicy] = []
+        policies.reserveCapacity(routes.count)
+        var upstreams = [Int32](repeating: -1, count: 2 * routes.count)
+        for i in routes.indices {
+            policies.append(ResolvedPolicy(routes[i].policy, over: defaults))
+            upstreams[i] = index(routes[i].upstream)
+            upstreams[routes.count + i] = index(routes[i].secureUpstream ?? routes[i].upstream)
+        }
+        self.policies = policies
+        self.upstreams = upstreams
+        compresses = !defaults.codings.isEmpty || policies.contains { !$0.codings.isEmpty }
         plan = UpstreamPlan(
-            table.snapshot.upstreams, generation: table.generation, names: names, previous: previous?.plan)
+            upstreamList, generation: table.generation, names: names, previous: previous?.plan)
     }
 
     /// - Parameter isSecure: the request came on a TLS connection of ours.

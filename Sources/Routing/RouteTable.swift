@@ -124,9 +124,11 @@ package final class RouteTable: Sendable {
 
     /// Whether a snapshot would compile to the same: the same hosts with the same paths at the same indices.
     private func hasSameRules(as other: Snapshot) -> Bool {
-        other.defaultRoute == snapshot.defaultRoute && other.routes.count == snapshot.routes.count
-            && other.hosts == snapshot.hosts
-            && other.routes.indices.allSatisfy { other.routes[$0].path == snapshot.routes[$0].path }
+        let (routes, others) = (snapshot.routes, other.routes)
+        guard other.defaultRoute == snapshot.defaultRoute, others.count == routes.count, other.hosts == snapshot.hosts
+        else { return false }
+        for i in routes.indices where others[i].path != routes[i].path { return false }
+        return true
     }
 
     init(_ snapshot: Snapshot, generation: UInt64, hash: ByteHash, previous: RouteTable? = nil) {

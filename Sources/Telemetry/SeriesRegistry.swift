@@ -121,18 +121,21 @@ package final class SeriesRegistry: Sendable {
             } else {
                 routes.reserveCapacity(snapshot.routes.count)
                 names.reserveCapacity(snapshot.routes.count)
-                for (index, route) in snapshot.routes.enumerated() {
+                let current = snapshot.routes
+                let before = previous?.snapshotRoutes ?? []
+                // By index: what is taken out of its array is copied.
+                for index in current.indices {
                     // One change among thousands of routes moves most of them nowhere.
-                    if let previous, index < previous.snapshotRoutes.count,
-                        previous.snapshotRoutes[index].ingress == route.ingress,
-                        previous.snapshotRoutes[index].host == route.host,
-                        previous.snapshotRoutes[index].path.path == route.path.path,
+                    if let previous, index < before.count, before[index].ingress == current[index].ingress,
+                        before[index].host == current[index].host,
+                        before[index].path.path == current[index].path.path,
                         families.routes.touch(previous.routes[index], now: now)
                     {
                         routes.append(previous.routes[index])
                         names.append(previous.routeNames[index])
                         continue
                     }
+                    let route = current[index]
                     let ingress = route.ingress.namespace + "/" + route.ingress.name
                     let key = RouteKey(ingress: ingress, host: route.host.description, path: route.path.path)
                     routes.append(families.routes.series(key, now: now))
@@ -150,17 +153,18 @@ package final class SeriesRegistry: Sendable {
                 upstreamNames.reserveCapacity(snapshot.upstreams.count)
                 let before = previous?.snapshotUpstreams ?? []
                 var next = 0
-                for upstream in snapshot.upstreams {
+                for index in snapshot.upstreams.indices {
+                    let name = snapshot.upstreams[index].name
                     // Both are in order.
-                    while next < before.count, before[next].name < upstream.name { next += 1 }
-                    if let previous, next < before.count, before[next].name == upstream.name,
+                    while next < before.count, before[next].name < name { next += 1 }
+                    if let previous, next < before.count, before[next].name == name,
                         families.upstreams.touch(previous.upstreams[next], now: now)
                     {
                         upstreams.append(previous.upstreams[next])
                         upstreamNames.append(previous.upstreamNames[next])
                     } else {
-                        upstreams.append(families.upstreams.series(upstream.name, now: now))
-                        upstreamNames.append(LogName(upstream.name))
+                        upstreams.append(families.upstreams.series(name, now: now))
+                        upstreamNames.append(LogName(name))
                     }
                 }
             }
@@ -242,8 +246,10 @@ package final class TelemetryLabels: Sendable {
 
     /// The same names in the same order: where only endpoints changed.
     func hasSameUpstreams(as snapshot: Snapshot) -> Bool {
-        snapshotUpstreams.count == snapshot.upstreams.count
-            && snapshotUpstreams.indices.allSatisfy { snapshotUpstreams[$0].name == snapshot.upstreams[$0].name }
+        let (known, others) = (snapshotUpstreams, snapshot.upstreams)
+        guard known.count == others.count else { return false }
+        for i in known.indices where known[i].name != others[i].name { return false }
+        return true
     }
 
     @inline(__always)
@@ -261,7 +267,9 @@ package final class TelemetryLabels: Sendable {
 }
 
 /// A name as the access log writes it: escaped once, when the snapshot is compiled.
-struct LogName: Sendable {
+///
+/// One reference, because thousands of them go from one snapshot's labels to the next one's.
+final class LogName: Sendable {
     let json: [UInt8]
     let text: [UInt8]
 

@@ -39,11 +39,7 @@ package final class UpstreamPlan: Sendable {
         previousGeneration = previous?.generation ?? 0
         source = upstreams
         // Mostly the names are those of the plan before, in the same order: then its dictionary serves this one too.
-        let isSameNames =
-            previous.map { previous in
-                previous.source.count == upstreams.count
-                    && upstreams.indices.allSatisfy { previous.source[$0].name == upstreams[$0].name }
-            } ?? false
+        let isSameNames = previous.map { Self.haveSameNames($0.source, upstreams) } ?? false
         var byName: [String: Int32] = isSameNames ? previous?.indexByName ?? [:] : [:]
         if !isSameNames {
             byName.reserveCapacity(upstreams.count)
@@ -68,12 +64,15 @@ package final class UpstreamPlan: Sendable {
                 old = byName[upstreams[i].name] == number ? previous?.indexByName[upstreams[i].name] : nil
             }
             if let old, let previous {
-                let known = previous.upstreams[Int(old)]
                 previousIndex[i] = old
                 isKept[Int(old)] = true
-                if !known.hasNames, previous.source[Int(old)] == upstreams[i] {
+                let (before, o) = (previous.source, Int(old))
+                // All that the entry is made of.
+                if !previous.upstreams[o].hasNames, before[o].endpoints == upstreams[i].endpoints,
+                    before[o].balance == upstreams[i].balance, before[o].protocol == upstreams[i].protocol
+                {
                     isUnchanged[i] = true
-                    planned.append(known)
+                    planned.append(previous.upstreams[o])
                     continue
                 }
             }
@@ -91,6 +90,13 @@ package final class UpstreamPlan: Sendable {
         self.previousIndex = previousIndex
         self.isUnchanged = isUnchanged
         removed = isKept.indices.filter { !isKept[$0] }.map { Int32(truncatingIfNeeded: $0) }
+    }
+
+    /// By index: an upstream that is taken out of its array is copied, and that is dear with thousands of them.
+    private static func haveSameNames(_ left: [Upstream], _ right: [Upstream]) -> Bool {
+        guard left.count == right.count else { return false }
+        for i in left.indices where left[i].name != right[i].name { return false }
+        return true
     }
 
     /// The place of an upstream by its name.

@@ -187,6 +187,20 @@ import Testing
         }
     }
 
+    @Test func oneChangeAfterAQuietTimeDoesNotWait() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            let clock = ManualClock()
+            try await withReplica(of: server, clock: clock) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                clock.advance(by: .seconds(1))
+                try server.apply(ingress("one", host: "one.test"))
+                // The clock stands still.
+                try await replica.waitForRoutes(["shop.test /", "one.test /"])
+            }
+        }
+    }
+
     @Test func aCrowdThatNeverEndsIsPublishedAllTheSame() async throws {
         try await withCluster { server in
             try openShop(server)
