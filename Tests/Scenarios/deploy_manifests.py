@@ -23,6 +23,7 @@ VARIANTS = {
     "hostnetwork": ["expose=hostnetwork"],
     "namespaced": ["watchNamespaces={shop}"],
     "webhook": ["webhook.enabled=true"],
+    "ports": ["tcp.5432=shop/db:5432,udp.53=shop/dns:53"],
 }
 # The chart says these where the overlays rely on what Moongate does without them.
 DEFAULTS = {
@@ -47,6 +48,13 @@ def validate(what, items):
                 kubernetes_validate.validate(item, version, strict=True)
             except Exception as error:
                 print(f"{what}: {item['kind']} {item['metadata']['name']}, Kubernetes {version}: {error}")
+
+
+def renamed(text):
+    """Names of the chart carry its release's."""
+    for old, new in ("moongate-moongate", "moongate"), ("moongate-tcp", "tcp-services"), ("moongate-udp", "udp-services"):
+        text = text.replace(old, new)
+    return text
 
 
 def workload(items):
@@ -80,7 +88,7 @@ def meaning(items):
         "kind": load["kind"],
         "replicas": load["spec"].get("replicas"),
         "update": load["spec"].get("strategy") or load["spec"].get("updateStrategy"),
-        "arguments": {text.replace("moongate-moongate", "moongate") for text in container["args"]} - DEFAULTS,
+        "arguments": {renamed(text) for text in container["args"]} - DEFAULTS,
         "permissions": permissions(items),
         "environment": container["env"],
         "annotations": load["spec"]["template"]["metadata"].get("annotations") or {},
@@ -93,6 +101,7 @@ def meaning(items):
         kind = item["kind"]
         if kind == "Service":
             spec = {key: value for key, value in item["spec"].items() if key != "selector"}
+            spec["ports"] = [{"protocol": "TCP", **port} for port in spec["ports"]]
             found[f"service of {sorted(port['name'] for port in spec['ports'])}"] = spec
         elif kind == "HorizontalPodAutoscaler":
             found[kind] = item["spec"]
@@ -120,6 +129,8 @@ for overlay, values in VARIANTS.items():
         if container["securityContext"]["capabilities"] != {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}:
             print(f"{overlay}: the container may not have NET_BIND_SERVICE")
     ours, theirs = meaning(overlaid), meaning(charted)
+    # The component is for overlays without a ClusterRole, too, and the chart knows whether it has one.
+    ours["permissions"] = {right for right in ours["permissions"] if right[3] != ("tcp-services", "udp-services")}
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
             a, b = ours.get(key), theirs.get(key)

@@ -81,7 +81,13 @@ def main():
             status, messages, code, _ = ask(proxy, "Unary", big, version, is_text)
             print(how, "large:", status, messages == [big[::-1]], code)
             print(how, "failure:", *ask(proxy, "Fail", b"x", version, is_text)[::2])
-            print(how, "no such method:", *ask(proxy, "None", b"x", version, is_text)[::2])
+            # The answer may come before the body has gone, and its stream then ends with NO_ERROR (RFC 9113, 8.1), over
+            # which curl 7 now and then forgets the answer.
+            for _ in range(5):
+                status, _, code, _ = ask(proxy, "None", b"x", version, is_text)
+                if status != "000":
+                    break
+            print(how, "no such method:", status, code)
             print(how, "too late:", *ask(proxy, "Sleep", b"20", version, is_text)[::2])
     # Nobody waits for those that still sleep.
     sys.stdout.flush()

@@ -134,21 +134,18 @@ spec:
         - name: webhook
           containerPort: 8444
         {{- end }}
-        {{- $isHost := include "moongate.isHost" . }}
+        {{- if include "moongate.isHost" . }}
         {{- range $port, $service := .Values.tcp }}
         - name: tcp-{{ $port }}
           containerPort: {{ $port }}
-          {{- if $isHost }}
           hostPort: {{ $port }}
-          {{- end }}
         {{- end }}
         {{- range $port, $service := .Values.udp }}
         - name: udp-{{ $port }}
           containerPort: {{ $port }}
-          protocol: UDP
-          {{- if $isHost }}
           hostPort: {{ $port }}
-          {{- end }}
+          protocol: UDP
+        {{- end }}
         {{- end }}
       startupProbe:
         httpGet:
