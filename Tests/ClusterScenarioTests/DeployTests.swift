@@ -149,6 +149,8 @@ struct Roles: Sendable {
                             names: rule.names)
                         // A series of an Event begins after half an hour.
                         if resource == "events", verb == "patch" { continue }
+                        // Only where an entry of the ports is wrong, or comes late.
+                        if resource == "events", rule.namespace == "moongate" { continue }
                         // The keys of session tickets change after four hours.
                         if resource == "secrets", verb == "update" { continue }
                         #expect(asked.contains { one.allows($0) }, "never needed: \(one)")

@@ -71,11 +71,17 @@ import Testing
             server.inject(.init(.status(500), verb: "get", resource: "nodes", times: 2))
             try await withReplica(of: server, { $0.node = "node-7" }) { replica in
                 try await replica.waitForEndpoints("shop/web:80", ["10.1.0.2:8080"])
+                // The short road knows it, too.
+                endpoints += ready("10.1.0.3")
+                endpoints[2].hints = EndpointHints(zones: ["zone-1"])
+                try server.apply(slice("web-1", endpoints))
+                try await replica.waitForEndpoints("shop/web:80", ["10.1.0.2:8080", "10.1.0.3:8080"])
+                #expect(replica.published.value.last?.extent == .endpoints([0]))
             }
             // Who may not look at nodes goes on without.
             server.deny { $0.resource == "nodes" }
             try await withReplica(of: server, { $0.node = "node-7" }) { replica in
-                try await replica.waitForEndpoints("shop/web:80", ["10.1.0.1:8080", "10.1.0.2:8080"])
+                try await replica.waitForEndpoints("shop/web:80", ["10.1.0.1:8080", "10.1.0.2:8080", "10.1.0.3:8080"])
             }
         }
     }
@@ -294,6 +300,34 @@ import Testing
                 // No longer referred to: no longer watched, and no longer held.
                 try server.apply(ingress("web"))
                 while !replica.controller.objects.secrets.isEmpty { await Task.yield() }
+            }
+        }
+    }
+
+    /// An Ingress that comes while the Secret of another is fetched has its own fetched as well.
+    @Test func referencesOfWhatComesMeanwhile() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            for name in ["first", "second"] {
+                var secret = Secret(metadata: ObjectMeta(name: name, namespace: "shop"), type: "kubernetes.io/tls")
+                secret.data = ["tls.crt": Base64([1]), "tls.key": Base64([2])]
+                try server.apply(secret)
+            }
+            let clock = ManualClock()
+            try await withReplica(of: server, clock: clock) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                server.inject(.init(.status(500), verb: "list", resource: "secrets", times: 1))
+                clock.advance(by: .seconds(1))
+                try server.apply(ingress("a", host: "a.test", tls: "first"))
+                // Asked for, and not had: the time stands still.
+                try await server.requests.wait { $0.contains { $0.verb == "list" && $0.resource == "secrets" } }
+                try server.apply(ingress("b", host: "b.test", tls: "second"))
+                let name = ObjectName(namespace: "shop", name: "b")
+                while replica.controller.objects.ingresses[name] == nil { await Task.yield() }
+                await clock.run(step: .milliseconds(50)) {
+                    replica.controller.objects.secrets.count == 2
+                        && !replica.controller.state.value.diagnostics.contains { $0.code == "MG160" }
+                }
             }
         }
     }
