@@ -278,14 +278,7 @@ package final class MetricsHub: Sendable {
     private func renderRelays(_ reports: [LoopReport], _ page: inout PrometheusText) {
         var sums: [SeriesID: [UInt64]] = [:]
         for report in reports { report.relays.add(to: &sums) }
-        let rows = registry.families.withLock { families in
-            Self.rows(sums, families.relays) {
-                "service=\"\(PrometheusText.escape($0))\""
-            } other: {
-                "service=\"\""
-            }
-        }
-        for (word, name, help) in [
+        let counters = [
             (
                 RelayLayout.connections, "connections",
                 "Connections to TCP services and hosts with passthrough that ended."
@@ -293,15 +286,33 @@ package final class MetricsHub: Sendable {
             (RelayLayout.failures, "failures", "Those of them that did not end in order."),
             (RelayLayout.bytesIn, "received_bytes", "Bytes passed from clients to them."),
             (RelayLayout.bytesOut, "sent_bytes", "Bytes passed from them to clients."),
-        ] {
-            page.family("moongate_tcp_\(name)_total", "counter", help)
-            for row in rows { page.sample(row.words[word], labels: row.labels) }
-        }
+        ]
+        renderServices("tcp", sums, counters, &page)
     }
 
     private func renderSessions(_ reports: [LoopReport], _ page: inout PrometheusText) {
         var sums: [SeriesID: [UInt64]] = [:]
         for report in reports { report.sessions.add(to: &sums) }
+        let counters = [
+            (SessionLayout.sessions, "sessions", "Sessions of UDP services that began."),
+            (SessionLayout.datagramsIn, "received_datagrams", "Datagrams passed from clients to them."),
+            (SessionLayout.datagramsOut, "sent_datagrams", "Datagrams passed from them to clients."),
+            (SessionLayout.bytesIn, "received_bytes", "Bytes in datagrams passed from clients to them."),
+            (SessionLayout.bytesOut, "sent_bytes", "Bytes in datagrams passed from them to clients."),
+        ]
+        renderServices("udp", sums, counters, &page)
+        page.family("moongate_udp_dropped_datagrams_total", "counter", "Datagrams that went no further, by reason.")
+        for reason in DatagramDrop.allCases {
+            let count = reports.reduce(0) { $0 &+ $1.datagramDrops[Int(reason.rawValue)] }
+            page.sample(count, labels: "reason=\"\(reason.label)\"")
+        }
+    }
+
+    /// What is counted by the service that a port or a name leads to.
+    private func renderServices(
+        _ transport: String, _ sums: [SeriesID: [UInt64]], _ counters: [(Int, String, String)],
+        _ page: inout PrometheusText
+    ) {
         let rows = registry.families.withLock { families in
             Self.rows(sums, families.relays) {
                 "service=\"\(PrometheusText.escape($0))\""
@@ -309,20 +320,9 @@ package final class MetricsHub: Sendable {
                 "service=\"\""
             }
         }
-        for (word, name, help) in [
-            (SessionLayout.sessions, "sessions", "Sessions of UDP services that began."),
-            (SessionLayout.datagramsIn, "received_datagrams", "Datagrams passed from clients to them."),
-            (SessionLayout.datagramsOut, "sent_datagrams", "Datagrams passed from them to clients."),
-            (SessionLayout.bytesIn, "received_bytes", "Bytes in datagrams passed from clients to them."),
-            (SessionLayout.bytesOut, "sent_bytes", "Bytes in datagrams passed from them to clients."),
-        ] {
-            page.family("moongate_udp_\(name)_total", "counter", help)
+        for (word, name, help) in counters {
+            page.family("moongate_\(transport)_\(name)_total", "counter", help)
             for row in rows { page.sample(row.words[word], labels: row.labels) }
-        }
-        page.family("moongate_udp_dropped_datagrams_total", "counter", "Datagrams that went no further, by reason.")
-        for reason in DatagramDrop.allCases {
-            let count = reports.reduce(0) { $0 &+ $1.datagramDrops[Int(reason.rawValue)] }
-            page.sample(count, labels: "reason=\"\(reason.label)\"")
         }
     }
 
