@@ -1,14 +1,17 @@
-// The kernel's calls that Swift's own map of glibc leaves out: epoll, eventfd, accept4 and CPU sets.
+// The calls that Swift's own map of glibc leaves out: epoll, eventfd, accept4, CPU sets and the loaded objects.
 // Header only: nothing here is compiled on its own, and only Reactor imports it.
 #ifndef MOONGATE_CLINUX_H
 #define MOONGATE_CLINUX_H
 
 #include <errno.h>
+#include <link.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -266,6 +269,45 @@ static inline uint64_t moongate_raise_descriptor_limit(void) {
     limit.rlim_cur = limit.rlim_max;
     if (before != limit.rlim_max && setrlimit(RLIMIT_NOFILE, &limit) != 0) return before;
     return limit.rlim_cur;
+}
+
+// What `dl_iterate_phdr` tells of a loaded object; declared here for the reason above.
+struct moongate_object {
+    ElfW(Addr) address;
+    const char *name;
+    const ElfW(Phdr) *headers;
+    ElfW(Half) count;
+};
+extern int dl_iterate_phdr(int (*)(struct moongate_object *, size_t, void *), void *);
+
+// Unmaps the pages of an object that nobody may write: they are those of its file, and come back from it when touched.
+static inline int moongate_leave_pages(struct moongate_object *object, size_t size, void *context) {
+    (void)size;
+    (void)context;
+    for (int i = 0; i < object->count; i++) {
+        if (object->headers[i].p_type != PT_DYNAMIC) continue;
+        const ElfW(Dyn) *entry = (const ElfW(Dyn) *)(object->address + object->headers[i].p_vaddr);
+        // Code that was written to when it was loaded is not that of the file.
+        for (; entry->d_tag != DT_NULL; entry++) {
+            if (entry->d_tag == DT_TEXTREL || (entry->d_tag == DT_FLAGS && (entry->d_un.d_val & DF_TEXTREL))) return 0;
+        }
+    }
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < object->count; i++) {
+        const ElfW(Phdr) *header = &object->headers[i];
+        // What is writable, and what became read-only after it was relocated, is in segments with PF_W.
+        if (header->p_type != PT_LOAD || (header->p_flags & PF_W)) continue;
+        const uintptr_t start = (object->address + header->p_vaddr + page - 1) & ~(page - 1);
+        const uintptr_t end = (object->address + header->p_vaddr + header->p_memsz) & ~(page - 1);
+        if (start < end) madvise((void *)start, end - start, MADV_DONTNEED);
+    }
+    return 0;
+}
+
+// Gives back the memory that only starting needed: free pages of the heap, and pages of code.
+static inline void moongate_settle(void) {
+    malloc_trim(0);
+    dl_iterate_phdr(moongate_leave_pages, NULL);
 }
 
 #endif

@@ -612,24 +612,35 @@ package final class ClusterController: Sendable {
 
     private func writeEvents() async {
         var told: Set<Diagnostic> = []
+        /// Those that are not old enough yet, with the time at which they were first seen.
+        var fresh: [Diagnostic: Duration] = [:]
         var toldAllAt = clock.now()
         var version: UInt64?
         do {
             while true {
                 let known = version
-                let due = toldAllAt + options.events.refreshAfter - clock.now()
-                try await race(due) { [state] in
+                var due = toldAllAt + options.events.refreshAfter
+                if let first = fresh.values.min() { due = min(due, first + options.events.settleAfter) }
+                try await race(due - clock.now()) { [state] in
                     try await state.wait { $0.diagnosticsVersion != known }
                 }
                 let (now, diagnostics) = state.read { ($0.diagnosticsVersion, $0.diagnostics) }
                 version = now
                 let current = Set(diagnostics.filter { $0.severity > .note })
-                let isRefresh = clock.now() - toldAllAt >= options.events.refreshAfter
-                if isRefresh { toldAllAt = clock.now() }
-                for diagnostic in (isRefresh ? current : current.subtracting(told)).sorted(by: { $0.code < $1.code }) {
+                let at = clock.now()
+                told.formIntersection(current)
+                fresh = fresh.filter { current.contains($0.key) }
+                for diagnostic in current where !told.contains(diagnostic) && fresh[diagnostic] == nil {
+                    fresh[diagnostic] = at
+                }
+                let settled = Set(fresh.filter { at - $0.value >= options.events.settleAfter }.keys)
+                for diagnostic in settled { fresh[diagnostic] = nil }
+                let isRefresh = at - toldAllAt >= options.events.refreshAfter
+                if isRefresh { toldAllAt = at }
+                for diagnostic in (isRefresh ? told.union(settled) : settled).sorted(by: { $0.code < $1.code }) {
                     await tellEvent(of: diagnostic)
                 }
-                told = current
+                told.formUnion(settled)
             }
         } catch {
             return

@@ -257,7 +257,7 @@ package enum RequestAdmission: Sendable, Hashable {
             return
         }
         do throws(CanonicalPath.Refusal) {
-            try setPath(&head, start..<pathEnd, allowing: [])
+            try setPath(&head, start..<pathEnd, allowing: .none)
         } catch {
             guard error == .encodedSlash else { throw .malformed(RequestFault(error)) }
             // The route is asked, which is not known yet.

@@ -50,6 +50,9 @@ package struct EventNote: Sendable, Hashable {
 
 package struct EventLedger: Sendable {
     package struct Terms: Sendable {
+        /// A finding that is gone sooner is not told: its mend was on its way, as an Ingress's Service that is applied
+        /// behind it.
+        package var settleAfter = Duration.seconds(1)
         /// A finding that lasts is counted again after this time, so that its Event does not expire (after an hour, by
         /// default) while the fault stays.
         package var refreshAfter = Duration.seconds(1_800)

@@ -50,6 +50,8 @@ package enum CanonicalPath {
     package struct Options: OptionSet, Sendable, Hashable {
         package let rawValue: UInt8
         @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
+        /// A literal in place of it is made by an unspecialised function of the standard library, with a list on the heap.
+        @inlinable package static var none: Options { Options(rawValue: 0) }
         /// `%2F` and `%5C` stay as they are, as data; a dot segment between them is still refused.
         @inlinable package static var encodedSlashes: Options { Options(rawValue: 1) }
     }
@@ -80,7 +82,7 @@ package enum CanonicalPath {
     /// place, or at the arena's end. On refusal the arena is as it was.
     @inlinable
     package static func normalise(
-        _ range: Range<Int>, in arena: inout [UInt8], allowing options: Options = []
+        _ range: Range<Int>, in arena: inout [UInt8], allowing options: Options = .none
     ) throws(Refusal) -> Range<Int> {
         if isPlain(arena.span.extracting(range)) { return range }
         return try rebuild(range, in: &arena, allowing: options)
@@ -91,7 +93,7 @@ package enum CanonicalPath {
     /// Returns true when it has that spelling already: then `output` is as it was. Otherwise the canonical path has
     /// been appended to `output`. On refusal `output` is as it was.
     package static func normalise(
-        _ path: Span<UInt8>, into output: inout [UInt8], allowing options: Options = []
+        _ path: Span<UInt8>, into output: inout [UInt8], allowing options: Options = .none
     ) throws(Refusal) -> Bool {
         if isPlain(path) { return true }
         guard path.count <= maxCount else { throw .tooLong }

@@ -26,7 +26,7 @@ extension MessageHead {
     }
 
     /// Appends the field whose name and value already lie in `bytes`, at these places.
-    package mutating func record(name: ByteRange, value: ByteRange, flags: FieldRecord.Flags = []) {
+    package mutating func record(name: ByteRange, value: ByteRange, flags: FieldRecord.Flags = .none) {
         let known = FieldName(bytes.span.extracting(name.range))
         fields.append(FieldRecord(name: known, nameRange: name, valueRange: value, flags: flags))
     }

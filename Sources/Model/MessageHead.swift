@@ -64,6 +64,8 @@ public struct FieldRecord: Sendable, Hashable {
     public struct Flags: OptionSet, Sendable, Hashable {
         public let rawValue: UInt8
         @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
+        /// In place of a literal, which an unspecialised function of the standard library would make.
+        @inlinable public static var none: Flags { Flags(rawValue: 0) }
         /// Taken out; kept in place so that indices stay valid while somebody walks the list.
         @inlinable public static var removed: Flags { Flags(rawValue: 1) }
         /// Set or appended by the proxy or a script: a client's `Connection` can not remove it.
@@ -75,7 +77,7 @@ public struct FieldRecord: Sendable, Hashable {
     }
 
     @inlinable
-    public init(name: FieldName, nameRange: ByteRange, valueRange: ByteRange, flags: Flags = []) {
+    public init(name: FieldName, nameRange: ByteRange, valueRange: ByteRange, flags: Flags = .none) {
         nameOffset = nameRange.offset
         nameCount = UInt16(truncatingIfNeeded: nameRange.count)
         valueOffset = valueRange.offset

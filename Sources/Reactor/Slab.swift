@@ -16,12 +16,14 @@ public struct Slab<Element> {
 
     @usableFromInline var rows: [Row] = []
     @usableFromInline var free: [UInt32] = []
-    public private(set) var count = 0
+    @usableFromInline var living = 0
+    /// Rows that are taken.
+    @inlinable public var count: Int { living }
 
-    public init() {}
+    @inlinable public init() {}
 
-    public mutating func insert(_ element: Element) -> (index: UInt32, generation: UInt32) {
-        count += 1
+    @inlinable public mutating func insert(_ element: Element) -> (index: UInt32, generation: UInt32) {
+        living += 1
         if let index = free.popLast() {
             rows[Int(index)].element = element
             return (index, rows[Int(index)].generation)
@@ -41,7 +43,7 @@ public struct Slab<Element> {
 
     /// Ends this life of the row and answers what was in it.
     @discardableResult
-    public mutating func remove(index: UInt32, generation: UInt32) -> Element? {
+    @inlinable public mutating func remove(index: UInt32, generation: UInt32) -> Element? {
         guard Int(index) < rows.count, rows[Int(index)].generation == generation, let element = rows[Int(index)].element
         else { return nil }
         rows[Int(index)].element = nil
@@ -49,7 +51,7 @@ public struct Slab<Element> {
         let next = (generation &+ 1) & 0xff_ffff
         rows[Int(index)].generation = next == 0 ? 1 : next
         free.append(index)
-        count -= 1
+        living -= 1
         return element
     }
 

@@ -133,25 +133,25 @@ package final class Pattern {
     /// What it takes of memory by now: both forms, and what matching writes into.
     package var bytes: Int { plain.bytes + (watched?.bytes ?? 0) + 16 * (groupCount + 1) + pattern.count + 512 }
 
-    /// `vm` is the machine whose run pays for it; without one only the limits of PCRE2 hold.
-    package func test(_ text: Span<UInt8>, paidBy vm: ScriptVM? = nil) throws(Failure) -> Bool {
-        try run(text, from: 0, options: 0, vm)
+    /// `purse` is that of the machine whose run pays for it; without one only the limits of PCRE2 hold.
+    package func test(_ text: Span<UInt8>, paidBy purse: ScriptPurse? = nil) throws(Failure) -> Bool {
+        try run(text, from: 0, options: 0, purse)
     }
 
     /// The ranges of the whole match and of each group (nil: the group took no part); nil when nothing matches.
     package func match(
-        _ text: Span<UInt8>, from start: Int = 0, paidBy vm: ScriptVM? = nil
+        _ text: Span<UInt8>, from start: Int = 0, paidBy purse: ScriptPurse? = nil
     ) throws(Failure) -> [Range<Int>?]? {
-        guard start <= text.count, try run(text, from: start, options: 0, vm) else { return nil }
+        guard start <= text.count, try run(text, from: start, options: 0, purse) else { return nil }
         return ranges()
     }
 
     /// Replaces each match. In the replacement `$1`, `$12` or `${12}` is a numbered group, `$name` or `${name}` a named
     /// one, `$0` the match and `$$` a dollar sign; a group that took no part is empty.
     package func replace(
-        _ text: Span<UInt8>, with replacement: Span<UInt8>, limit: Int = Int.max, paidBy vm: ScriptVM? = nil
+        _ text: Span<UInt8>, with replacement: Span<UInt8>, limit: Int = Int.max, paidBy purse: ScriptPurse? = nil
     ) throws(Failure) -> (text: [UInt8], count: Int) {
-        guard vm?.charge(replacement.count) ?? true else { throw .ended }
+        guard purse?.charge(replacement.count) ?? true else { throw .ended }
         let template = try template(replacement)
         var output: [UInt8] = []
         var copied = 0
@@ -160,7 +160,7 @@ package final class Pattern {
         var options: UInt32 = 0
         var checked: UInt32 = 0
         while count < limit, at <= text.count {
-            guard try run(text, from: at, options: options | checked, vm) else {
+            guard try run(text, from: at, options: options | checked, purse) else {
                 // An empty match was just taken here: move on by one byte, or by one character of UTF-8.
                 if options == 0 || at == text.count { break }
                 at += 1
@@ -189,7 +189,7 @@ package final class Pattern {
             }
             guard output.count <= Self.resultBytes else { throw .tooLarge }
             let work = groups.count + 8 * template.count + output.count - before
-            guard vm?.charge(work) ?? true else { throw .ended }
+            guard purse?.charge(work) ?? true else { throw .ended }
             copied = whole.upperBound
             at = whole.upperBound
             options = whole.isEmpty ? UInt32(PCRE2_NOTEMPTY_ATSTART) | UInt32(PCRE2_ANCHORED) : 0
@@ -263,12 +263,12 @@ package final class Pattern {
     }
 
     private func run(
-        _ text: Span<UInt8>, from start: Int, options: UInt32, _ vm: ScriptVM?
+        _ text: Span<UInt8>, from start: Int, options: UInt32, _ purse: ScriptPurse?
     ) throws(Failure) -> Bool {
         let left = text.count - start
-        guard let vm else { return try found(match(plain, text, start, options, limit: Self.matchLimit)) }
+        guard let purse else { return try found(match(plain, text, start, options, limit: Self.matchLimit)) }
         // Before it matches, PCRE2 looks for a byte that must be there; and it checks UTF-8.
-        guard vm.charge(32 + (plain.isUTF && options & UInt32(PCRE2_NO_UTF_CHECK) == 0 ? left : left / 16)) else {
+        guard purse.charge(32 + (plain.isUTF && options & UInt32(PCRE2_NO_UTF_CHECK) == 0 ? left : left / 16)) else {
             throw .ended
         }
         let isSingle = plain.isAnchored || options & PCRE2_ANCHORED != 0
@@ -278,7 +278,7 @@ package final class Pattern {
             let allowed = UInt32(min(limit, Int(Self.matchLimit)))
             let result = match(plain, text, start, options, limit: allowed)
             if result != PCRE2_ERROR_MATCHLIMIT { return try found(result) }
-            guard vm.charge(Self.plainSteps) else { throw .ended }
+            guard purse.charge(Self.plainSteps) else { throw .ended }
             if allowed == Self.matchLimit { throw .budget }
         }
         var at = start
@@ -291,32 +291,32 @@ package final class Pattern {
                 if result != PCRE2_ERROR_NOMATCH || last == text.count { return try found(result) }
                 at = last + 1
                 // More than any credit: the clock is read.
-                guard vm.charge(Self.windowSteps) else { throw .ended }
+                guard purse.charge(Self.windowSteps) else { throw .ended }
             }
         }
-        guard let watched = watchedForm(vm) else {
+        guard let watched = watchedForm(purse) else {
             return try found(match(plain, text, at, options, limit: UInt32(max(limit, Self.plainLimit))))
         }
-        return try found(match(watched, text, at, options, limit: Self.matchLimit, paidBy: vm))
+        return try found(match(watched, text, at, options, limit: Self.matchLimit, paidBy: purse))
     }
 
     /// Made at the first long subject. Nil when PCRE2 has no room for the callouts, or the script has none for it.
-    private func watchedForm(_ vm: ScriptVM) -> PatternCode? {
+    private func watchedForm(_ purse: ScriptPurse) -> PatternCode? {
         if let watched { return watched }
         guard isWatchable else { return nil }
         guard let made = try? PatternCode(pattern, options: PCRE2_AUTO_CALLOUT) else {
             isWatchable = false
             return nil
         }
-        guard vm.memoryInUse + made.bytes <= vm.memoryLimit else { return nil }
-        vm.account(made.bytes)
+        guard purse.memoryInUse + made.bytes <= purse.memoryLimit else { return nil }
+        purse.account(made.bytes)
         watched = made
         return made
     }
 
     private func match(
         _ form: PatternCode, _ text: Span<UInt8>, _ start: Int, _ options: UInt32, limit: UInt32, last: Int = ~0,
-        paidBy payer: ScriptVM? = nil
+        paidBy payer: ScriptPurse? = nil
     ) -> Int32 {
         // Proof: the text is lent for the call, and the caller holds the machine that pays; the match data is read by
         // `ranges` only, as offsets.

@@ -9,8 +9,8 @@ import Model
 package final class ScriptLibrary: @unchecked Sendable {
     private let tenant: ScriptMetrics.Tenant
     package let version: String
-    /// The machine that these functions belong to, which pays for what they do. Set before any of them is called.
-    weak var vm: ScriptVM?
+    /// Of the machine that these functions belong to, which pays for what they do. Set before any of them is called.
+    var purse: ScriptPurse?
     package private(set) var config = ScriptConfig()
     package let log: ScriptLog
     package let metrics: ScriptMetrics
@@ -89,18 +89,18 @@ package final class ScriptLibrary: @unchecked Sendable {
             // The schema has compiled it before.
             guard let pattern = try? Pattern(Array(text.utf8)) else { continue }
             patterns[UInt64(i)] = HeldPattern(pattern: pattern)
-            vm?.account(pattern.bytes)
+            purse?.account(pattern.bytes)
         }
         for (i, list) in config.blocks.enumerated() {
             blocks[UInt64(i)] = list
             blockBytes += Self.bytes(list)
-            vm?.account(Self.bytes(list))
+            purse?.account(Self.bytes(list))
         }
-        guard let vm, max(patternBytes, blockBytes) > vm.memoryLimit / Self.share else { return }
+        guard let purse, max(patternBytes, blockBytes) > purse.memoryLimit / Self.share else { return }
         throw ScriptFailure(
             kind: .memory,
             message: "the patterns and blocks of the arguments take \(max(patternBytes, blockBytes) >> 10) KiB; "
-                + "a quarter of the memory of the script, \((vm.memoryLimit / Self.share) >> 10) KiB, is the most")
+                + "a quarter of the memory of the script, \((purse.memoryLimit / Self.share) >> 10) KiB, is the most")
     }
 
     private var patternBytes: Int { patterns.values.reduce(0) { $0 + $1.pattern.bytes } }
@@ -174,7 +174,7 @@ package final class ScriptLibrary: @unchecked Sendable {
                 released: { [unowned self] id in
                     guard id >= Self.firstHandle, let list = blocks.removeValue(forKey: id) else { return }
                     blockBytes -= Self.bytes(list)
-                    vm?.account(-Self.bytes(list))
+                    purse?.account(-Self.bytes(list))
                 }),
             HostClass(
                 name: "counter",
@@ -456,7 +456,7 @@ package final class ScriptLibrary: @unchecked Sendable {
             return .done
         }
         // Compiling takes time as the code grows, and has no clock.
-        guard vm?.charge(made.bytes * 4) ?? true else { return Self.ended }
+        guard purse?.charge(made.bytes * 4) ?? true else { return Self.ended }
         while !hasRoom(for: made) {
             guard let oldest = idlePatterns.first else {
                 return .crowded(
@@ -465,7 +465,7 @@ package final class ScriptLibrary: @unchecked Sendable {
             idlePatterns.removeFirst()
             dropPattern(oldest)
         }
-        vm?.account(made.bytes)
+        purse?.account(made.bytes)
         patterns[nextHandle] = HeldPattern(pattern: made)
         patternPlaces[text] = nextHandle
         call.push(.handle(ScriptVM.handleClass(at: ClassPlace.pattern), nextHandle))
@@ -475,9 +475,9 @@ package final class ScriptLibrary: @unchecked Sendable {
 
     private func hasRoom(for pattern: Pattern) -> Bool {
         guard patterns.count < Self.maxObjects else { return false }
-        guard let vm else { return true }
-        return patternBytes + pattern.bytes <= vm.memoryLimit / Self.share
-            && vm.memoryInUse + pattern.bytes <= vm.memoryLimit
+        guard let purse else { return true }
+        return patternBytes + pattern.bytes <= purse.memoryLimit / Self.share
+            && purse.memoryInUse + pattern.bytes <= purse.memoryLimit
     }
 
     private func releasePattern(_ id: UInt64) {
@@ -491,7 +491,7 @@ package final class ScriptLibrary: @unchecked Sendable {
     private func dropPattern(_ id: UInt64) {
         guard let held = patterns.removeValue(forKey: id) else { return }
         patternPlaces[held.pattern.pattern] = nil
-        vm?.account(-held.pattern.bytes)
+        purse?.account(-held.pattern.bytes)
     }
 
     private func pattern(_ call: borrowing HostCall) -> Pattern? {
@@ -515,7 +515,7 @@ package final class ScriptLibrary: @unchecked Sendable {
     private func patternTest(_ call: inout HostCall) -> HostStatus {
         guard let pattern = pattern(call) else { return .failed("this is no regex") }
         let result = call.withBytes(1) { text -> Result<Bool, Pattern.Failure> in
-            do throws(Pattern.Failure) { return .success(try pattern.test(text, paidBy: vm)) } catch {
+            do throws(Pattern.Failure) { return .success(try pattern.test(text, paidBy: purse)) } catch {
                 return .failure(error)
             }
         }
@@ -541,11 +541,11 @@ package final class ScriptLibrary: @unchecked Sendable {
         }
         let result = call.withBytes(1) { text -> Result<LuaValue, Pattern.Failure> in
             do throws(Pattern.Failure) {
-                guard let ranges = try pattern.match(text, from: start, paidBy: vm) else { return .success(.nil) }
+                guard let ranges = try pattern.match(text, from: start, paidBy: purse) else { return .success(.nil) }
                 // Groups overlap: their sum is no part of the subject, but a product.
                 let size = ranges.reduce(0) { $0 + ($1?.count ?? 0) }
                 guard size <= Pattern.resultBytes else { throw .tooLarge }
-                guard vm?.charge(2 * size) ?? true else { throw .ended }
+                guard purse?.charge(2 * size) ?? true else { throw .ended }
                 var entries: [LuaValue.Entry] = []
                 func value(_ range: Range<Int>) -> LuaValue {
                     var bytes: [UInt8] = []
@@ -583,7 +583,7 @@ package final class ScriptLibrary: @unchecked Sendable {
         }
         let result = call.withBytes(1) { text -> Result<(text: [UInt8], count: Int), Pattern.Failure> in
             do throws(Pattern.Failure) {
-                return .success(try pattern.replace(text, with: template.span, limit: limit, paidBy: vm))
+                return .success(try pattern.replace(text, with: template.span, limit: limit, paidBy: purse))
             } catch {
                 return .failure(error)
             }
@@ -624,12 +624,13 @@ package final class ScriptLibrary: @unchecked Sendable {
         let crowded = HostStatus.crowded(
             "a script holds at most \(Self.maxObjects) lists of blocks, in a quarter of its memory at most")
         guard blocks.count < Self.maxObjects else { return crowded }
-        if let vm {
-            guard blockBytes + bytes <= vm.memoryLimit / Self.share, vm.memoryInUse + bytes <= vm.memoryLimit else {
+        if let purse {
+            guard blockBytes + bytes <= purse.memoryLimit / Self.share, purse.memoryInUse + bytes <= purse.memoryLimit
+            else {
                 return crowded
             }
-            guard vm.charge(64 * texts.count) else { return Self.ended }
-            vm.account(bytes)
+            guard purse.charge(64 * texts.count) else { return Self.ended }
+            purse.account(bytes)
         }
         blockBytes += bytes
         blocks[nextHandle] = list
@@ -709,7 +710,7 @@ package final class ScriptLibrary: @unchecked Sendable {
         let person = splitUnit
         // Each variant hashes all of them once more: few short ones are paid for by the call itself.
         let work = experiment.count + person.count + 64
-        let payer = work * (variants?.count ?? 0) > 4096 ? vm : nil
+        let payer = work * (variants?.count ?? 0) > 4096 ? purse : nil
         defer {
             if work > 1 << 14 {
                 splitName = []

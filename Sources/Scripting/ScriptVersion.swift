@@ -239,7 +239,7 @@ package final class ScriptVersion: Sendable {
         else {
             throw ScriptFailure(kind: .memory, message: "not enough memory for a new machine")
         }
-        library.vm = vm
+        library.purse = vm.purse
         for module in source.modules {
             try vm.addModule(name: module.name, file: "\(module.name).lua", source: Array(module.source.utf8))
         }

@@ -105,11 +105,48 @@ package struct VMRequest: Sendable, Hashable {
     fileprivate let number: mg_request
 }
 
+/// What the functions of a machine pay from: its budgets, without the machine. They outlive it by what its end calls of
+/// them, and a weak reference to it would cost each run of a script.
+@safe
+package final class ScriptPurse {
+    /// Nil once the machine ends.
+    private var vm: OpaquePointer?
+
+    fileprivate init(_ vm: OpaquePointer) { unsafe self.vm = unsafe vm }
+
+    fileprivate func close() { unsafe vm = nil }
+
+    /// Inside of a host function: counts work (about a byte or a step each) against the budget of the run. False once it
+    /// is used up: the function returns at once, and the run ends.
+    func charge(_ work: Int) -> Bool {
+        guard let vm = unsafe vm else { return true }
+        return unsafe mg_vm_charge(vm, UInt64(work))
+    }
+
+    /// Counts memory that Swift holds for the script, or lets go of, against the machine's limit.
+    func account(_ bytes: Int) {
+        guard let vm = unsafe vm else { return }
+        unsafe mg_vm_account(vm, Int64(bytes))
+    }
+
+    /// What `mg_vm_charge` takes.
+    var chargee: UnsafeMutableRawPointer? { unsafe vm.map { unsafe UnsafeMutableRawPointer($0) } }
+
+    private var facts: mg_vm_facts {
+        guard let vm = unsafe vm else { return mg_vm_facts() }
+        return unsafe mg_vm_look(vm)
+    }
+    var memoryInUse: Int { facts.memory }
+    var memoryLimit: Int { facts.memory_limit }
+}
+
 /// Not for sharing: a VM belongs to the loop that made it.
 @safe
 package final class ScriptVM {
     private let vm: OpaquePointer
     private let link: HostLink
+    /// The way of its functions to its budgets.
+    package let purse: ScriptPurse
     /// What the functions work on: they hold it without counting, so it must live as long as the machine, whose end
     /// still calls them for the objects that it lets go.
     private let library: AnyObject?
@@ -142,6 +179,7 @@ package final class ScriptVM {
         // Proof: `link` is kept by this VM, which destroys the C side first.
         guard let vm = unsafe mg_vm_create(&raw, &host, Unmanaged.passUnretained(link).toOpaque()) else { return nil }
         unsafe self.vm = unsafe vm
+        purse = unsafe ScriptPurse(vm)
         self.link = link
         self.library = library
         functionNames = functions.map(\.name)
@@ -167,6 +205,7 @@ package final class ScriptVM {
     }
 
     deinit {
+        purse.close()
         unsafe mg_vm_destroy(vm)
     }
 
@@ -329,16 +368,6 @@ package final class ScriptVM {
         run.end(keep: keep)
         if run !== current { idleRuns.append(run) }
     }
-
-    // MARK: Paying for what is not Lua
-
-    /// Inside of a host function: counts work (about a byte or a step each) against the budget of the run. False once it
-    /// is used up: the function returns at once, and the run ends.
-    func charge(_ work: Int) -> Bool { unsafe mg_vm_charge(vm, UInt64(work)) }
-    /// Counts memory that Swift holds for the script, or lets go of, against the machine's limit.
-    func account(_ bytes: Int) { unsafe mg_vm_account(vm, Int64(bytes)) }
-    /// What `mg_vm_charge` takes.
-    var chargee: UnsafeMutableRawPointer { unsafe UnsafeMutableRawPointer(vm) }
 
     // MARK: Seeing
 

@@ -9,6 +9,7 @@ import IngressTranslation
 import Logging
 import Model
 import Proxy
+import Reactor
 import Routing
 import Scripting
 import Synchronization
@@ -309,6 +310,8 @@ struct Edge: Sendable {
 
     /// Starts the loops; from here on requests are answered. What a signal asked for before is done at once.
     func start() throws {
+        // Reading manifests, keys and scripts touches more of the program than serving does.
+        ProcessMemory.settle()
         try server.start()
         if state.start() { drain() }
     }

@@ -699,6 +699,18 @@ def route_match():
     sys.stdout.flush()
 
 
+def script_cost():
+    path = os.path.join(ROOT, "Tests/Benchmarks/.build/release/ScriptCost")
+    if not os.path.exists(path):
+        return
+    print("\n### The canary in Lua by itself, without a socket\n\n| scripts on the route | CPU ns a request |\n|---:|---:|")
+    output = subprocess.run(["taskset", "-c", PROXY_CORE, path], capture_output=True, text=True, timeout=120).stdout
+    for line in output.splitlines():
+        row = json.loads(line)
+        print(f"| {row['scripts']} | {row['ns']} |")
+    sys.stdout.flush()
+
+
 def soak(options, behind):
     """Millions of requests; every one must succeed."""
     folder, proxy = behind.folder, moongate(behind, True)
@@ -777,6 +789,7 @@ def main():
             costs, _ = compare("A canary by header and cookie in Lua", [*scripted, lean[0]], "/1k", options, fields=FIELDS)
             if len(scripted) and "Moongate" in costs:
                 print(f"\nThe script adds {costs['Moongate + Lua'] - costs['Moongate']:.2f} µs to a request of Moongate.")
+            script_cost()
         secure = [proxy for proxy in plain if proxy.tls]
 
         def over(name, title, load, contestants=secure, what="request"):

@@ -226,6 +226,38 @@ import Testing
         }
     }
 
+    /// `kubectl apply` of an Ingress and its Service in one file: for a moment the Service is missing.
+    @Test func whatIsMendedAtOnceIsNoEvent() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            let clock = ManualClock()
+            try await withReplica(
+                of: server, clock: clock,
+                { options in
+                    lead(&options)
+                    // Longer than the mend takes in steps of 20 ms, however slow the machine is.
+                    options.events.settleAfter = .seconds(40)
+                }
+            ) { replica in
+                try server.apply(ingress("early", host: "early.test", service: "late"))
+                await pass(clock) {
+                    replica.controller.state.read { $0.diagnostics }.contains { $0.name == "no-service" }
+                }
+                try server.apply(service("late"))
+                await pass(clock) {
+                    !replica.controller.state.read { $0.diagnostics }.contains { $0.name == "no-service" }
+                }
+                // One that stays, and is seen later than the first one would have been told.
+                try server.apply(ingress("broken", host: "broken.test", service: "missing"))
+                await pass(clock) {
+                    ((try? server.all(Event.self)) ?? []).contains { $0.regarding?.name == "broken" }
+                }
+                let early = try server.all(Event.self).filter { $0.regarding?.name == "early" }
+                #expect(!early.contains { $0.reason == "NoService" })
+            }
+        }
+    }
+
     /// What happens to a request is told by the replica that it happened to: that there is no election changes nothing.
     @Test func withoutAnElectionWhatHappensHereIsTold() async throws {
         try await withCluster { server in

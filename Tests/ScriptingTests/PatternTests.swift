@@ -68,12 +68,12 @@ import Testing
             let text = bytes(subject)
             for start in [0, 1, text.count / 2, text.count] where start <= text.count {
                 #expect(
-                    try free.match(text.span, from: start) == paid.match(text.span, from: start, paidBy: vm),
+                    try free.match(text.span, from: start) == paid.match(text.span, from: start, paidBy: vm.purse),
                     "\(expression) in \(subject.count) bytes from \(start)")
             }
             let (a, b) = (
                 try free.replace(text.span, with: bytes("<$0>").span),
-                try paid.replace(text.span, with: bytes("<$0>").span, paidBy: vm)
+                try paid.replace(text.span, with: bytes("<$0>").span, paidBy: vm.purse)
             )
             #expect(a.text == b.text && a.count == b.count, "\(expression)")
         }
