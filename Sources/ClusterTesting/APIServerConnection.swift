@@ -61,8 +61,10 @@ struct Responder: Sendable {
         self.channel = channel
     }
 
-    func send(_ output: ServerOutput) { channel.writeAndFlush(output, promise: nil) }
-    func close() { channel.close(promise: nil) }
+    /// Always later, never on this stack: a write that fails closes the channel at once, and the server, which may hold its
+    /// lock here, is told of it.
+    func send(_ output: ServerOutput) { channel.eventLoop.execute { channel.writeAndFlush(output, promise: nil) } }
+    func close() { channel.eventLoop.execute { channel.close(promise: nil) } }
     func after(_ delay: TimeAmount, _ work: @escaping @Sendable () -> Void) {
         _ = channel.eventLoop.scheduleTask(in: delay, work)
     }

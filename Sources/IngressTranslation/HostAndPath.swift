@@ -101,7 +101,29 @@ enum PathSyntax {
             }
         }
         if let bad = badEscape(bytes) { throw bad }
-        return type == .exact ? .exact(text) : .prefix(text)
+        let canonical = try canonical(bytes)
+        return type == .exact ? .exact(canonical) : .prefix(canonical)
+    }
+
+    /// The spelling that requests are matched in (`CanonicalPath`); what is beyond ASCII is written as a client has to
+    /// write it.
+    private static func canonical(_ bytes: [UInt8]) throws(FieldProblem) -> String {
+        var spelt: [UInt8] = []
+        spelt.reserveCapacity(bytes.count)
+        for byte in bytes {
+            if byte < 0x80 {
+                spelt.append(byte)
+            } else {
+                spelt += [UInt8(ascii: "%"), upperHexDigit(byte >> 4), upperHexDigit(byte & 15)]
+            }
+        }
+        var canonical: [UInt8] = []
+        do throws(CanonicalPath.Refusal) {
+            if try CanonicalPath.normalise(spelt.span, into: &canonical) { canonical = spelt }
+        } catch {
+            throw FieldProblem(problem: error.message, mend: "write the path as it stands in a request")
+        }
+        return String(decoding: canonical, as: UTF8.self)
     }
 
     private static func badEscape(_ bytes: [UInt8]) -> FieldProblem? {

@@ -245,10 +245,15 @@ private struct ServiceWork {
         var ready = Collector()
         var draining = Collector()
         var problems: [String] = []
+        // A slice beside others may be for other ports of the Service alone.
+        let isKnown = slices.contains { Self.match($0, port) != nil }
         for slice in slices {
-            guard let number = Self.portNumber(slice, port), let portNumber = UInt16(exactly: number), portNumber > 0
-            else {
-                problems.append("slice \(slice.metadata.name) has no port for it")
+            guard let number = isKnown ? Self.matchedNumber(slice, port) : Self.likelyNumber(slice, port) else {
+                if !isKnown { problems.append("slice \(slice.metadata.name) has no port for it") }
+                continue
+            }
+            guard let portNumber = UInt16(exactly: number), portNumber > 0 else {
+                problems.append("\(number) of slice \(slice.metadata.name) is no port")
                 continue
             }
             for endpoint in slice.endpoints {
@@ -318,12 +323,23 @@ private struct ServiceWork {
         }
     }
 
-    private static func portNumber(_ slice: EndpointSlice, _ port: ServicePort) -> Int? {
-        if let match = slice.ports.first(where: { $0.name == port.name && $0.protocol == port.protocol }) {
-            // A slice port without a number stands for all ports.
-            return match.port ?? targetNumber(port)
-        }
-        return targetNumber(port, orItself: slice.ports.isEmpty)
+    /// Ports of a slice belong to those of the Service by name and protocol.
+    private static func match(_ slice: EndpointSlice, _ port: ServicePort) -> SlicePort? {
+        slice.ports.first { $0.name == port.name && $0.protocol == port.protocol }
+    }
+
+    private static func matchedNumber(_ slice: EndpointSlice, _ port: ServicePort) -> Int? {
+        // A slice port without a number stands for all ports.
+        match(slice, port).flatMap { $0.port ?? targetNumber(port) }
+    }
+
+    /// Where no slice of the Service has the port, as hand-written ones may: what ingress-nginx makes of it.
+    private static func likelyNumber(_ slice: EndpointSlice, _ port: ServicePort) -> Int? {
+        if slice.ports.isEmpty { return targetNumber(port) }
+        let spoken = slice.ports.filter { $0.protocol == port.protocol }
+        guard !spoken.isEmpty else { return nil }
+        if port.name.isEmpty, spoken.count == 1, let only = spoken[0].port { return only }
+        return targetNumber(port, orItself: false)
     }
 
     private static func targetNumber(_ port: ServicePort, orItself: Bool = true) -> Int? {

@@ -71,6 +71,8 @@ package final class MiddlewareCompiler {
         var stillUnfinished: [String: Live] = [:]
         loadTimes = [:]
         let keys = Self.keys(snapshot)
+        // Where nothing runs, nothing is looked for.
+        let resolver = BackendResolver(snapshot.routes.allSatisfy(\.scripts.isEmpty) ? Snapshot() : snapshot)
 
         for (route, bindings) in zip(snapshot.routes, keys) {
             for (binding, key) in zip(route.scripts, bindings) where resolved[key] == nil {
@@ -86,7 +88,21 @@ package final class MiddlewareCompiler {
                     continue
                 } else if let index = binding.script, snapshot.scripts.indices.contains(index) {
                     switch build(snapshot.scripts[index], binding) {
-                    case .live(let built): live = built
+                    case .live(let built):
+                        live = built
+                        if let old = lastGood[key], old.version.id != built.version.id,
+                            resolver.knowsAll(old.version.config.backends, for: route),
+                            let stranger = built.version.config.backends.first(where: {
+                                resolver.place(of: $0, for: route) == nil
+                            })
+                        {
+                            // An edit that leads nowhere takes nothing away from what works.
+                            diagnostics.append(
+                                resolver.unknown(
+                                    stranger, for: route, binding, until: "version \(old.version.id) keeps serving"))
+                            stillLive[built.version.id] = built
+                            live = old
+                        }
                     case .waits(let part):
                         stillUnfinished[part.version.id] = part
                         mayHaveAccess = part.version.phases.contains(.access)
@@ -95,7 +111,7 @@ package final class MiddlewareCompiler {
                                 part.version.id, binding, snapshot.scripts[index], lastGood[key]?.version.id,
                                 mayHaveAccess))
                     case .waitsWhole(let id):
-                        mayHaveAccess = ScriptScan(snapshot.scripts[index].main).mentionsAccess
+                        mayHaveAccess = ScriptScan.mayGuard(snapshot.scripts[index])
                         isUnfinished = true
                         diagnostics.append(
                             Self.waiting(
@@ -108,7 +124,7 @@ package final class MiddlewareCompiler {
                     }
                 }
                 if let live {
-                    diagnostics += Self.notes(live.version, binding)
+                    diagnostics += Self.notes(live, binding)
                 } else {
                     live = lastGood[key]
                 }
@@ -138,8 +154,6 @@ package final class MiddlewareCompiler {
             }
         }
 
-        // Where nothing runs, nothing is looked for.
-        let resolver = BackendResolver(resolved.isEmpty ? Snapshot() : snapshot)
         let routes = zip(snapshot.routes, keys)
         for (route, bindings) in routes {
             for (binding, key) in zip(route.scripts, bindings) {
@@ -335,7 +349,15 @@ private struct BackendResolver {
         return isGranted ? place : nil
     }
 
-    func unknown(_ backend: BackendName, for route: Route, _ binding: ScriptBinding) -> Diagnostic {
+    func knowsAll(_ backends: [BackendName], for route: Route) -> Bool {
+        backends.allSatisfy { place(of: $0, for: route) != nil }
+    }
+
+    /// - Parameter until: what happens until it is mended.
+    func unknown(
+        _ backend: BackendName, for route: Route, _ binding: ScriptBinding,
+        until: String = "the script fails where it chooses it"
+    ) -> Diagnostic {
         let name = name(backend, for: route)
         // What another namespace has is not this tenant's to know: only its own names are suggested, and a Service
         // that is not granted reads like one that is not there.
@@ -346,7 +368,7 @@ private struct BackendResolver {
             at: binding.place,
             mend: near
                 + "name a Service of this namespace as NAME:PORT, or have the other's owner annotate it with "
-                + "moongate.dev/allow-namespaces; until then the script fails where it chooses it")
+                + "moongate.dev/allow-namespaces; until then \(until)")
     }
 }
 
@@ -359,10 +381,23 @@ extension MiddlewareCompiler {
             at: binding.place, mend: "write mode: enforce or mode: off; until then the script does not run")
     }
 
-    private static func notes(_ version: ScriptVersion, _ binding: ScriptBinding) -> [Diagnostic] {
-        var uses = ScriptScan(version.source.main).unavailable
-        for module in version.source.modules { uses += ScriptScan(module.source).unavailable }
+    private static func notes(_ live: Live, _ binding: ScriptBinding) -> [Diagnostic] {
+        let version = live.version
+        let scans = ([version.source.main] + version.source.modules.map(\.source)).map { ScriptScan($0) }
+        let uses = scans.flatMap(\.unavailable)
         var notes: [Diagnostic] = []
+        if let vm = live.loops.first?.machine.vm {
+            for use in scans.flatMap(\.functions) {
+                guard let unknown = vm.unknownFunction(use.name) else { continue }
+                notes.append(
+                    ScriptCode.unknownFunction.diagnostic(
+                        "script \(binding.reference) uses moongate.\(use.name) in line \(use.line), which there is not",
+                        at: binding.place,
+                        mend: (unknown.nearest.map { "write moongate.\($0)" }
+                            ?? "see the functions in the scripts' page")
+                            + "; until then it is an error of the script where it is called"))
+            }
+        }
         if version.phases.isDisjoint(with: .running), !uses.contains(where: { $0.name == "body_filter" }) {
             notes.append(
                 ScriptCode.noPhase.diagnostic(

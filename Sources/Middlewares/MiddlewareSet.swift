@@ -58,6 +58,9 @@ package final class MiddlewareSet: @unchecked Sendable {
     /// Whether the route that the exchange has matched has any script.
     package func hasScripts(_ exchange: Exchange) -> Bool { plan(exchange) != nil }
 
+    /// The clock that runs are measured by: a loop's own stands still while a script runs.
+    package var now: UInt64 { clock.monotonic() }
+
     // MARK: Request phases
 
     /// Rewrite, at most one `reroute`, access, route. Call it after the match, with `exchange.route` and

@@ -12,6 +12,7 @@ package enum ScriptCode: String, CaseIterable, Sendable {
     case badArgument = "MG335"
     case waits = "MG336"
     case noPhase = "MG340"
+    case unknownFunction = "MG341"
 
     package var name: String {
         switch self {
@@ -23,13 +24,14 @@ package enum ScriptCode: String, CaseIterable, Sendable {
         case .badArgument: "bad-script-argument"
         case .waits: "script-waits"
         case .noPhase: "script-without-phase"
+        case .unknownFunction: "unknown-script-function"
         }
     }
 
     package var severity: Severity {
         switch self {
         case .unknownBackend, .shadowUnavailable, .failed, .badSchema, .badArgument: .error
-        case .functionUnavailable, .waits, .noPhase: .warning
+        case .functionUnavailable, .waits, .noPhase, .unknownFunction: .warning
         }
     }
 
@@ -37,7 +39,7 @@ package enum ScriptCode: String, CaseIterable, Sendable {
     package var meaning: String {
         switch self {
         case .unknownBackend:
-            "A script names a backend that does not exist or is not granted; it fails where it chooses it."
+            "A script names a backend that does not exist or is not granted. Its last good version stays; without one, or where the Service was taken away, it fails where it chooses it."
         case .shadowUnavailable: "A script is to run in shadow, which is not offered yet; it does not run."
         case .functionUnavailable: "A script uses what the API has no function for yet."
         case .failed: "A script fails when it is loaded or set up; its last good version stays."
@@ -45,6 +47,7 @@ package enum ScriptCode: String, CaseIterable, Sendable {
         case .badArgument: "An argument given to a script is not as its schema asks; its last good version stays."
         case .waits: "A script is not loaded yet: those of its namespace have used their share of the time."
         case .noPhase: "A script has no phase that a request runs through; it does nothing."
+        case .unknownFunction: "A script uses a name of `moongate` that there is not; it fails where it calls it."
         }
     }
 

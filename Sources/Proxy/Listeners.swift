@@ -10,13 +10,22 @@ enum Listeners {
     static func open(
         _ wanted: Model.SocketAddress, _ kind: SocketKind = .stream, count: Int, beside others: [Model.SocketAddress]
     ) throws(SystemError) -> [Listener] {
-        let isDualStack = !others.contains { $0.ip == IPAddress(v4: 0) && $0.port == wanted.port && $0.port != 0 }
+        let isDualStack = isDualStack(wanted, others)
         do {
             return try open(NetworkAddress(wanted), kind, count, isDualStack)
         } catch {
             guard error.isFamilyMissing, NetworkAddress(wanted).isUnspecified, isDualStack else { throw error }
             return try open(NetworkAddress(v4: 0, port: wanted.port), kind, count, false)
         }
+    }
+
+    /// Whether another process takes connections at this address already, and would have a part of them.
+    static func isTaken(_ wanted: Model.SocketAddress, beside others: [Model.SocketAddress]) -> Bool {
+        wanted.port != 0 && Listener.isTaken(NetworkAddress(wanted), isDualStack: isDualStack(wanted, others))
+    }
+
+    private static func isDualStack(_ wanted: Model.SocketAddress, _ others: [Model.SocketAddress]) -> Bool {
+        !others.contains { $0.ip == IPAddress(v4: 0) && $0.port == wanted.port && $0.port != 0 }
     }
 
     private static func open(

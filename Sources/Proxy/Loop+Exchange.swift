@@ -39,7 +39,9 @@ extension Loop {
 
     /// The exchange is over: log it, and keep its memory for the next one.
     private func finish(_ f: Flight) {
-        f.exchange.finished = nowNanoseconds
+        // A pass is short, but for what scripts do in it.
+        f.exchange.finished =
+            f.exchange.scriptRuns.isEmpty ? nowNanoseconds : max(nowNanoseconds, f.pin.middlewares.now)
         if f.exchange.response.status < 200, !f.isTunnel, f.exchange.reason != .none {
             // Nobody was there to be answered: the log says why by the status, too.
             f.exchange.response.status = f.exchange.reason.status

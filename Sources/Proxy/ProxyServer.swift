@@ -35,6 +35,8 @@ package final class ProxyServer: Sendable {
     }
 
     package let configuration: ProxyConfiguration
+    /// Those of `configuration` where another process listens, too: it gets a part of the connections.
+    package let sharedAddresses: [Model.SocketAddress]
     /// The addresses really bound, in the order of `configuration.listen`.
     package let addresses: [Model.SocketAddress]
     /// The same for `configuration.listenSecure`.
@@ -75,6 +77,7 @@ package final class ProxyServer: Sendable {
         self.notices = notices
         let wanted = configuration.listen + configuration.listenSecure
         var addresses: [Model.SocketAddress] = []
+        var shared: [Model.SocketAddress] = []
         var listeners: [[Listener]] = Array(repeating: [], count: configuration.loops)
         for (index, address) in wanted.enumerated() {
             // The kernel would let us listen twice, and give each of the two half of the connections.
@@ -82,6 +85,7 @@ package final class ProxyServer: Sendable {
                 for listener in listeners.joined() { listener.close() }
                 throw StartError.cannotListen(address, "it is given twice")
             }
+            if Listeners.isTaken(address, beside: wanted) { shared.append(address) }
             do {
                 let made = try Listeners.open(address, count: configuration.loops, beside: wanted)
                 for (loop, listener) in made.enumerated() { listeners[loop].append(listener) }
@@ -113,6 +117,7 @@ package final class ProxyServer: Sendable {
             for listener in listeners.joined() { listener.close() }
             throw StartError.noResources(error.description)
         }
+        sharedAddresses = shared
         self.addresses = Array(addresses.prefix(configuration.listen.count))
         secureAddresses = Array(addresses.dropFirst(configuration.listen.count))
         self.workers = workers

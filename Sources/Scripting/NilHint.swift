@@ -1,6 +1,11 @@
 // "attempt to call a nil value (field 'spit')" is all that Lua can say of a name that there is not. What was meant can often
 // be told.
 
+/// A name of a script's that there is not, and the one that may be meant.
+package struct UnknownFunction: Sendable, Hashable {
+    package var nearest: String?
+}
+
 enum NilHint {
     /// What Lua has and a script has not, and what to use in its stead.
     private static let absent: [String: String] = [
@@ -45,6 +50,24 @@ enum NilHint {
         return EditDistance.nearest(to: name.text, among: known.sorted()).map {
             "did you mean moongate.\(module)\($0)?"
         }
+    }
+
+    /// What a name under `moongate`, as `log.inof`, may have meant; nil where there is such a name.
+    static func stranger(_ path: String, functions: [String]) -> UnknownFunction? {
+        let known = functions + ofC
+        let parts = path.split(separator: ".", maxSplits: 1).map(String.init)
+        guard let first = parts.first else { return nil }
+        let firsts = Set(known.compactMap { $0.split(separator: ".").first.map(String.init) })
+        guard firsts.contains(first) else {
+            let nearest = EditDistance.nearest(to: first, among: firsts.sorted())
+            return UnknownFunction(nearest: nearest.map { ([$0] + parts.dropFirst()).joined(separator: ".") })
+        }
+        // Only a table has members that can be known.
+        let members = known.filter { $0.hasPrefix(first + ".") }
+        guard parts.count > 1, !members.isEmpty, !members.contains(path),
+            !members.contains(where: { $0.hasPrefix(path + ".") })
+        else { return nil }
+        return UnknownFunction(nearest: EditDistance.nearest(to: path, among: members))
     }
 
     /// `field` and `spit` of "… a nil value (field 'spit')".

@@ -1,6 +1,8 @@
 // A look at the words of a script without running it: what `check` can say about a script that does not load, and about
 // functions that this version does not have.
 
+package import Model
+
 package struct ScriptScan: Sendable, Hashable {
     package struct Use: Sendable, Hashable {
         package var name: String
@@ -9,16 +11,18 @@ package struct ScriptScan: Sendable, Hashable {
 
     /// Uses of `moongate.…` that `ScriptLibrary.later` lists, of members that are not there yet, and a `body_filter`.
     package private(set) var unavailable: [Use] = []
-    /// The name `access` stands before a `=`, or after `function` and a dot: the script means to guard something.
+    /// Names read from `moongate`, as `log.info`: the first two parts.
+    package private(set) var functions: [Use] = []
+    /// The word `access` stands somewhere, in a string too: the script may mean to guard something. A phase can be filled in
+    /// by any name that is computed from there.
     package private(set) var mentionsAccess = false
 
     package init(_ source: String) {
-        let words = Self.words(Array(source.utf8))
+        let bytes = Array(source.utf8)
+        let words = Self.words(bytes, isFoundInStrings: &mentionsAccess)
         for i in words.indices {
             let word = words[i]
-            if word.text == "access", Self.text(words, i + 1) == "=" || Self.text(words, i - 1) == "." {
-                mentionsAccess = true
-            }
+            if word.text == "access" { mentionsAccess = true }
             if word.text == "body_filter", Self.text(words, i + 1) == "=" || Self.text(words, i - 1) == "." {
                 unavailable.append(Use(name: "body_filter", line: word.line))
             }
@@ -40,8 +44,23 @@ package struct ScriptScan: Sendable, Hashable {
             let full = Self.text(words, i + 3) == "." ? "\(first).\(Self.text(words, i + 4))" : first
             if let name = ScriptLibrary.later.first(where: { $0 == first || $0 == full }) {
                 unavailable.append(Use(name: "moongate.\(name)", line: word.line))
+            } else {
+                functions.append(Use(name: full, line: word.line))
             }
         }
+    }
+
+    /// Whether a script of which no version has loaded may be a guard: any of its files may be where the phase is made.
+    package static func mayGuard(_ source: ScriptSource) -> Bool {
+        ScriptScan(source.main).mentionsAccess || source.modules.contains { ScriptScan($0.source).mentionsAccess }
+    }
+
+    /// Whether the word `access` is among these bytes.
+    private static func hasAccess(_ bytes: ArraySlice<UInt8>) -> Bool {
+        func isName(_ byte: UInt8) -> Bool {
+            (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte) || byte == 95
+        }
+        return bytes.split { !isName($0) }.contains { $0.elementsEqual("access".utf8) }
     }
 
     private struct Word {
@@ -53,8 +72,9 @@ package struct ScriptScan: Sendable, Hashable {
         words.indices.contains(index) ? words[index].text : ""
     }
 
-    /// Names and single signs; comments and strings are left out (Lua 5.4 manual §3.1).
-    private static func words(_ bytes: [UInt8]) -> [Word] {
+    /// Names and single signs; comments and strings are left out (Lua 5.4 manual §3.1), but for the word `access` in a
+    /// string, or in anything that does not end: where that ends for Lua is not known.
+    private static func words(_ bytes: [UInt8], isFoundInStrings: inout Bool) -> [Word] {
         var words: [Word] = []
         var line = 1
         var at = 0
@@ -66,7 +86,8 @@ package struct ScriptScan: Sendable, Hashable {
             while byte(end) == 61 { end += 1 }
             return byte(end) == 91 ? end - start - 1 : nil
         }
-        func skipLong(_ level: Int) {
+        /// - Returns: whether it ends.
+        func skipLong(_ level: Int) -> Bool {
             at += level + 2
             while at < bytes.count {
                 if byte(at) == 10 { line += 1 }
@@ -75,11 +96,12 @@ package struct ScriptScan: Sendable, Hashable {
                     while byte(end) == 61 { end += 1 }
                     if end - at - 1 == level, byte(end) == 93 {
                         at = end + 1
-                        return
+                        return true
                     }
                 }
                 at += 1
             }
+            return false
         }
         while at < bytes.count {
             let now = bytes[at]
@@ -91,21 +113,27 @@ package struct ScriptScan: Sendable, Hashable {
             case 45 where byte(at + 1) == 45:
                 at += 2
                 if let level = longBracket(at) {
-                    skipLong(level)
+                    let start = at
+                    if !skipLong(level), hasAccess(bytes[start...]) { isFoundInStrings = true }
                 } else {
                     while at < bytes.count, bytes[at] != 10 { at += 1 }
                 }
             case 91:
                 if let level = longBracket(at) {
-                    skipLong(level)
+                    let start = at
+                    _ = skipLong(level)
+                    if hasAccess(bytes[start..<min(at, bytes.count)]) { isFoundInStrings = true }
                 } else {
                     words.append(Word(text: "[", line: line))
                     at += 1
                 }
             case 34, 39:
                 at += 1
+                let start = at
                 while at < bytes.count, bytes[at] != now, bytes[at] != 10 { at += bytes[at] == 92 ? 2 : 1 }
-                at += 1
+                if hasAccess(bytes[start..<min(at, bytes.count)]) { isFoundInStrings = true }
+                // An end of line belongs to what follows.
+                if at < bytes.count, bytes[at] != 10 { at += 1 }
             case 65...90, 95, 97...122:
                 let start = at
                 while (48...57).contains(byte(at)) || (65...90).contains(byte(at)) || (97...122).contains(byte(at))

@@ -141,7 +141,7 @@ package final class ScriptVersion: Sendable {
         func refuse(_ cause: Refusal.Cause, _ phases: PhaseSet?) -> Refusal {
             Refusal(
                 cause: cause,
-                mayHaveAccess: phases.map { $0.contains(.access) } ?? ScriptScan(source.main).mentionsAccess,
+                mayHaveAccess: phases.map { $0.contains(.access) } ?? ScriptScan.mayGuard(source),
                 version: id)
         }
         let machine: Machine

@@ -382,6 +382,11 @@ package final class ScriptVM {
     /// How often the CPU clock was read: a system call each.
     package var cpuClockReads: UInt64 { facts.cpu_reads }
 
+    /// What a name under `moongate` (`log.inof`) may have meant; nil where there is such a name.
+    package func unknownFunction(_ path: String) -> UnknownFunction? {
+        NilHint.stranger(path, functions: functionNames)
+    }
+
     /// The release of Lua in use, for the log.
     package static var luaRelease: String { unsafe String(cString: mg_lua_release()) }
 

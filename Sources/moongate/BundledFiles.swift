@@ -26,6 +26,12 @@ extension ScriptCatalog {
                     header     = { type = "string", default = "x-experiment", doc = "the header that tells the variant" },
                   },
 
+                  init = function(conf)
+                    local sum = 0
+                    for _, v in pairs(conf.variants) do sum = sum + v.weight end
+                    if sum == 0 then error("variants needs at least one with a weight above 0", 0) end
+                  end,
+
                   route = function(req, ctx)
                     local c = ctx.config
                     local unit = req:unit(c.unit)
@@ -167,6 +173,9 @@ extension ScriptCatalog {
                   init = function(conf)
                     if (conf.pattern == nil) ~= (conf.to == nil) then
                       error("pattern and to belong together: give both or neither", 0)
+                    end
+                    if conf.pattern == nil and next(conf.moved) == nil then
+                      error("there is nothing to redirect: give moved, or pattern and to", 0)
                     end
                   end,
 

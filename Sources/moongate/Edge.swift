@@ -49,14 +49,35 @@ struct Edge: Sendable {
         self.writer = writer
         metrics.watch(writer)
         certificates = try settings.https.isEmpty ? nil : Self.certificates(settings, tickets)
-        server = try ProxyServer(
-            configuration: ProxyConfiguration(settings), metrics: metrics,
-            accessLog: settings.accessLog.telemetry.map { ($0, writer) })
+        server = try Self.makeServer(settings, metrics, writer)
+        for address in server.sharedAddresses {
+            logger.warning(
+                "another process listens here too, and gets a part of the connections",
+                metadata: [
+                    "address": "\(address)", "mend": "end it, unless it is the one that this one takes over from",
+                ])
+        }
         logger.info("client connections", metadata: ["most": "\(server.maxConnections)", "loops": "\(server.loops)"])
         resolver = NameResolver(allowsThisHost: options.allowsLoopbackNames)
         pipeline = Pipeline(
             options: options, loops: server.loops, explains: true, scripts: scripts, resolver: resolver,
             certificates: certificates, takesTurns: true)
+    }
+
+    private static func makeServer(_ settings: Settings, _ metrics: MetricsHub, _ writer: LogWriter) throws
+        -> ProxyServer
+    {
+        do throws(ProxyServer.StartError) {
+            return try ProxyServer(
+                configuration: ProxyConfiguration(settings), metrics: metrics,
+                accessLog: settings.accessLog.telemetry.map { ($0, writer) })
+        } catch {
+            guard case .cannotListen(let address, let why) = error else { throw error }
+            throw SettingsError(
+                problem: "cannot listen on \(address): \(why)",
+                key: settings.https.contains(address) ? "https" : "http",
+                mend: "name another address (port 0 takes a free one), or end what listens there")
+        }
     }
 
     private static func certificates(_ settings: Settings, _ tickets: TicketRotation) throws -> CertificateStore {
@@ -320,6 +341,11 @@ struct Edge: Sendable {
     /// - Parameter onDrain: called once, when readiness went off.
     func obey(_ signals: UnixSignalsSequence, onDrain: @Sendable () -> Void = {}) async {
         for await signal in signals {
+            guard signal != .sighup else {
+                // To others it says "read the configuration again"; to a shell, that its terminal has gone.
+                logger.notice("SIGHUP: there is nothing to read again, changes are taken up as they come")
+                continue
+            }
             switch state.beginDrain() {
             case .now:
                 // The loops first: whoever sees readiness off is told to close by every response from then on.

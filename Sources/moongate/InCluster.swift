@@ -50,7 +50,7 @@ struct InCluster {
                     + (webhook?.server.figures.text ?? "")
             },
             waiting: { Self.waiting(for: controller.unlisted) })
-        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
+        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
         edge.logger.notice(
             "following the cluster",
             metadata: [

@@ -33,7 +33,7 @@ struct Standalone {
         await take(source.initial, edge)
         if await edge.pipeline.isUnfinished { change.yield() }
         // Before anybody is told that we listen: a signal that comes early must drain, not kill.
-        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
+        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
         try edge.start()
         source.start()
         onListening(edge.bound(admin: admin.address))

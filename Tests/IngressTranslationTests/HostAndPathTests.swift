@@ -34,7 +34,10 @@ struct HostAndPathTests {
             ("/a", .implementationSpecific, .prefix("/a")),
             ("/a%20b", .exact, .exact("/a%20b")), ("/a;b=c", .prefix, .prefix("/a;b=c")),
             ("/.well-known", .prefix, .prefix("/.well-known")),
-            ("/a..b", .prefix, .prefix("/a..b")), ("/é", .prefix, .prefix("/é")),
+            ("/a..b", .prefix, .prefix("/a..b")), ("/é", .prefix, .prefix("/%C3%A9")),
+            // As requests are matched.
+            ("/%41", .exact, .exact("/A")), ("/caf%c3%a9", .prefix, .prefix("/caf%C3%A9")),
+            ("/%7euser/%2D", .prefix, .prefix("/~user/-")), ("/%20", .prefix, .prefix("/%20")),
         ] as [(String?, PathType?, PathPattern)])
     func readsPaths(text: String?, type: PathType?, pattern: PathPattern) throws {
         #expect(try PathSyntax.pattern(text, type) == pattern)
@@ -43,7 +46,8 @@ struct HostAndPathTests {
     @Test(arguments: [
         "a", "*", "/a b", "/a\n", "/a\0", "/a?b", "/a#b", "/a\\b", "//", "/a//b", "/./a", "/a/..", "/..", "/a/.", "/%",
         "/%2",
-        "/%zz", "/%2f", "/%2F", "/%5c", "/%00", "/\u{7f}", "/" + String(repeating: "a", count: 4_096),
+        "/%zz", "/%2e%2E/a", "/%c0%af", "/..;a", "/%2f", "/%2F", "/%5c", "/%00", "/\u{7f}",
+        "/" + String(repeating: "a", count: 4_096),
     ])
     func refusesPaths(text: String) {
         #expect(throws: FieldProblem.self) { try PathSyntax.pattern(text, .prefix) }

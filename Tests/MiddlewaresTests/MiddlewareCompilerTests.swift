@@ -266,6 +266,56 @@ import Testing
         #expect(outcome.request == .next && !outcome.exchange.isUpstreamChosen)
     }
 
+    /// An edit that leads nowhere is a bad argument; a Service that is taken away is not.
+    @Test func anEditToAnUnknownBackendKeepsTheLastGoodVersion() throws {
+        let script =
+            "return { config = { to = { type = 'backend' } }, route = function(req, ctx) ctx.upstream:use(ctx.config.to) end }"
+        var world = World(script, arguments: .map([.init("to", .string("canary:80"))]))
+        #expect(try serve(world, world.compiler.prepare(world.snapshot)).exchange.upstream == 1)
+        world.snapshot.routes[0].scripts[0].arguments = .map([.init("to", .string("canari:80"))])
+        for _ in 0..<2 {
+            let edited = world.compiler.prepare(world.snapshot)
+            #expect(edited.diagnostics.map(\.code) == ["MG330"])
+            #expect(edited.diagnostics.first?.mend.contains("keeps serving") == true)
+            #expect(try serve(world, edited).exchange.upstream == 1)
+        }
+        // A further mistake falls back to the same version.
+        world.snapshot.routes[0].scripts[0].arguments = .map([.init("too", .string("canary:80"))])
+        #expect(try serve(world, world.compiler.prepare(world.snapshot)).exchange.upstream == 1)
+        // The Service comes after the edit.
+        world.snapshot.routes[0].scripts[0].arguments = .map([.init("to", .string("canari:80"))])
+        world.snapshot.upstreams.append(Upstream(namespace: "shop", service: "canari", port: "80"))
+        let mended = world.compiler.prepare(world.snapshot)
+        #expect(mended.diagnostics.isEmpty)
+        #expect(try serve(world, mended).exchange.upstream == 3)
+    }
+
+    /// What no version has loaded of may be a guard, wherever its phases are made.
+    @Test(arguments: [
+        "return { ['access'] = function() end, } x", "local M = {} for _, p in ipairs{'access'} do M[p] = f end x",
+        "return require('guard')",
+    ])
+    func aNewGuardThatDoesNotLoadLetsNobodyPass(_ main: String) throws {
+        var world = World(main)
+        world.snapshot.scripts[0].modules = [.init(name: "guard", source: "return { access = function( end }")]
+        #expect(
+            try serve(world, world.compiler.prepare(world.snapshot)).request
+                == .refuse(status: 503, reason: .scriptFailed))
+    }
+
+    @Test(arguments: [
+        ("moongate.respnd(200)", "write moongate.respond"), ("moongate.log.inof('x')", "write moongate.log.info"),
+        ("moongate.lgo.info('x')", "write moongate.log.info"), ("moongate.zzzzzzzz()", "see the functions"),
+        ("moongate.log.info('x') local t = moongate.time local n = moongate.json.null moongate.json{}", nil),
+        ("moongate.hash.sha256('x') moongate.uuid.v7() moongate.metrics.counter('x')", nil),
+    ])
+    func aFunctionThatThereIsNotIsTold(_ body: String, _ mend: String?) throws {
+        let world = World("return { log = function() \(body) end }")
+        let diagnostics = world.compiler.prepare(world.snapshot).diagnostics
+        #expect(diagnostics.map(\.code) == (mend == nil ? [] : ["MG341"]))
+        if let mend { #expect(diagnostics.first?.mend.contains(mend) == true, "\(diagnostics)") }
+    }
+
     @Test func aChosenBackendIsSpokenToAsItsIngressAsks() throws {
         let script =
             "return { config = { to = { type = 'backend' } }, route = function(req, ctx) ctx.upstream:use(ctx.config.to) end }"

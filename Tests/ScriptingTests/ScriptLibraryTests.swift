@@ -424,8 +424,32 @@ import Testing
         #expect(
             scan.unavailable == [.init(name: "moongate.hmac.verify", line: 4), .init(name: "moongate.kv", line: 4)])
         #expect(scan.mentionsAccess)
-        #expect(!ScriptScan("return { route = function() local x = access end }").mentionsAccess)
-        #expect(ScriptScan("local M = {}\nfunction M.access() end\nreturn M").mentionsAccess)
+    }
+
+    /// What never loaded may be a guard wherever the word stands, but in a comment that ends and in a longer word.
+    @Test(arguments: [
+        ("local M = {}\nfunction M.access() end\nreturn M", true), ("function M:access(req)", true),
+        ("M[\"access\"] = function() end", true), ("for _, p in ipairs{'access', \"x\\\"y\"} do M[p] = f end", true),
+        ("M[ [==[access]==] ] = f", true), ("return { ['access'] = function() end, } x", true),
+        ("'it does not end access\n", true), ("[[ it does not end: access", true),
+        ("--[[ it does not end: access", true),
+        ("-- access\nreturn {}", false), ("--[[ access ]] return {}", false),
+        ("return { route = function() accessible() end }", false), ("s = 'access_log'", false),
+    ])
+    func mayGuard(_ source: String, _ guards: Bool) {
+        #expect(ScriptScan(source).mentionsAccess == guards)
+        // A module may be where it is made.
+        let script = ScriptSource(
+            name: "s", namespace: "n", main: "return require('guard')", modules: [.init(name: "guard", source: source)])
+        #expect(ScriptScan.mayGuard(script) == guards)
+    }
+
+    @Test func functionsOfTheLibrary() {
+        let scan = ScriptScan("moongate.respnd(200) local l = moongate.log\nmoongate.log.inof('x') -- moongate.nothing")
+        #expect(
+            scan.functions == [
+                .init(name: "respnd", line: 1), .init(name: "log", line: 1), .init(name: "log.inof", line: 2),
+            ])
     }
 
     @Test func membersOfLater() {

@@ -17,6 +17,12 @@ return {
     header     = { type = "string", default = "x-experiment", doc = "the header that tells the variant" },
   },
 
+  init = function(conf)
+    local sum = 0
+    for _, v in pairs(conf.variants) do sum = sum + v.weight end
+    if sum == 0 then error("variants needs at least one with a weight above 0", 0) end
+  end,
+
   route = function(req, ctx)
     local c = ctx.config
     local unit = req:unit(c.unit)

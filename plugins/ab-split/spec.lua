@@ -53,3 +53,9 @@ t.case("two experiments of one layer share no user", function()
     t.eq((a ~= nil) ~= (b ~= nil), true)
   end
 end)
+
+t.case("variants that nobody can get are refused before they serve", function()
+  for _, variants in ipairs { {}, { a = { weight = 0 }, b = { weight = 0 } } } do
+    t.fails(function() load { variants = variants } end, "a weight above 0")
+  end
+end)

@@ -16,6 +16,9 @@ return {
     if (conf.pattern == nil) ~= (conf.to == nil) then
       error("pattern and to belong together: give both or neither", 0)
     end
+    if conf.pattern == nil and next(conf.moved) == nil then
+      error("there is nothing to redirect: give moved, or pattern and to", 0)
+    end
   end,
 
   rewrite = function(req, ctx)

@@ -20,3 +20,7 @@ end)
 t.case("a pattern without a target is refused before it serves", function()
   t.fails(function() t.load("init.lua", { config = { pattern = "^/x" } }) end, "pattern and to belong together")
 end)
+
+t.case("a redirect of nothing is refused before it serves", function()
+  t.fails(function() t.load("init.lua", { config = {} }) end, "nothing to redirect")
+end)
