@@ -80,6 +80,7 @@ package enum RequestAdmission: Sendable, Hashable {
             case .other:
                 if field.flags.contains(.hasUnderscore) && rules.dropsUnderscoreNames
                     || !isTrusted && tellsOfTheWay(head.bytes.span.extracting(field.nameRange))
+                    || isProxy(head.bytes.span.extracting(field.nameRange))
                 {
                     head.remove(at: i)
                 }
@@ -209,6 +210,11 @@ package enum RequestAdmission: Sendable, Hashable {
         return name.count == 8
             ? name.equalsIgnoringCase("x-scheme")
             : name.count > 12 && name.extracting(0..<12).equalsIgnoringCase("x-forwarded-")
+    }
+
+    /// No field of HTTP, and one that CGI programs take for their own setting (`HTTP_PROXY`): it goes from everybody.
+    private static func isProxy(_ name: Span<UInt8>) -> Bool {
+        name.count == 5 && name[0] | 0x20 == 0x70 && name.equalsIgnoringCase("proxy")
     }
 
     /// Takes the target apart (RFC 9112 §3.2) and brings the path to its canonical form.

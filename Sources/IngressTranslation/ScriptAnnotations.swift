@@ -321,7 +321,7 @@ struct ScriptAnnotations {
                 guard range.contains(amount) else {
                     throw problem(
                         "a script's \(entry.key) may be \(text)", field: inner, line: entry.value.position.line,
-                        mend: "ask for less, or leave it out for the default")
+                        mend: "ask for \(amount < range.lowerBound ? "more" : "less"), or leave it out for the default")
                 }
                 return amount
             }

@@ -22,7 +22,7 @@ package struct MiddlewareEvent: Sendable, Hashable, CustomStringConvertible {
     package var edits: [String]
 
     package var description: String {
-        var text = script.isEmpty ? phase : "\(script) (\(version)) \(phase)"
+        var text = script.isEmpty ? phase : script + (version.isEmpty ? "" : " (\(version))") + " \(phase)"
         switch outcome {
         case .next: text += edits.isEmpty ? ": nothing to do" : ""
         case .responded(let status): text += ": responded \(status)"

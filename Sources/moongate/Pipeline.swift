@@ -74,15 +74,18 @@ actor Pipeline {
             snapshot.udpServices.isEmpty
         {
             let count = contents.objects.ingresses.count
+            let isUnread = count == 0 && contents.diagnostics.contains { $0.severity == .error }
             diagnostics.append(
                 ManifestCode.nothingServed.diagnostic(
-                    count == 0
-                        ? "there is no Ingress in the folder"
-                        : count == 1
-                            ? "the one Ingress of the folder is not served"
-                            : "none of the \(count) Ingresses of the folder is served",
+                    isUnread
+                        ? "no Ingress of the folder could be read"
+                        : count == 0
+                            ? "there is no Ingress in the folder"
+                            : count == 1
+                                ? "the one Ingress of the folder is not served"
+                                : "none of the \(count) Ingresses of the folder is served",
                     at: Place(file: "."),
-                    mend: count == 0
+                    mend: count == 0 && !isUnread
                         ? "write one: apiVersion: networking.k8s.io/v1, kind: Ingress, ingressClassName: \(options.ingressClass)"
                         : "see what is said of each; until then every request is answered with 404"))
         }

@@ -110,7 +110,8 @@ struct InjectionTests {
             if let route = translation.snapshot.routes.first {
                 // As it was written, in the spelling that requests are matched in.
                 var spelt: [UInt8] = []
-                #expect(try CanonicalPath.normalise(Array(route.path.path.utf8).span, into: &spelt), "\(path.prefix(40))")
+                #expect(
+                    try CanonicalPath.normalise(Array(route.path.path.utf8).span, into: &spelt), "\(path.prefix(40))")
                 #expect(
                     route.path.path.removingPercentEncoding == path.removingPercentEncoding, "\(path.prefix(40))")
             } else {
