@@ -109,33 +109,27 @@ package struct VMRequest: Sendable, Hashable {
 /// them, and a weak reference to it would cost each run of a script.
 @safe
 package final class ScriptPurse {
-    /// Nil once the machine ends.
-    private var vm: OpaquePointer?
+    private let vm: OpaquePointer
+    /// Until the machine ends.
+    private var isOpen = true
 
-    fileprivate init(_ vm: OpaquePointer) { unsafe self.vm = unsafe vm }
+    fileprivate init(_ vm: OpaquePointer) { unsafe self.vm = vm }
 
-    fileprivate func close() { unsafe vm = nil }
+    fileprivate func close() { isOpen = false }
+
+    // Proof for all of them: the machine is there while the purse is open.
 
     /// Inside of a host function: counts work (about a byte or a step each) against the budget of the run. False once it
     /// is used up: the function returns at once, and the run ends.
-    func charge(_ work: Int) -> Bool {
-        guard let vm = unsafe vm else { return true }
-        return unsafe mg_vm_charge(vm, UInt64(work))
-    }
+    func charge(_ work: Int) -> Bool { isOpen ? unsafe mg_vm_charge(vm, UInt64(work)) : true }
 
     /// Counts memory that Swift holds for the script, or lets go of, against the machine's limit.
-    func account(_ bytes: Int) {
-        guard let vm = unsafe vm else { return }
-        unsafe mg_vm_account(vm, Int64(bytes))
-    }
+    func account(_ bytes: Int) { if isOpen { unsafe mg_vm_account(vm, Int64(bytes)) } }
 
     /// What `mg_vm_charge` takes.
-    var chargee: UnsafeMutableRawPointer? { unsafe vm.map { unsafe UnsafeMutableRawPointer($0) } }
+    var chargee: UnsafeMutableRawPointer? { isOpen ? unsafe UnsafeMutableRawPointer(vm) : nil }
 
-    private var facts: mg_vm_facts {
-        guard let vm = unsafe vm else { return mg_vm_facts() }
-        return unsafe mg_vm_look(vm)
-    }
+    fileprivate var facts: mg_vm_facts { isOpen ? unsafe mg_vm_look(vm) : mg_vm_facts() }
     var memoryInUse: Int { facts.memory }
     var memoryLimit: Int { facts.memory_limit }
 }
@@ -371,7 +365,7 @@ package final class ScriptVM {
 
     // MARK: Seeing
 
-    private var facts: mg_vm_facts { unsafe mg_vm_look(vm) }
+    private var facts: mg_vm_facts { purse.facts }
     package var memoryInUse: Int { facts.memory }
     package var memoryLimit: Int { facts.memory_limit }
     /// Between runs.
