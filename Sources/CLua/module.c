@@ -423,6 +423,31 @@ static int mg_respond(lua_State *L) {
     return 1;
 }
 
+// Writes what no URI has (RFC 3986 §2), blanks and bytes beyond ASCII, as escapes; the string is at the top.
+static void mg_encode_location(lua_State *L, mg_vm *vm) {
+    size_t length;
+    const char *url = lua_tolstring(L, -1, &length);
+    mg_charge(L, vm, length);
+    size_t at = 0;
+    while (at < length && url[at] != ' ' && (unsigned char)url[at] < 0x80) at++;
+    if (at == length) return;
+    luaL_Buffer buffer;
+    luaL_buffinit(L, &buffer);
+    luaL_addlstring(&buffer, url, at);
+    for (; at < length; at++) {
+        unsigned char byte = (unsigned char)url[at];
+        if (byte != ' ' && byte < 0x80) {
+            luaL_addchar(&buffer, (char)byte);
+        } else {
+            luaL_addchar(&buffer, '%');
+            luaL_addchar(&buffer, "0123456789ABCDEF"[byte >> 4]);
+            luaL_addchar(&buffer, "0123456789ABCDEF"[byte & 15]);
+        }
+    }
+    luaL_pushresult(&buffer);
+    lua_remove(L, -2);
+}
+
 static int mg_redirect(lua_State *L) {
     mg_vm *vm = mg_of(L);
     lua_Integer status = luaL_checkinteger(L, 1);
@@ -469,6 +494,7 @@ static int mg_redirect(lua_State *L) {
         }
     }
     lua_settop(L, 4);
+    mg_encode_location(L, vm);
     lua_pushliteral(L, "location"); // 5
     mg_check_header(L, vm, 5, 4);
     mg_new_response(L, status); // 6, 7

@@ -450,6 +450,7 @@ import Testing
         ("moongate.redirect(302, '/new', {keep_query = true})", "/new?size=42&colour=dark+blue&size=7"),
         ("moongate.redirect(302, '/new?a=1#top', {keep_query = true})", "/new?a=1&size=42&colour=dark+blue&size=7#top"),
         ("moongate.redirect(301, 'https://x.test/')", "https://x.test/"),
+        ("moongate.redirect(302, '/a b/caf\u{e9}%20')", "/a%20b/caf%C3%A9%20"), ("moongate.redirect(302, ' ')", "%20"),
     ])
     func redirect(_ expression: String, _ location: String) throws {
         let vm = try Sample.vm("return { rewrite = function(req, ctx) return \(expression) end }")
