@@ -500,7 +500,8 @@ extension Loop {
                 perform(f, .switched)
                 return u.flight === f
             }
-            u.keepsAlive = facts.keepsAlive
+            // Servers that have seen an Upgrade may read no further request, also when they refuse it.
+            u.keepsAlive = facts.keepsAlive && f.facts.upgrade == .none
             u.body = BodyDecoder(facts.body)
             perform(f, .responseHeadReceived)
             guard u.flight === f else { return false }

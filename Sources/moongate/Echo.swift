@@ -86,8 +86,11 @@ struct EchoServer: Sendable {
             Answer(
                 upstream: name, method: request.method.rawValue, path: request.uri.string, headers: headers,
                 bodyBytes: count, body: text))
+        var fields: HTTPFields = [.contentType: "application/json"]
+        // What follows an Upgrade is not parsed, although it is refused here: the next request needs another connection.
+        if request.headers[.upgrade] != nil { fields[.connection] = "close" }
         return Response(
-            status: .ok, headers: [.contentType: "application/json"],
+            status: .ok, headers: fields,
             body: ResponseBody(byteBuffer: ByteBuffer(bytes: body + [UInt8(ascii: "\n")])))
     }
 }

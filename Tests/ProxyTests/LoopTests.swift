@@ -756,6 +756,10 @@ import Testing
         try scene.send(client, "GET /smuggled HTTP/1.1\r\nHost: no.test\r\n\r\n")
         #expect(try scene.responses(client).map(\.status) == [404])
         #expect(scene.network.available(upstream) == 0)
+        // A server that has seen an Upgrade may read no further request on that connection.
+        #expect(scene.network.isClosed(upstream))
+        try scene.send(client, "GET /len/2/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+        #expect(scene.openedUpstreams.count == 2)
     }
 
     // MARK: Snapshots and draining
