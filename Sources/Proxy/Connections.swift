@@ -193,6 +193,8 @@ enum OutgoingFraming: UInt8 {
 enum DeadlineKind: UInt8 {
     case none
     case connect
+    /// The request waits on its connection for the endpoint to take it.
+    case turn
     /// The client's turn: its body does not come.
     case requestBody
     case responseHead

@@ -465,7 +465,9 @@ extension Loop {
         }
         perform(d, .requestEnded)
         perform(f, .requestEnded)
-        if f.machine.awaitsResponseHead {
+        if awaitsTurn(f) {
+            // It runs on.
+        } else if f.machine.awaitsResponseHead {
             setDeadline(f, .responseHead, after: responseTimeout(of: f))
         } else if f.machine.isStreaming {
             setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
@@ -797,6 +799,7 @@ extension Loop {
         case .connect:
             // A connection that does not come about fails all who wait for it.
             if let u = f.upstream { perform(u.stream?.carrier ?? u, .timedOut) }
+        case .turn: turnTimedOut(f)
         case .requestBody:
             // Whose turn was it? An endpoint that takes nothing holds the client up.
             if let u = f.upstream, u.flags.contains(.blocked) {

@@ -126,14 +126,53 @@ extension Loop {
             queue(&u.output, sent.bytes)
             offered(u, carrier, handle, sent.count)
         }
+        let waits = carrier.streams > carrier.session.mostStreams
+        if waits {
+            let (connect, response) = (f.policy.connectTimeout, responseTimeout(of: f))
+            setDeadline(
+                f, .turn, after: connect == 0 || response == 0 ? max(connect, response) : min(connect, response))
+        } else {
+            // The attempt before this one may have waited.
+            f.deadlineKind = .none
+        }
         if f.machine.requestHasEnded {
             endRequestBody(f, stream)
-            setDeadline(f, .responseHead, after: responseTimeout(of: f))
+            if !waits { setDeadline(f, .responseHead, after: responseTimeout(of: f)) }
         } else {
-            awaitRequestBody(f, received: 0)
+            if !waits { awaitRequestBody(f, received: 0) }
             if let d = f.downstream { enqueue(d) }
         }
         enqueue(stream.carrier)
+    }
+
+    /// Whether nothing of the request has left, for its endpoint takes no more at a time.
+    func awaitsTurn(_ f: Flight) -> Bool {
+        guard f.deadlineKind == .turn, let stream = f.upstream?.stream, let handle = stream.handle,
+            let carrier = stream.carrier.carrier
+        else { return false }
+        return !carrier.session.wasSent(handle)
+    }
+
+    /// The endpoint has had as long as a connection may take. Either the request has gone meanwhile, or another endpoint
+    /// is asked.
+    func turnTimedOut(_ f: Flight) {
+        guard let u = f.upstream, let stream = u.stream, let handle = stream.handle,
+            let carrier = stream.carrier.carrier, !carrier.session.wasSent(handle)
+        else {
+            if f.machine.requestHasEnded {
+                // Counted from the time at which it could have gone.
+                let (timeout, past) = (responseTimeout(of: f), now &- f.exchange.upstreamStarted / 1_000_000)
+                setDeadline(f, .responseHead, after: timeout == 0 ? 0 : timeout > past ? timeout - past : 1)
+            } else {
+                awaitRequestBody(f, received: 0)
+            }
+            return
+        }
+        f.exchange.reason = .overloaded
+        f.tried.insert(u.endpoint)
+        // Another connection may find out more.
+        if carrier.session.mostStreams == 0 { retire(stream.carrier, carrier) }
+        unprocessed(f)
     }
 
     /// A part of the body: it waits until the endpoint's windows let it through.
@@ -292,12 +331,13 @@ extension Loop {
                 guard let (s, stream, f) = stream(owner) else { continue }
                 closed(s, stream, f, carrier, code)
             case .settingsReceived:
-                table.limit(u.endpoint, connection: u.token.rawValue, streams: carrier.session.mostStreams)
-                if carrier.streams > carrier.session.mostStreams { relieve(carrier, most: carrier.session.mostStreams) }
+                let most = carrier.session.mostStreams
+                table.limit(u.endpoint, connection: u.token.rawValue, streams: most, now: nowNanoseconds)
+                if carrier.streams > most { relieve(carrier, most: most, because: .overloaded) }
             case .goAwayReceived:
                 carrier.isGoingAway = true
                 retire(u, carrier)
-                relieve(carrier, most: 0)
+                relieve(carrier, most: 0, because: .upstreamClosed)
             case .headReceived, .pingAnswered:
                 break
             }
@@ -322,7 +362,7 @@ extension Loop {
 
     /// More exchanges are on the connection than it takes, which is `most` at a time: those that still wait for their
     /// turn find another one.
-    private func relieve(_ carrier: UpstreamCarrier, most: Int) {
+    private func relieve(_ carrier: UpstreamCarrier, most: Int, because reason: FailureReason) {
         let session = carrier.session
         var unsent: [UInt64] = []
         var room = most
@@ -331,7 +371,9 @@ extension Loop {
             if session.wasSent(handle) { room -= 1 } else { unsent.append(owner) }
         }
         for owner in unsent.dropFirst(max(0, room)) {
-            if let (_, _, f) = stream(owner) { unprocessed(f) }
+            guard let (_, _, f) = stream(owner) else { continue }
+            if f.exchange.reason == .none { f.exchange.reason = reason }
+            unprocessed(f)
         }
     }
 

@@ -242,6 +242,8 @@ final class Loop<T: Transport> {
 
     /// The client's body is waited for: not longer than the stream may be idle, and not longer than its rate allows.
     func awaitRequestBody(_ f: Flight, received: Int) {
+        // A client that waits for its turn is not waited for.
+        if awaitsTurn(f) { return }
         setDeadline(f, .requestBody, after: f.policy.streamIdleTimeout)
         let rate = configuration.limits.bodyRate
         // Both talk once the response has begun; and who was told to wait for a 100 has not been told to send.

@@ -3,7 +3,8 @@
 // reached, another endpoint is asked, and then the request is shed: it would wait behind as many as 64 × 128 others.
 //
 // What a connection may carry is the endpoint's word (SETTINGS_MAX_CONCURRENT_STREAMS), and at most ours. One that
-// takes no more (GOAWAY) carries what is on it to the end.
+// takes no more (GOAWAY) carries what is on it to the end. An endpoint that takes none for now is passed over as long as
+// one of its connections says so; where nobody else has room, a few requests wait for it to take some again.
 internal import Model
 
 extension UpstreamTable {
@@ -15,27 +16,35 @@ extension UpstreamTable {
         var most: Int32
         /// Since when there has been none.
         var since: UInt64
+        /// The endpoint takes none on it for now.
+        var isFull = false
     }
+
+    /// Requests that wait on a connection of an endpoint that takes none for now.
+    private static let mostWaiting: Int32 = 16
+    /// How long an endpoint that takes none is thought to take none on another connection either.
+    private static let fullFor: UInt64 = 1_000_000_000
 
     mutating func share(
         _ u: Int, _ first: UInt32, now: UInt64, tried: TriedEndpoints, hashKey: UInt64
     ) -> UpstreamAction {
         var e = first
         var full = tried
+        var waiting: (slot: Int, position: Int)?
         // As many as can be remembered.
         for _ in 0..<8 {
             let slot = Int(truncatingIfNeeded: e)
             let id = EndpointID(slot: e, generation: endpoints[slot].generation)
-            let free = endpoints[slot].shared.firstIndex { $0.streams < $0.most }
-            // Those that take no more may carry long calls to their end: they keep nobody from another.
-            if free != nil || endpoints[slot].shared.count(where: { $0.most > 0 }) < settings.mostShared {
-                upstreams[u].inFlight &+= 1
-                if tried.count == 0 { upstreams[u].budget.earn(settings) }
-                endpoints[slot].inFlight &+= 1
-                if let free {
-                    endpoints[slot].shared[free].streams += 1
-                    return .join(id, connection: endpoints[slot].shared[free].connection)
-                }
+            if let free = endpoints[slot].shared.firstIndex(where: { $0.streams < $0.most && !$0.isFull }) {
+                return joined(u, slot, free, tried: tried)
+            }
+            if let full = endpoints[slot].shared.firstIndex(where: { $0.isFull && $0.most > 0 }) {
+                if waiting == nil, endpoints[slot].shared[full].streams < Self.mostWaiting { waiting = (slot, full) }
+            } else if endpoints[slot].fullUntil <= now,
+                // Those that take no more may carry long calls to their end: they keep nobody from another.
+                endpoints[slot].shared.count(where: { $0.most > 0 }) < settings.mostShared
+            {
+                countRequest(u, slot, tried: tried)
                 endpoints[slot].connections &+= 1
                 return .connect(id)
             }
@@ -48,7 +57,21 @@ extension UpstreamTable {
             guard let next = pick(u, now: now, tried: full, hashKey: hashKey) else { break }
             e = next
         }
+        if let waiting { return joined(u, waiting.slot, waiting.position, tried: tried) }
         return .shed(.full)
+    }
+
+    private mutating func countRequest(_ u: Int, _ slot: Int, tried: TriedEndpoints) {
+        upstreams[u].inFlight &+= 1
+        if tried.count == 0 { upstreams[u].budget.earn(settings) }
+        endpoints[slot].inFlight &+= 1
+    }
+
+    private mutating func joined(_ u: Int, _ slot: Int, _ position: Int, tried: TriedEndpoints) -> UpstreamAction {
+        countRequest(u, slot, tried: tried)
+        endpoints[slot].shared[position].streams += 1
+        let id = EndpointID(slot: UInt32(truncatingIfNeeded: slot), generation: endpoints[slot].generation)
+        return .join(id, connection: endpoints[slot].shared[position].connection)
     }
 
     /// The connection of a `.connect` is being made, and will carry many requests; that of the `.connect` is the first.
@@ -59,10 +82,12 @@ extension UpstreamTable {
     }
 
     /// How many requests the connection may carry at a time, by the endpoint's word; more that are on it stay.
-    package mutating func limit(_ endpoint: EndpointID, connection: UInt64, streams: Int) {
+    package mutating func limit(_ endpoint: EndpointID, connection: UInt64, streams: Int, now: UInt64) {
         guard let e = index(endpoint), let i = position(e, connection), endpoints[e].shared[i].most > 0 else { return }
-        // Of an endpoint that takes none for now, one request finds out when it does again.
-        let most = Int32(clamping: max(1, min(streams, settings.mostStreams)))
+        endpoints[e].shared[i].isFull = streams <= 0
+        endpoints[e].fullUntil = streams <= 0 ? now &+ Self.fullFor : 0
+        guard streams > 0 else { return }
+        let most = Int32(clamping: min(streams, settings.mostStreams))
         endpoints[e].shared[i].most = most
         endpoints[e].mostStreams = most
     }

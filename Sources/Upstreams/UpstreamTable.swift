@@ -85,6 +85,8 @@ package struct UpstreamTable: Sendable {
         var shared: [Shared] = []
         /// What the endpoint last said that one of them may carry.
         var mostStreams: Int32 = .max
+        /// It has said that it takes no requests, and until then no connection is made to ask again.
+        var fullUntil: UInt64 = 0
     }
 
     struct Idle: Sendable {

@@ -11,6 +11,8 @@ private final class Farm {
     var servers: [Int32: HTTP2Server] = [:]
     var callers: [Caller] = []
     var settings: [(UInt16, UInt32)] = []
+    /// What those at one port say in their place.
+    var settingsAt: [UInt16: [(UInt16, UInt32)]] = [:]
     /// The size of the pieces in which the upstreams' bytes arrive.
     var piece = Int.max
     private var answered: Set<String> = []
@@ -57,6 +59,10 @@ private final class Farm {
         return try #require(index < descriptors.count ? servers[descriptors[index]] : nil)
     }
 
+    func server(at port: UInt16) -> HTTP2Server? {
+        scene.network.opened.first { $0.address.port == port }.flatMap { servers[$0.descriptor] }
+    }
+
     private func send(_ descriptor: Int32, _ bytes: [UInt8], _ piece: Int) throws {
         var rest = bytes[...]
         while !rest.isEmpty {
@@ -72,12 +78,12 @@ private final class Farm {
         for _ in 0..<20_000 {
             try scene.settle()
             var moved = false
-            for descriptor in scene.openedUpstreams {
+            for (i, descriptor) in scene.openedUpstreams.enumerated() {
                 let server: HTTP2Server
                 if let known = servers[descriptor] {
                     server = known
                 } else {
-                    server = HTTP2Server(settings: settings)
+                    server = HTTP2Server(settings: settingsAt[scene.network.opened[i].address.port] ?? settings)
                     servers[descriptor] = server
                 }
                 let came = scene.network.take(descriptor, .max)
@@ -352,6 +358,93 @@ struct LoopHTTP2UpstreamTests {
         let statuses = (0..<40).map { caller[UInt32(2 * $0 + 1)].status }
         #expect(statuses.allSatisfy { $0 == "200" })
         #expect(farm.open <= 64)
+        farm.checkQuiet()
+    }
+
+    @Test func anEndpointThatTakesNoneForNowIsPassedOver() throws {
+        let farm = Farm(endpoints: [8001, 8002])
+        farm.settingsAt[8001] = [(3, 0)]
+        var refused = 0
+        farm.answer = { server, stream in
+            // Those that were on their way before it had said so it refuses.
+            if server === farm.server(at: 8001) {
+                refused += 1
+                server.reset(stream, 7)
+            } else {
+                Farm.byPath(server, stream)
+            }
+        }
+        let caller = farm.caller()
+        for stream in stride(from: UInt32(1), to: 60, by: 2) {
+            caller.client.post(stream, "/len/\(stream)/1")
+            caller.client.data(stream, pattern(100, 1), ends: true)
+            if stream % 20 == 19 { try farm.settle() }
+        }
+        for stream in stride(from: UInt32(1), to: 60, by: 2) {
+            #expect(caller[stream].body == pattern(Int(stream), 1) && caller[stream].isEnded, "stream \(stream)")
+        }
+        #expect(refused <= 5)
+        farm.checkQuiet()
+    }
+
+    @Test func whoGetsNoTurnInTimeIsToldSo() throws {
+        let farm = Farm { $0.timeouts.connect = 2_000 }
+        farm.answer = Farm.silent
+        let caller = farm.caller()
+        caller.client.get(1, "/len/3/1")
+        try farm.settle()
+        let server = try farm.server()
+        // One that lives drops to none; what it has begun goes on.
+        server.send(TestFrame(TestFrame.settings, HTTP2Client.payload([(3, 0)])))
+        try farm.settle()
+        caller.client.get(3, "/len/4/1")
+        caller.client.post(5, "/a.B/C", call)
+        caller.client.post(7, "/len/4/1")
+        caller.client.data(7, pattern(100, 1), ends: true)
+        try farm.settle()
+        #expect(server.streams.count == 1 && caller[3].status == nil)
+        farm.scene.advance(milliseconds: 2_100)
+        try farm.settle()
+        #expect(caller[3].status == "503" && caller[7].status == "503")
+        #expect(caller[5].status == "200" && caller[5].value("grpc-status") == "14")
+        Farm.byPath(server, 1)
+        try farm.settle()
+        #expect(caller[1].body == pattern(3, 1))
+        farm.checkQuiet()
+    }
+
+    @Test func whoGetsItsTurnLateIsServed() throws {
+        let farm = Farm {
+            $0.timeouts.connect = 2_000
+            $0.timeouts.responseHead = 10_000
+        }
+        farm.settings = [(3, 1)]
+        farm.answer = Farm.silent
+        let caller = farm.caller()
+        caller.client.get(1, "/len/3/1")
+        try farm.settle()
+        let server = try farm.server()
+        server.send(TestFrame(TestFrame.settings, HTTP2Client.payload([(3, 0)])))
+        try farm.settle()
+        for stream: UInt32 in [3, 5] { caller.client.post(stream, "/len/4/1") }
+        caller.client.data(3, pattern(100, 1), ends: true)
+        try farm.settle()
+        farm.scene.advance(milliseconds: 1_500)
+        server.send(TestFrame(TestFrame.settings, HTTP2Client.payload([(3, 100)])))
+        try farm.settle()
+        #expect(server.streams.count == 3)
+        farm.scene.advance(milliseconds: 2_000)
+        caller.client.data(5, pattern(100, 1), ends: true)
+        try farm.settle()
+        for stream: UInt32 in [1, 3] { Farm.byPath(server, stream) }
+        try farm.settle()
+        #expect(caller[1].body == pattern(3, 1) && caller[3].body == pattern(4, 1))
+        farm.scene.advance(milliseconds: 9_000)
+        try farm.settle()
+        #expect(caller[5].status == nil)
+        farm.scene.advance(milliseconds: 2_000)
+        try farm.settle()
+        #expect(caller[5].status == "504")
         farm.checkQuiet()
     }
 

@@ -50,16 +50,48 @@ struct UpstreamTableSharedTests {
         let bench = Bench([shared("a", [1])])
         var next: UInt64 = 0
         let (id, _) = try bench.enter(next: &next)
-        bench.table.limit(id, connection: 1, streams: 2)
+        bench.table.limit(id, connection: 1, streams: 2, now: 0)
         #expect(try bench.enter(next: &next).1 == 1)
         #expect(try bench.enter(next: &next).1 == 2)
         #expect(try bench.enter(next: &next).1 == 2, "the new one is thought to take as many")
         #expect(try bench.enter(next: &next).1 == 3)
-        bench.table.limit(id, connection: 3, streams: 1_000)
+        bench.table.limit(id, connection: 3, streams: 1_000, now: 0)
         for _ in 0..<127 { #expect(try bench.enter(next: &next).1 == 3) }
         #expect(try bench.enter(next: &next).1 == 4, "not more than ours")
-        bench.table.limit(id, connection: 4, streams: 0)
-        #expect(try bench.enter(next: &next).1 == 5)
+    }
+
+    @Test func anEndpointThatTakesNoneIsPassedOver() throws {
+        let bench = Bench([shared("a", [1, 2])])
+        var next: UInt64 = 0
+        let (full, first) = try bench.enter(next: &next)
+        bench.table.limit(full, connection: first, streams: 0, now: 0)
+        for now in [0, second / 2, 5 * second] {
+            for _ in 0..<10 { #expect(try bench.enter(now: now, next: &next).0 != full) }
+        }
+        // Where the word of a connection is lost with it, it is remembered for a second.
+        #expect(bench.left(full, first))
+        bench.table.limit(full, connection: first, streams: 0, now: 5 * second)
+        bench.table.sharedClosed(full, connection: first)
+        for _ in 0..<10 { #expect(try bench.enter(now: 6 * second - 1, next: &next).0 != full) }
+        let later = try (0..<10).map { _ in try bench.enter(now: 6 * second, next: &next) }
+        let again = try #require(later.first { $0.0 == full }?.1)
+        // It takes some again.
+        bench.table.limit(full, connection: again, streams: 0, now: 6 * second)
+        bench.table.limit(full, connection: again, streams: 100, now: 6 * second)
+        #expect(try (0..<10).contains { _ in try bench.enter(now: 6 * second, next: &next).0 == full })
+    }
+
+    @Test func whereNobodyElseHasRoomAFewWait() throws {
+        let bench = Bench([shared("a", [1])])
+        var next: UInt64 = 0
+        let (id, connection) = try bench.enter(next: &next)
+        bench.table.limit(id, connection: connection, streams: 0, now: 0)
+        for _ in 1..<16 { #expect(try bench.enter(next: &next).1 == connection) }
+        #expect(bench.choose(now: 0) == .shed(.full))
+        // One that has been given up is waited on by nobody.
+        bench.table.retire(id, connection: connection)
+        #expect(bench.choose(now: second - 1) == .shed(.full))
+        #expect(try bench.enter(now: second, next: &next).1 == 2)
     }
 
     @Test func connectionsAreBoundedAndThenRequestsAreShed() throws {
@@ -83,7 +115,7 @@ struct UpstreamTableSharedTests {
         let (id, first) = try bench.enter(next: &next)
         _ = try bench.enter(next: &next)
         bench.table.retire(id, connection: first)
-        bench.table.limit(id, connection: first, streams: 100)
+        bench.table.limit(id, connection: first, streams: 100, now: 0)
         #expect(try bench.enter(next: &next).1 == 2)
         #expect(!bench.left(id, first), "to be closed when it is empty")
         #expect(!bench.left(id, first))
@@ -179,7 +211,7 @@ struct UpstreamTableSharedTests {
                 bench.table.retire(id, connection: connection)
             case 9:
                 guard let (connection, id) = open.randomElement(using: &dice) else { continue }
-                bench.table.limit(id, connection: connection, streams: dice.below(6))
+                bench.table.limit(id, connection: connection, streams: dice.below(6), now: now)
             case 10:
                 guard let (connection, id) = open.randomElement(using: &dice) else { continue }
                 open[connection] = nil
