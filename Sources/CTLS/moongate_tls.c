@@ -590,6 +590,28 @@ static void sort_chain(X509 *leaf, STACK_OF(X509) *list) {
     }
 }
 
+// Whether clients may agree on signatures by such a key (RFC 8446 §4.2.3): one that is on any other curve can be read and
+// used, and no handshake would ever come about with it. False writes what is wrong.
+static bool can_be_negotiated(EVP_PKEY *key, char *error, size_t error_size) {
+    static const char taken[] = "P-256, P-384, P-521, Ed25519 and RSA are taken";
+    switch (EVP_PKEY_get_base_id(key)) {
+    case EVP_PKEY_RSA:
+    case EVP_PKEY_RSA_PSS:
+    case EVP_PKEY_ED25519:
+    case EVP_PKEY_ED448: return true;
+    case EVP_PKEY_EC: break;
+    default: snprintf(error, error_size, "clients do not agree on a key of its kind (%s)", taken); return false;
+    }
+    char curve[64] = "that has no name";
+    EVP_PKEY_get_group_name(key, curve, sizeof curve, NULL);
+    switch (OBJ_txt2nid(curve)) {
+    case NID_X9_62_prime256v1:
+    case NID_secp384r1:
+    case NID_secp521r1: return true;
+    default: snprintf(error, error_size, "clients do not agree on a key on the curve %s (%s)", curve, taken); return false;
+    }
+}
+
 bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chain, size_t chain_count,
                                     const uint8_t *key, size_t key_count, mg_tls_facts *facts, char *error,
                                     size_t error_size) {
@@ -602,6 +624,7 @@ bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chai
     STACK_OF(X509) *list = sk_X509_new_null();
     EVP_PKEY *private_key = NULL;
     const char *problem = NULL;
+    bool is_odd = false;
     X509 *next;
     while (bio && list && (next = PEM_read_bio_X509_AUX(bio, NULL, no_password, NULL))) {
         if (!sk_X509_push(list, next)) {
@@ -625,17 +648,18 @@ bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chai
             if (!leaf) problem = "the key does not belong to the certificate";
         }
         if (!problem) sort_chain(leaf, list);
-        if (!problem && SSL_CTX_use_cert_and_key(context->ssl, leaf, private_key, list, 1) != 1)
+        if (!problem) is_odd = !can_be_negotiated(private_key, error, error_size);
+        if (!problem && !is_odd && SSL_CTX_use_cert_and_key(context->ssl, leaf, private_key, list, 1) != 1)
             problem = "the certificate can't be used";
     }
     if (problem) say(error, error_size, problem);
-    else if (facts) read_facts(leaf, facts);
+    else if (!is_odd && facts) read_facts(leaf, facts);
     ERR_clear_error();
     BIO_free(bio);
     X509_free(leaf);
     EVP_PKEY_free(private_key);
     sk_X509_pop_free(list, X509_free);
-    return !problem;
+    return !problem && !is_odd;
 }
 
 mg_tls_tickets *mg_tls_tickets_new(void) {

@@ -112,7 +112,7 @@ struct CertificateStoreTests {
         for (bad, code) in [
             (garbage, "MG163"), (mixed, "MG163"), (long, "MG163"), (locked, "MG163"),
             (short, "MG164"), (try pair("other.test"), "MG165"),
-        ] {
+        ] + pairsOnOddCurves.map({ ($0.pair, "MG163") }) {
             let now = prepare(bad)
             #expect(now.served === first)
             #expect(now.codes == [code])

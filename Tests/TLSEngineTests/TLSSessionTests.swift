@@ -346,6 +346,16 @@ struct TLSContextTests {
         #expect(error?.description == "the key does not belong to the certificate")
     }
 
+    @Test func `a key on a curve that no client agrees on is refused by its name`() throws {
+        for (curve, pair) in pairsOnOddCurves {
+            let error = #expect(throws: TLSError.self) { try TLSContext(accepting: [pair]) }
+            #expect(error?.description.hasPrefix("clients do not agree on a key on the curve \(curve) (") == true)
+        }
+        for (kind, pair) in pairsOfOtherKinds {
+            #expect(throws: Never.self, "\(kind)") { try TLSContext(accepting: [pair]) }
+        }
+    }
+
     @Test(arguments: ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
     func `what is no certificate is refused`(text: String) throws {
         let pair = try TLSKeyPair(chain: Array(text.utf8), key: TLSKeyPair.selfSigned(name: "a.test").key)
