@@ -63,7 +63,13 @@ package enum HTTP2Head {
             }
         }
         head.fields.removeFirst(pseudo)
-        guard head.fields.count <= limits.fieldCount else { throw Refusal(431, .tooManyFields) }
+        if head.fields.count > limits.fieldCount {
+            // The crumbs of a cookie are one field, as over HTTP/1.1.
+            let crumbs = head.fields.count { $0.name == .cookie }
+            guard head.fields.count - max(0, crumbs - 1) <= limits.fieldCount else {
+                throw Refusal(431, .tooManyFields)
+            }
+        }
         var cookie = -1
         var crumbs = 0
         var host = false
@@ -186,6 +192,8 @@ package enum HTTP2Head {
             for j in head.fields[i].valueRange { head.bytes.append(head.bytes[j]) }
             index = head.firstIndex(of: .cookie, from: i + 1)
         }
+        // There may be many, and later steps look through all fields.
+        head.fields.removeAll { $0.isRemoved }
         head.fields[first].valueOffset = UInt32(truncatingIfNeeded: start)
         head.fields[first].valueCount = UInt32(truncatingIfNeeded: head.bytes.count - start)
     }
@@ -193,6 +201,7 @@ package enum HTTP2Head {
     /// Makes the trailers of a request of a header block; false if they may not stand there.
     package static func complete(trailers head: inout MessageHead, limits: HeadLimits) -> Bool {
         head.version = .http2
+        guard head.fields.count <= limits.fieldCount else { return false }
         for i in head.fields.indices {
             let field = head.fields[i]
             guard Int(field.nameCount) + Int(field.valueCount) <= limits.lineBytes,

@@ -30,8 +30,8 @@ extension Loop {
         let limits = configuration.limits
         let bounds = HTTP2Limits(
             streams: limits.streams, headBytes: limits.headBytes,
-            // The pseudo-fields are no fields, and one more has to be seen to be refused.
-            fields: limits.fields + 6)
+            // Crumbs of a cookie are one field, however many: each counts 32 bytes of the head, and these bound them.
+            fields: max(limits.fields + 6, limits.headBytes / 32))
         guard let session = HTTP2Session(bounds) else {
             perform(d, .broken)
             return

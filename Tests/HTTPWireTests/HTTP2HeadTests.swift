@@ -83,6 +83,18 @@ struct HTTP2HeadTests {
         return unsafe String(decoding: buffer.prefix(count), as: UTF8.self)
     }
 
+    static func crumbs(_ count: Int) -> [(String, String)] { (0..<count).map { ("cookie", "c\($0)=1") } }
+
+    @Test func crumbsAreOneFieldHoweverMany() {
+        var head = block(plain + (0..<99).map { ("x\($0)", "y") } + Self.crumbs(1_000))
+        #expect(HTTP2Head.complete(&head, limits: HeadLimits()) == nil)
+        let line = head.value(of: .cookie).map(head.text) ?? ""
+        #expect(line.hasPrefix("c0=1; c1=1; ") && line.hasSuffix("; c999=1"))
+        #expect(head.fields.count == 101, "and the host")
+        var trailers = block((0...100).map { ("x\($0)", "y") })
+        #expect(!HTTP2Head.complete(trailers: &trailers, limits: HeadLimits()))
+    }
+
     @Test func aBlockBecomesARequest() throws {
         var head = block(
             plain + [("cookie", "a=1"), ("x", "y"), ("cookie", "b=2"), ("cookie", "c=3"), ("te", "trailers")])
@@ -147,6 +159,7 @@ struct HTTP2HeadTests {
         ("a protocol that is not spoken", tunnel + [(":protocol", "connect-udp")], 501),
         ("a protocol without a path", [(":method", "CONNECT"), (":protocol", "websocket")], 400),
         ("many fields", plain + (0...100).map { ("x\($0)", "") }, 431),
+        ("many fields, and crumbs", plain + (0..<100).map { ("x\($0)", "") } + crumbs(300), 431),
     ]
 
     @Test(arguments: refused)
