@@ -169,8 +169,8 @@ extension Loop {
             return
         }
         f.exchange.reason = .overloaded
-        f.tried.insert(u.endpoint)
-        // Another connection may find out more.
+        // Another connection to the same endpoint may take it; once.
+        if f.moves > 0 { f.tried.insert(u.endpoint) }
         if carrier.session.mostStreams == 0 { retire(stream.carrier, carrier) }
         unprocessed(f)
     }

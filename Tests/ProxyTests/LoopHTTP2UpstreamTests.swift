@@ -387,7 +387,8 @@ struct LoopHTTP2UpstreamTests {
         farm.checkQuiet()
     }
 
-    @Test func whoGetsNoTurnInTimeIsToldSo() throws {
+    @Test(arguments: [false, true])
+    func whoGetsNoTurnInTimeGoesToAnotherConnection(takesNone: Bool) throws {
         let farm = Farm { $0.timeouts.connect = 2_000 }
         farm.answer = Farm.silent
         let caller = farm.caller()
@@ -398,15 +399,24 @@ struct LoopHTTP2UpstreamTests {
         server.send(TestFrame(TestFrame.settings, HTTP2Client.payload([(3, 0)])))
         try farm.settle()
         caller.client.get(3, "/len/4/1")
-        caller.client.post(5, "/a.B/C", call)
+        caller.client.headers(5, HTTP2Client.fields("POST", "/a.B/C", call), ends: true)
         caller.client.post(7, "/len/4/1")
         caller.client.data(7, pattern(100, 1), ends: true)
         try farm.settle()
         #expect(server.streams.count == 1 && caller[3].status == nil)
+        if takesNone {
+            farm.settings = [(3, 0)]
+            farm.answer = { server, stream in server.reset(stream, 7) }
+        } else {
+            farm.answer = Farm.byPath
+        }
         farm.scene.advance(milliseconds: 2_100)
         try farm.settle()
-        #expect(caller[3].status == "503" && caller[7].status == "503")
-        #expect(caller[5].status == "200" && caller[5].value("grpc-status") == "14")
+        #expect(farm.scene.openedUpstreams.count == 2)
+        farm.scene.advance(milliseconds: 2_100)
+        try farm.settle()
+        #expect(caller[3].status == (takesNone ? "503" : "200") && caller[7].status == caller[3].status)
+        #expect(caller[5].status == "200" && caller[5].value("grpc-status") == (takesNone ? "14" : nil))
         Farm.byPath(server, 1)
         try farm.settle()
         #expect(caller[1].body == pattern(3, 1))
