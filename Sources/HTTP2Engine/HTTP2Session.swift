@@ -66,6 +66,8 @@ package import Model
         var available = 0
         var isEnded = false
         var trailers: MessageHead?
+        /// Of a response of ours: heads that are in no frame yet.
+        var heads: Int32 = 0
         /// Of a request of ours: its head has been framed; its final response has not come; it could not be sent.
         var wasSent = false
         var awaitsHead = false
@@ -298,6 +300,7 @@ package import Model
     package func submit(_ handle: HTTP2Handle, head: borrowing MessageHead, isFinal: Bool, hasBody: Bool) {
         guard let row = row(handle) else { return }
         let stream = handle.stream
+        slots[row].heads += 1
         // SAFETY: the library copies names and values during the call; the data source is a number.
         unsafe withNames(of: head) { names in
             if !isFinal {
@@ -348,6 +351,12 @@ package import Model
         slots[row].isEnded = true
         slots[row].trailers = trailers
         unsafe nghttp2_session_resume_data(session, handle.stream)
+    }
+
+    /// Whether nothing of what was submitted and offered waits to be framed. A reset goes before what does, which is lost.
+    package func isFramed(_ handle: HTTP2Handle) -> Bool {
+        guard let row = row(handle) else { return true }
+        return slots[row].heads <= 0 && slots[row].available == 0
     }
 
     /// So many bytes of a body have been taken: its sender may send as many more.
@@ -443,6 +452,7 @@ package import Model
         let stream = slots[row].stream
         guard stream != 0, let trailers = slots[row].trailers else { return }
         slots[row].trailers = nil
+        slots[row].heads += 1
         // SAFETY: as in `submit`.
         unsafe withNames(of: trailers) { names in
             _ = unsafe nghttp2_submit_trailer(session, stream, names.baseAddress, names.count)
@@ -614,7 +624,10 @@ extension HTTP2Session {
         let head = unsafe frame.hd
         switch head.type {
         case FrameHead.headers, FrameHead.data:
-            if role == .client, let row = unsafe Self.row(tag), row < slots.count { slots[row].wasSent = true }
+            if let row = unsafe Self.row(tag), row < slots.count {
+                if role == .client { slots[row].wasSent = true }
+                if role == .server, head.type == FrameHead.headers { slots[row].heads -= 1 }
+            }
             if head.flags & FrameHead.endStream != 0, let owner = unsafe owner(tag) {
                 events.append(.finished(owner: owner))
             }

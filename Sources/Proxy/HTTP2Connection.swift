@@ -30,6 +30,8 @@ final class HTTP2Connection {
     var turn = Turn.beginning
     /// The wheel will look at the streams' deadlines: one entry for all of them, however many come and go.
     var isWatched = false
+    /// Streams that are reset when what they hold has gone.
+    var breaking: [UInt64] = []
 
     init(session: HTTP2Session) { self.session = session }
 }
@@ -49,6 +51,10 @@ final class HTTP2Stream {
     var isFinished = false
     /// It carries a WebSocket (RFC 8441).
     var isTunnel = false
+    /// The head of its response has been submitted.
+    var hasBegun = false
+    /// It ends with a reset, and with no frame of its own.
+    var isBreaking = false
 
     init(carrier: Downstream, handle: HTTP2Handle, inputEnded: Bool) {
         self.carrier = carrier
@@ -64,5 +70,7 @@ final class HTTP2Stream {
         isGone = false
         isFinished = false
         isTunnel = false
+        hasBegun = false
+        isBreaking = false
     }
 }

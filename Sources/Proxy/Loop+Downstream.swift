@@ -112,6 +112,7 @@ extension Loop {
                 if let stream = d.stream {
                     // Flushed when the session says so.
                     setDeadline(d, after: configuration.timeouts.streamIdle)
+                    if stream.isBreaking { continue }
                     endBody(stream, trailers: nil)
                     // A tunnel's side may have ended long before.
                     if stream.isGone || stream.isFinished { perform(d, .flushed) }

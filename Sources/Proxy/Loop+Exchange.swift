@@ -111,6 +111,9 @@ extension Loop {
                 let ending = f.ending
                 let isPersistent = f.isPersistent
                 let framing = f.responseFraming
+                // Of a client that does not read nothing more is waited for.
+                let hasReader = f.exchange.reason != .streamTimeout && f.exchange.reason != .totalTimeout
+                let isTunnel = f.isTunnel
                 // One that was cut off is reset where that can be told from an end (RFC 8441 §5).
                 let isCut =
                     f.isTunnel && d?.stream != nil && event != .downstreamEnded && event != .upstreamEnded
@@ -128,7 +131,9 @@ extension Loop {
                         flush(d)
                     // Only a reset tells a body that ends with its connection from one that was cut off.
                     // So it does of a stream.
-                    case .close, .frames, .none: perform(d, isCut ? .broken : .responseBroken)
+                    case .close, .frames, .none:
+                        if hasReader, isCut || !isTunnel, let stream = d.stream, breakWhenSent(d, stream) { continue }
+                        perform(d, isCut ? .broken : .responseBroken)
                     }
                 case .none: break
                 }

@@ -121,6 +121,7 @@ extension Loop {
         while d.machine.isMultiplexing, !d.flags.contains(.blocked) {
             makeFrames(d, c)
             act(d, c, on: nil)
+            if !c.breaking.isEmpty { resetWhatHasGone(c) }
             guard d.machine.isMultiplexing, d.output != nil else { break }
             if !write(d, RawSpan()) {
                 perform(d, .broken)
@@ -426,6 +427,7 @@ extension Loop {
         case .length, .chunked, .untilClose: stream.hasBody = isFinal
         }
         c.session.submit(stream.handle, head: fieldList, isFinal: isFinal, hasBody: stream.hasBody)
+        if isFinal { stream.hasBegun = true }
         if announcesClose { announceEnd(stream.carrier) }
         enqueue(stream.carrier)
         return true
@@ -460,6 +462,32 @@ extension Loop {
         c.session.offer(stream.handle, count)
         held(s)
         enqueue(stream.carrier)
+    }
+
+    /// The response cannot be completed. What has come of it is worth having: where some of that is still to be framed,
+    /// the stream is reset behind it. False: there is nothing to wait for.
+    func breakWhenSent(_ s: Downstream, _ stream: HTTP2Stream) -> Bool {
+        guard stream.hasBegun, !stream.isGone, !stream.isFinished, !s.machine.isClosed,
+            let c = stream.carrier.http2, !c.session.isFramed(stream.handle)
+        else { return false }
+        stream.isBreaking = true
+        c.breaking.append(s.token.rawValue)
+        perform(s, s.machine.isTunnelling ? .responseBroken : .responseEnded(persistent: false))
+        enqueue(stream.carrier)
+        return true
+    }
+
+    private func resetWhatHasGone(_ c: HTTP2Connection) {
+        var i = 0
+        while i < c.breaking.count {
+            let found = stream(c.breaking[i])
+            if let (_, stream) = found, !c.session.isFramed(stream.handle) {
+                i += 1
+                continue
+            }
+            c.breaking.remove(at: i)
+            if let (s, _) = found { perform(s, .broken) }
+        }
     }
 
     private func held(_ s: Downstream) {

@@ -273,6 +273,64 @@ struct LoopHTTP2Tests {
         scene.checkQuiet()
     }
 
+    /// What came of a response before its upstream broke it.
+    @Test(arguments: [0, 3, 50_000])
+    func whatCameOfABrokenResponseIsPassedOn(count: Int) throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        let peer = Peer(scene)
+        peer.client.get(1, "/")
+        try peer.settle()
+        let upstream = try #require(scene.openedUpstreams.first)
+        _ = scene.network.take(upstream, .max)
+        scene.network.send(
+            upstream, Array("HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n".utf8) + pattern(count, 1))
+        scene.network.end(upstream)
+        try peer.settle()
+        #expect(peer[1].status == "200" && peer[1].body == pattern(count, 1))
+        #expect(peer[1].reset == 2 && !peer[1].isEnded)
+        scene.checkQuiet()
+    }
+
+    @Test(arguments: ["opens", "never", "client resets", "client goes"])
+    func aBrokenResponseWaitsForItsClient(how: String) throws {
+        let scene = Scene { $0.timeouts.streamIdle = 10_000 }
+        scene.answersRequests = false
+        let peer = Peer(scene, settings: [(4, 1_000)])
+        peer.client.opensWindows = false
+        peer.client.get(1, "/")
+        try peer.settle()
+        let upstream = try #require(scene.openedUpstreams.first)
+        _ = scene.network.take(upstream, .max)
+        scene.network.send(
+            upstream, Array("HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n".utf8) + pattern(3_000, 1))
+        scene.network.end(upstream)
+        try peer.settle()
+        #expect(peer[1].body == pattern(1_000, 1) && peer[1].reset == nil && !peer[1].isEnded)
+        #expect(scene.network.isClosed(upstream))
+        switch how {
+        case "opens":
+            peer.client.openWindow(1, 1_500)
+            try peer.settle()
+            scene.advance(milliseconds: 9_000)
+            #expect(peer[1].body == pattern(2_500, 1) && peer[1].reset == nil)
+            peer.client.openWindow(1, 1_500)
+            try peer.settle()
+            #expect(peer[1].body == pattern(3_000, 1) && peer[1].reset == 2)
+        case "never":
+            scene.advance(milliseconds: 12_000)
+            try peer.settle()
+            #expect(peer[1].body == pattern(1_000, 1) && peer[1].reset == 8)
+        case "client resets":
+            peer.client.reset(1)
+            try peer.settle()
+        default:
+            scene.network.end(peer.descriptor)
+            try scene.settle()
+        }
+        scene.checkQuiet()
+    }
+
     @Test func limitsAnswerAsOverHTTP1() throws {
         let scene = Scene {
             $0.limits.bodyBytes = 10
