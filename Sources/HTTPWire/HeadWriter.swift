@@ -50,7 +50,7 @@ package enum HeadWriter {
         package var closes: Bool
         /// What the client speaks: HTTP/1.0 has to be told that its connection stays.
         package var clientVersion: HTTPVersion
-        /// The value of `Upgrade` in a 101, in the head; empty otherwise.
+        /// The value of `Upgrade` in a 101 or a 426, in the head; empty otherwise.
         package var upgradeRange: ByteRange
 
         package init(
@@ -223,7 +223,8 @@ package enum HeadWriter {
         }
         if !options.upgradeRange.isEmpty {
             guard writeUpgrade(bytes, options.upgradeRange, to: &output) else { return false }
-        } else if status >= 200 {
+        }
+        if status >= 200 {
             if options.closes {
                 output.append("Connection: close\r\n")
             } else if options.clientVersion == .http10 {

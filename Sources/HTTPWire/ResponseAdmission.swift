@@ -15,7 +15,7 @@ package struct ResponseFacts: Sendable, Hashable {
     package var isInformational = false
     /// A 101 that answers our wish: both sides are a tunnel from here on.
     package var isUpgrade = false
-    /// The value of `Upgrade` in a 101.
+    /// The value of `Upgrade` in a 101, and in a 426 that has one.
     package var upgradeRange: ByteRange = .empty
 
     package init() {}
@@ -87,6 +87,12 @@ package enum ResponseAdmission: Sendable, Hashable {
 
         // RFC 9112 §9.3.
         facts.keepsAlive = head.version == .http10 ? connection.keepsAlive && !connection.closes : !connection.closes
+
+        // What a 426 asks for is said to the client as well (RFC 9110 §15.5.22).
+        if head.status == 426, upgrade >= 0 {
+            facts.upgradeRange = ByteRange(
+                offset: Int(head.fields[upgrade].valueOffset), count: Int(head.fields[upgrade].valueCount))
+        }
 
         // RFC 9112 §6.3, in its order.
         switch head.status {

@@ -76,6 +76,8 @@ package enum FailureReason: UInt8, Sendable, Hashable, CaseIterable {
     case upstreamClosed
     case upstreamReset
     case malformedResponse
+    /// It has answered a wish for a WebSocket with a page: to the client that would say that the tunnel is open.
+    case noUpgrade
     case responseTimeout
     case streamTimeout
     case totalTimeout
@@ -120,6 +122,7 @@ package enum FailureReason: UInt8, Sendable, Hashable, CaseIterable {
         case .upstreamClosed: "upstream-closed"
         case .upstreamReset: "upstream-reset"
         case .malformedResponse: "malformed-response"
+        case .noUpgrade: "no-upgrade"
         case .responseTimeout: "response-timeout"
         case .streamTimeout: "stream-timeout"
         case .totalTimeout: "total-timeout"

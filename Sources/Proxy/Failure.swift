@@ -21,8 +21,8 @@ extension FailureReason {
         case .noRoute: 404
         case .noBackend, .noEndpoint, .overloaded, .draining, .scriptFailed: 503
         case .rewriteLoop, .internalError: 500
-        case .connectFailed, .upstreamClosed, .upstreamReset, .malformedResponse, .upstreamTLSHandshake,
-            .upstreamTLSCertificate, .upstreamTLSName:
+        case .connectFailed, .upstreamClosed, .upstreamReset, .malformedResponse, .noUpgrade,
+            .upstreamTLSHandshake, .upstreamTLSCertificate, .upstreamTLSName:
             502
         case .upstreamTLSSetup: 503
         case .connectTimeout, .upstreamTLSTimeout, .responseTimeout, .streamTimeout, .totalTimeout: 504

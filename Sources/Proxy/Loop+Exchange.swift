@@ -518,10 +518,7 @@ extension Loop {
         _ d: Downstream, _ head: inout MessageHead, _ options: HeadWriter.ResponseOptions, date: [UInt8]
     ) -> Bool {
         if let stream = d.stream {
-            // To a CONNECT a success says that the tunnel is open (RFC 8441 §5): what opens none may not say so.
-            if d.flight?.facts.upgrade == .webSocket, options.upgradeRange.isEmpty, head.status / 100 == 2 {
-                return false
-            }
+            if opensNoTunnel(d, head, options) { return false }
             return submit(stream, head, options, date: date)
         }
         var room = head.bytes.count + 4 * head.fields.count + 256 + date.count
@@ -534,6 +531,14 @@ extension Loop {
             case .needsRoom, .invalid: return false
             }
         }
+    }
+
+    /// To a CONNECT a success says that the tunnel is open (RFC 8441 §5): what opens none may not say so.
+    private func opensNoTunnel(
+        _ d: Downstream, _ head: borrowing MessageHead, _ options: HeadWriter.ResponseOptions
+    ) -> Bool {
+        d.stream != nil && d.flight?.facts.upgrade == .webSocket && options.upgradeRange.isEmpty
+            && head.status / 100 == 2
     }
 
     private func sendResponseHead(_ f: Flight) {
@@ -598,10 +603,14 @@ extension Loop {
         var options = HeadWriter.ResponseOptions(
             body: framing, declaredLength: f.responseFacts.declaredLength, closes: !f.isPersistent,
             clientVersion: exchange.request.version)
-        if f.responseFacts.isUpgrade { options.upgradeRange = f.responseFacts.upgradeRange }
+        if f.responseFacts.isUpgrade || exchange.response.status == 426 && d.stream == nil && !isOld {
+            options.upgradeRange = f.responseFacts.upgradeRange
+        }
         if !writeHead(d, &exchange.response, options, date: date) {
             // Admission has passed it: what may not be written is a script's, if one had its hands on it.
-            exchange.reason = f.responsePhasesRan ? .internalError : .malformedResponse
+            exchange.reason =
+                opensNoTunnel(d, exchange.response, options)
+                ? .noUpgrade : f.responsePhasesRan ? .internalError : .malformedResponse
             replaceResponse(f)
             return
         }

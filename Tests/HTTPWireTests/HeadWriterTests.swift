@@ -190,6 +190,25 @@ import Testing
                 + "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     }
 
+    @Test(arguments: [false, true])
+    func writesA426(closes: Bool) {
+        let (admission, head) = admitResponse(
+            "HTTP/1.1 426 X\r\nUpgrade: websocket, a/1\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n")
+        let range = admission?.facts?.upgradeRange ?? .empty
+        let written = output { out in
+            #expect(
+                HeadWriter.write(
+                    response: head, .init(body: .length(0), closes: closes, upgradeRange: range), date: [], to: &out)
+                    == .written)
+        }
+        #expect(
+            written == "HTTP/1.1 426 X\r\nContent-Length: 0\r\nConnection: Upgrade\r\nUpgrade: websocket, a/1\r\n"
+                + (closes ? "Connection: close\r\n" : "") + "\r\n")
+        #expect(admitResponse("HTTP/1.1 426 X\r\nContent-Length: 0\r\n\r\n").0?.facts?.upgradeRange == .empty)
+        let (other, _) = admitResponse("HTTP/1.1 200 X\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n")
+        #expect(other?.facts?.upgradeRange == .empty)
+    }
+
     @Test func writesAnAnswerOfOurOwn() {
         var head = MessageHead()
         head.status = 503

@@ -2,6 +2,7 @@ import HTTP2Testing
 import HTTPWire
 import Model
 import Reactor
+import Telemetry
 import Testing
 
 @testable import Proxy
@@ -678,6 +679,11 @@ struct LoopHTTP2Tests {
         scene.network.send(page, Array("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".utf8))
         try peer.settle()
         #expect(peer[5].status == "502" && peer[5].isEnded)
+        scene.loop.telemetry.metrics.publish()
+        let figures = scene.hub.render(process: nil)
+        for reason in ["malformed-response", "no-upgrade"] {
+            #expect(figures.contains("moongate_failures_total{reason=\"\(reason)\"} 1\n"), "\(reason)")
+        }
         #expect(scene.loop.downstreams.count == 1)
         scene.checkQuiet()
     }
