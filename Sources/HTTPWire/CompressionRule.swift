@@ -50,17 +50,23 @@ package struct MediaTypes: Sendable, Hashable {
     ]
 
     /// Whether the value of a Content-Type is among them, parameters aside. Streams of events are meant only by their own
-    /// name: each holds an encoder for as long as it lasts.
+    /// name: each holds an encoder for as long as it lasts. So are calls of gRPC, which compress what is worth it themselves.
     package func contains(_ value: Span<UInt8>) -> Bool {
         let type = MessageHead.trimmed(value.extracting(0..<value.firstIndex(of: 0x3b, from: 0, to: value.count)))
         for name in exact where name.count == type.count && Self.hasPrefix(type, name) { return true }
-        guard type.count > 2, !type.equalsIgnoringCase("text/event-stream") else { return false }
+        guard type.count > 2, !type.equalsIgnoringCase("text/event-stream"), !Self.isCall(type) else { return false }
         if isAll { return true }
         for name in types where name.count < type.count && Self.hasPrefix(type, name) { return true }
         for name in suffixes where name.count < type.count {
             if Self.hasPrefix(type.extracting((type.count - name.count)..<type.count), name) { return true }
         }
         return false
+    }
+
+    /// `application/grpc`, or one of its dialects.
+    private static func isCall(_ type: Span<UInt8>) -> Bool {
+        guard type.count >= 16, type.extracting(0..<16).equalsIgnoringCase("application/grpc") else { return false }
+        return type.count == 16 || type[16] == 0x2b || type[16] == 0x2d
     }
 
     private static func hasPrefix(_ text: Span<UInt8>, _ lower: [UInt8]) -> Bool {

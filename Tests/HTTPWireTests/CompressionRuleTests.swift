@@ -100,6 +100,18 @@ import Testing
         }
     }
 
+    @Test func callsAreMeantByTheirName() throws {
+        for type in [
+            "application/grpc", "Application/gRPC+proto", "application/grpc-web+json; a=b", "application/grpc+json",
+        ] {
+            for names in [["*"], ["application/*"], ["*+proto", "*+json"]] {
+                #expect(try #require(MediaTypes(names)).contains(bytes(type).span) == false, "\(type)")
+            }
+        }
+        #expect(MediaTypes(["application/grpc"])?.contains(bytes("application/grpc").span) == true)
+        #expect(MediaTypes(["*"])?.contains(bytes("application/grpcs").span) == true)
+    }
+
     @Test func patternsOfTypes() throws {
         let types = try #require(MediaTypes(["text/*", "*+xml", "application/JSON"]))
         for (text, expected) in [
