@@ -126,10 +126,43 @@ package struct ProxyHeader: Sendable, Equatable {
             return SocketAddress(ip: ip, port: port)
         }
         let ports = 16 + 2 * width
+        guard hasGoodExtras(bytes, from: ports + 4, to: 16 + length) else { return .failed(.malformed) }
         return .complete(
             ProxyHeader(
                 ends: Ends(source: address(16, ports), destination: address(16 + width, ports + 2))),
             consumed: 16 + length)
+    }
+
+    /// Whether what stands behind the addresses is a row of extras, each with its length (§2.2), and their checksum is
+    /// right where there is one (§2.2.4).
+    private static func hasGoodExtras(_ bytes: Span<UInt8>, from start: Int, to end: Int) -> Bool {
+        var i = start
+        var hasSum = false
+        while i < end {
+            guard end - i >= 3 else { return false }
+            let count = Int(bytes[i + 1]) << 8 | Int(bytes[i + 2])
+            i += 3
+            guard end - i >= count else { return false }
+            if bytes[i - 3] == 0x03 {
+                guard !hasSum, count == 4 else { return false }
+                hasSum = true
+                var sum: UInt32 = 0
+                for j in i..<(i + 4) { sum = sum << 8 | UInt32(bytes[j]) }
+                guard sum == checksum(bytes, to: end, without: i) else { return false }
+            }
+            i += count
+        }
+        return true
+    }
+
+    /// CRC32c (RFC 4960 appendix B) of the header, with zeros where the sum stands.
+    static func checksum(_ bytes: Span<UInt8>, to end: Int, without place: Int) -> UInt32 {
+        var sum = UInt32.max
+        for i in 0..<end {
+            sum ^= i >= place && i < place + 4 ? 0 : UInt32(bytes[i])
+            for _ in 0..<8 { sum = sum >> 1 ^ (sum & 1 == 1 ? 0x82f6_3b78 : 0) }
+        }
+        return ~sum
     }
 
     // MARK: Writing

@@ -79,8 +79,8 @@ import Testing
         let v4 = Self.binary(0x21, 0x11, Self.four)
         #expect(
             parse(v4 + [1, 2]) == .complete(try ends("203.0.113.7:5555", "198.51.100.1:443"), consumed: v4.count))
-        // TLVs, known or not, are passed over.
-        let tlvs = Self.binary(0x21, 0x11, Self.four + [0x03, 0, 4, 1, 2, 3, 4, 0xee, 0, 0, 0x04, 0, 1, 9])
+        // TLVs, known or not, are passed over; their checksum is looked at.
+        let tlvs = Self.binary(0x21, 0x11, Self.four + [0x03, 0, 4, 128, 29, 218, 196, 0xee, 0, 0, 0x04, 0, 1, 9])
         #expect(parse(tlvs) == .complete(try ends("203.0.113.7:5555", "198.51.100.1:443"), consumed: tlvs.count))
         let loopback = [UInt8](repeating: 0, count: 15) + [1]
         let six = loopback + [0x20, 1, 0x0d, 0xb8] + [UInt8](repeating: 0, count: 11) + [2]
@@ -106,6 +106,11 @@ import Testing
         (binary(0x21, 0x21, [UInt8](repeating: 1, count: 35)), .malformed), (binary(0x21, 0x11, []), .malformed),
         (binary(0x21, 0x11, four, length: 65_535), .tooLong), (binary(0x21, 0x11, four, length: 4_081), .tooLong),
         (binary(0x20, 0x00, [], length: 4_081), .tooLong),
+        // TLVs that end behind the header, or in their own beginning; a checksum that is wrong, or none.
+        (binary(0x21, 0x11, four + [0x04, 0, 2, 9]), .malformed), (binary(0x21, 0x11, four + [0x04, 0]), .malformed),
+        (binary(0x21, 0x11, four + [0x04, 0, 0, 0xee, 255, 255]), .malformed),
+        (binary(0x21, 0x11, four + [0x03, 0, 4, 128, 29, 218, 197, 0xee, 0, 0, 0x04, 0, 1, 9]), .malformed),
+        (binary(0x21, 0x11, four + [0x03, 0, 3, 1, 2, 3]), .malformed),
     ])
     func binaryThatIsNone(input: [UInt8], fault: ProxyHeaderFault) {
         #expect(parse(input) == .failed(fault))
