@@ -470,6 +470,11 @@ struct Settings: Sendable {
         manifests = read.text("manifests")
         kubeconfig = read.text("kubeconfig")
         context = read.text("context")
+        if read.list("http").contains("off") {
+            throw SettingsError(
+                problem: "HTTP can't be turned off", key: "http",
+                mend: "write an address that only this machine has, such as 127.0.0.1:8080")
+        }
         http = try read.addresses("http", default: "0.0.0.0:8080")
         https = read.text("https") == "off" ? [] : try read.addresses("https", default: "0.0.0.0:8443")
         defaultTLSSecret = try read.objectName("default-tls-secret")

@@ -46,6 +46,7 @@ struct SettingsTests {
         ("proxy-stream-responses", "-1", "whole number"),
         ("connect-timeout", "0s", "no end"),
         ("proxy-protocol-header-timeout", "0s", "no end"), ("tls-handshake-timeout", "0ms", "no end"),
+        ("http", "off", "can't be turned off"), ("https", "on", "not an address"),
         ("tls-contexts", "0", "whole number"), ("certificate-expiry-warning", "soon", "duration"),
     ])
     func `a bad setting is refused with problem, place and mend`(key: String, value: String, problem: String) {
