@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tls-secret.sh NAME rsa|ec DAYS HOST…: makes a self-signed certificate and puts it into the manifest folder, as a Secret
-# NAME of the namespace shop. The PEM files stay beside the folder. DAYS below zero: it has expired; as 12s: it expires in
+# tls-secret.sh NAME rsa|ec|ec:CURVE DAYS HOST…: makes a self-signed certificate and puts it into the manifest folder, as a
+# Secret NAME of the namespace shop. The PEM files stay beside the folder. DAYS below zero: it has expired; as 12s: it expires in
 # so many seconds, after a life of a hundred more.
 set -euo pipefail
 name=$1 kind=$2 days=$3
@@ -9,6 +9,7 @@ out=$DIR/..
 case $kind in
 rsa) key=(-newkey rsa:2048) ;;
 ec) key=(-newkey ec -pkeyopt ec_paramgen_curve:P-256) ;;
+ec:*) key=(-newkey ec -pkeyopt "ec_paramgen_curve:${kind#*:}") ;;
 esac
 names=$(printf ',DNS:%s' "$@")
 dates=(-startdate 20200101000000Z -enddate 20210101000000Z)
