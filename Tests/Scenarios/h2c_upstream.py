@@ -99,6 +99,20 @@ class Server(asyncio.Protocol):
                 del self.sending[stream]
 
 
+class Full(Server):
+    """Takes no requests for now, and refuses those that come before it has said so."""
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.h2.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 0})
+        self.flush()
+
+    def answer(self, stream):
+        count["refused"] += 1
+        self.h2.reset_stream(stream, h2.errors.ErrorCodes.REFUSED_STREAM)
+        self.flush()
+
+
 async def load(*arguments):
     process = await asyncio.create_subprocess_exec(
         "h2load", f"--connect-to={proxy}", *arguments, stdout=asyncio.subprocess.PIPE
@@ -134,7 +148,12 @@ async def main():
     files = Files(os.path.dirname(path))
     tls = security(files) if sys.argv[4:] == ["tls"] else None
     server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0, ssl=tls)
-    files.put("endpoints", endpoints("a", server.sockets[0].getsockname()[1]))
+    port = server.sockets[0].getsockname()[1]
+    slice = endpoints("a", port)
+    if kind == "full":
+        await asyncio.get_running_loop().create_server(Full, "127.0.0.2", port)
+        slice = slice.replace('"127.0.0.1"', '"127.0.0.1", "127.0.0.2"')
+    files.put("endpoints", slice)
     while not (await get("/")).startswith(b"HTTP/1.1 200"):
         pass
     if kind == "share":
@@ -166,6 +185,8 @@ async def main():
             print("refused:", "some" if count["refused"] > 0 else "none")
         if kind == "few":
             print("at once:", count["most"])
+        if kind == "full":
+            print("asked of the one that takes none:", "few" if count["refused"] < 40 else count["refused"])
     server.close()
 
 
