@@ -226,7 +226,9 @@ let package = Package(
         .testTarget(
             name: "KubernetesClientTests",
             dependencies: [
-                "ClusterTesting", "KubernetesAPI", "KubernetesClient", .product(name: "Logging", package: "swift-log"),
+                "Admission", "ClusterTesting", "KubernetesAPI", "KubernetesClient",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ],
             swiftSettings: rules),
         .testTarget(

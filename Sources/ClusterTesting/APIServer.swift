@@ -16,8 +16,12 @@ package final class APIServer: Sendable {
         package enum Action: Sendable {
             /// An answer with this code and nothing done.
             case status(Int, retryAfter: Int? = nil)
+            /// A good answer that says something else.
+            case body(String)
             /// The connection is closed without an answer.
             case reset
+            /// No answer, ever.
+            case silence
             /// The watch is taken, and then told that its version is too old.
             case expireWatch
             /// The watch is taken, and cut in the middle of its next event.
@@ -386,7 +390,9 @@ package final class APIServer: Sendable {
         switch action {
         case .status(let code, let retryAfter):
             throw Refusal(code: code, reason: "Injected", message: "injected fault", retryAfter: retryAfter)
+        case .body(let text): responder.send(.answer(status: 200, headers: [:], body: Array(text.utf8)))
         case .reset: responder.close()
+        case .silence: break
         case .expireWatch:
             responder.send(.streamHead)
             responder.send(

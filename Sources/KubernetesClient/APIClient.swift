@@ -168,8 +168,8 @@ package final class APIClient: Sendable {
         var page = ListPage<Object>(
             resourceVersion: version, continuation: list.metadata.continue.flatMap { $0.isEmpty ? nil : $0 },
             objects: [], unreadable: [])
-        page.objects.reserveCapacity(list.items?.count ?? 0)
-        for item in list.items ?? [] {
+        page.objects.reserveCapacity(list.items.count)
+        for item in list.items {
             switch item.value {
             case .success(let object): page.objects.append(object)
             case .failure(let unreadable): page.unreadable.append(unreadable)
@@ -253,12 +253,12 @@ package final class APIClient: Sendable {
 
     /// Up to the head of an answer that is a success.
     private func open(_ request: APIRequest, on client: HTTPClient) async throws(APIError) -> HTTPClientResponse {
-        let response = try await attempt(request, on: client)
+        let (response, presented) = try await attempt(request, on: client)
         guard response.status == .unauthorized else { return try await accepted(response) }
         // A token that rotated between our reading and the server's: once more with what is there now.
         _ = try? await Self.collect(response, limit: 64 << 10)
-        await credentials.wasRefused()
-        return try await accepted(await attempt(request, on: client))
+        await credentials.wasRefused(presented)
+        return try await accepted(await attempt(request, on: client).response)
     }
 
     private func accepted(_ response: HTTPClientResponse) async throws(APIError) -> HTTPClientResponse {
@@ -268,11 +268,13 @@ package final class APIClient: Sendable {
         }
         let body = try? await Self.collect(response, limit: 1 << 20)
         let status = body.flatMap { try? JSONDecoder().decode(Status.self, from: Data(buffer: $0)) }
-        let wait = response.headers.first(name: "retry-after").flatMap(Int.init).map { Duration.seconds(max(0, $0)) }
+        let wait = response.headers.first(name: "retry-after").flatMap(Int.init).map(APIError.wait)
         throw APIError(httpStatus: Int(response.status.code), status: status, retryAfter: wait)
     }
 
-    private func attempt(_ request: APIRequest, on client: HTTPClient) async throws(APIError) -> HTTPClientResponse {
+    private func attempt(
+        _ request: APIRequest, on client: HTTPClient
+    ) async throws(APIError) -> (response: HTTPClientResponse, presented: PresentedCredential) {
         let presented: PresentedCredential
         var outgoing: HTTPClientRequest
         do {
@@ -293,7 +295,7 @@ package final class APIClient: Sendable {
             outgoing.body = .bytes(body)
         }
         do {
-            return try await client.execute(outgoing, timeout: TimeAmount(limits.request))
+            return (try await client.execute(outgoing, timeout: TimeAmount(limits.request)), presented)
         } catch {
             throw Self.transportError(error)
         }
@@ -387,7 +389,26 @@ private struct LenientList<Object: APIResource>: Decodable {
     }
 
     var metadata: ListMeta
-    var items: [Item]?
+    var items: [Item]
+
+    private enum CodingKeys: String, CodingKey { case kind, metadata, items }
+
+    /// An answer of another kind, or of none, says nothing about our objects: least of all that they are gone.
+    init(from decoder: any Decoder) throws {
+        let fields = try decoder.container(keyedBy: CodingKeys.self)
+        let kind = try fields.decode(String.self, forKey: .kind)
+        guard kind == Object.kind + "List" else {
+            throw DecodingError.dataCorruptedError(
+                forKey: .kind, in: fields, debugDescription: "is not \(Object.kind)List")
+        }
+        metadata = try fields.decode(ListMeta.self, forKey: .metadata)
+        guard fields.contains(.items) else {
+            throw DecodingError.keyNotFound(
+                CodingKeys.items, .init(codingPath: fields.codingPath, debugDescription: "is missing"))
+        }
+        // An empty list of a server in Go may be null.
+        items = try fields.decodeIfPresent([Item].self, forKey: .items) ?? []
+    }
 }
 
 private struct NamedOnly: Decodable { var metadata: ObjectMeta }

@@ -34,14 +34,21 @@ package struct APIError: Error, Sendable, CustomStringConvertible {
     package var message: String
     /// What can be done about it, where that is known.
     package var mend: String?
-    /// What the server asked us to wait (Retry-After, or `details.retryAfterSeconds`).
-    package var retryAfter: Duration?
+    /// What the server asked us to wait (Retry-After, or `details.retryAfterSeconds`), within reason.
+    package let retryAfter: Duration?
+    /// One odd answer must not make a kind stand still: what is asked for beyond this is not followed.
+    package static let longestRetryAfter = Duration.seconds(60)
 
     package init(_ code: Code, _ message: String, mend: String? = nil, retryAfter: Duration? = nil) {
         self.code = code
         self.message = message
         self.mend = mend
-        self.retryAfter = retryAfter
+        self.retryAfter = retryAfter.map { min(max(.zero, $0), Self.longestRetryAfter) }
+    }
+
+    /// A number of seconds that a server wrote: any number at all.
+    static func wait(seconds: Int) -> Duration {
+        .seconds(min(max(0, seconds), Int(longestRetryAfter.components.seconds)))
     }
 
     /// Bounded, for metrics.
@@ -70,7 +77,7 @@ package struct APIError: Error, Sendable, CustomStringConvertible {
         case 500...: code = .server
         default: code = .invalid
         }
-        let wait = retryAfter ?? status?.details?.retryAfterSeconds.map { Duration.seconds(max(0, $0)) }
+        let wait = retryAfter ?? status?.details?.retryAfterSeconds.map(Self.wait)
         self.init(
             code, status?.message ?? "HTTP \(httpStatus)",
             mend: code == .unauthorized

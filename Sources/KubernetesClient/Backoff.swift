@@ -13,12 +13,13 @@ package struct Backoff: Sendable, Equatable {
         next = first
     }
 
-    /// The next wait. What the server asked for (Retry-After) is a floor, with jitter on top instead of below.
+    /// The next wait. What the server asked for (Retry-After) is a floor within reason, with jitter on top instead of
+    /// below.
     package mutating func delay(atLeast floor: Duration? = nil, random: Double) -> Duration {
         let own = next * (1 - random / 2)
         next = min(next * 2, limit)
         guard let floor else { return own }
-        return max(own, floor + .milliseconds(250) * random)
+        return max(own, min(floor, APIError.longestRetryAfter) + .milliseconds(250) * random)
     }
 
     package mutating func reset() { next = first }

@@ -19,9 +19,29 @@ package actor CredentialStore {
     /// The kubelet writes a new token when a fifth of its life is left; a minute is early enough.
     private static let rereadAfter = Duration.seconds(60)
 
+    /// So soon after a run, the plugin has nothing else to say: many requests may be refused at once, and again.
+    private static let pluginPause = Duration.seconds(5)
+
+    /// A run of the plugin that requests wait for.
+    private final class Run {
+        let result: Watched<Result<ExecCredential, AccessError>?>
+        let task: Task<Void, Never>
+        var waiting = 0
+
+        init(_ plugin: @escaping @Sendable () async -> Result<ExecCredential, AccessError>) {
+            let result = Watched<Result<ExecCredential, AccessError>?>(nil)
+            self.result = result
+            task = Task {
+                let answer = await plugin()
+                result.update { $0 = answer }
+            }
+        }
+    }
+
     private var token: (value: String, readAt: Duration)?
     private var printed: ExecCredential?
-    private var running: Task<Result<ExecCredential, AccessError>, Never>?
+    private var running: Run?
+    private var lastRun: (result: Result<ExecCredential, AccessError>, endedAt: Duration)?
 
     package init(
         access: ClusterAccess, clock: any ControlClock,
@@ -43,21 +63,26 @@ package actor CredentialStore {
         case .basic(let user, let password):
             presented.authorization = "Basic " + Base64(Array("\(user):\(password)".utf8)).text
         case .tokenFile(let path): presented.authorization = "Bearer " + (try readToken(path))
-        case .exec(let plugin):
-            let credential = try await printedCredential(plugin)
-            if let token = credential.token { presented.authorization = "Bearer \(token)" }
-            if let certificate = credential.certificate, let key = credential.key {
-                presented.certificate = .inline(certificate)
-                presented.key = .inline(key)
-            }
+        case .exec(let plugin): presented = presentation(of: try await printedCredential(plugin))
         }
         return presented
     }
 
-    /// The server did not take it: what we hold is not used again.
-    package func wasRefused() {
-        token = nil
-        printed = nil
+    /// The server did not take it: it is not used again. What was read since is another matter.
+    package func wasRefused(_ refused: PresentedCredential) {
+        if let token, refused.authorization == "Bearer \(token.value)" { self.token = nil }
+        if let printed, presentation(of: printed) == refused { self.printed = nil }
+    }
+
+    private func presentation(of credential: ExecCredential) -> PresentedCredential {
+        var presented = PresentedCredential(
+            authorization: credential.token.map { "Bearer \($0)" }, certificate: access.clientCertificate,
+            key: access.clientKey)
+        if let certificate = credential.certificate, let key = credential.key {
+            presented.certificate = .inline(certificate)
+            presented.key = .inline(key)
+        }
+        return presented
     }
 
     private func readToken(_ path: String) throws(AccessError) -> String {
@@ -75,29 +100,40 @@ package actor CredentialStore {
         return text
     }
 
-    /// One run at a time: requests that come meanwhile wait for its result.
+    /// One run at a time: requests that come meanwhile wait for its result. It ends when nobody waits any more.
     private func printedCredential(_ plugin: ExecPlugin) async throws(AccessError) -> ExecCredential {
         if let printed, !isSpent(printed) { return printed }
-        let task: Task<Result<ExecCredential, AccessError>, Never>
-        if let running {
-            task = running
-        } else {
-            let run = runPlugin
-            let access = access
-            task = Task {
+        if running == nil, let lastRun, clock.now() - lastRun.endedAt < Self.pluginPause {
+            return try lastRun.result.get()
+        }
+        let (runPlugin, access) = (runPlugin, access)
+        let run =
+            running
+            ?? Run {
                 do throws(AccessError) {
-                    return .success(try await run(plugin, access))
+                    return .success(try await runPlugin(plugin, access))
                 } catch {
                     return .failure(error)
                 }
             }
-            running = task
+        running = run
+        run.waiting += 1
+        try? await run.result.wait { $0 != nil }
+        run.waiting -= 1
+        guard let result = run.result.value else {
+            if run.waiting == 0 {
+                run.task.cancel()
+                if running === run { running = nil }
+            }
+            throw AccessError(
+                "the credential plugin \(plugin.command) was not waited for", mend: "nothing: the request was given up")
         }
-        let result = await task.value
-        running = nil
-        let credential = try result.get()
-        printed = credential
-        return credential
+        if running === run {
+            running = nil
+            lastRun = (result, clock.now())
+            printed = try? result.get()
+        }
+        return try result.get()
     }
 
     private func isSpent(_ credential: ExecCredential) -> Bool {

@@ -8,7 +8,17 @@ package actor TLSSettings {
     private let clock: any ControlClock
     private static let rereadAfter = Duration.seconds(60)
 
-    private var held: (configuration: TLSConfiguration, authority: [UInt8]?, certificate: [UInt8]?, readAt: Duration)?
+    /// Files that don't fit each other are in the middle of being replaced.
+    private static let rereadSoonAfter = Duration.seconds(5)
+
+    /// What the files say.
+    private struct Files: Equatable {
+        var authority: [UInt8]?
+        var certificate: [UInt8]?
+        var key: [UInt8]?
+    }
+
+    private var held: (configuration: TLSConfiguration, files: Files, rereadAt: Duration)?
 
     package init(access: ClusterAccess, clock: any ControlClock) {
         self.access = access
@@ -16,40 +26,58 @@ package actor TLSSettings {
     }
 
     /// Nil for a server without TLS. The same value is given out as long as the files say the same, because connections
-    /// are pooled by it.
+    /// are pooled by it. Files that are not there for a moment, or don't fit each other yet, leave the last good ones.
     package func current(
         certificate: PEMSource?, key: PEMSource?
     ) throws(AccessError) -> TLSConfiguration? {
         guard access.server.hasPrefix("https://") else { return nil }
-        let isFresh = held.map { clock.now() - $0.readAt < Self.rereadAfter } ?? false
-        if let held, isFresh, certificate == access.clientCertificate { return held.configuration }
-        let authority = try read(access.certificateAuthority, "the certificate authority")
-        let chain = try read(certificate, "the client certificate")
-        if let held, held.authority == authority, held.certificate == chain {
-            self.held?.readAt = clock.now()
+        let now = clock.now()
+        if let held, now < held.rereadAt, certificate == access.clientCertificate { return held.configuration }
+        do throws(AccessError) {
+            let files = Files(
+                authority: try read(access.certificateAuthority, "the certificate authority"),
+                certificate: try read(certificate, "the client certificate"),
+                key: certificate == nil ? nil : try read(key, "the client key"))
+            if let held, held.files == files {
+                self.held?.rereadAt = now + Self.rereadAfter
+                return held.configuration
+            }
+            let configuration = try configuration(files)
+            held = (configuration, files, now + Self.rereadAfter)
+            return configuration
+        } catch {
+            guard let held else { throw error }
+            self.held?.rereadAt = now + Self.rereadSoonAfter
             return held.configuration
         }
+    }
+
+    private func configuration(_ files: Files) throws(AccessError) -> TLSConfiguration {
         var configuration = TLSConfiguration.makeClientConfiguration()
         configuration.minimumTLSVersion = .tlsv12
         do {
             if access.skipsVerification {
                 configuration.certificateVerification = .none
-            } else if let authority {
+            } else if let authority = files.authority {
                 configuration.trustRoots = .certificates(try NIOSSLCertificate.fromPEMBytes(authority))
             }
         } catch {
             throw AccessError("the certificate authority is not PEM", mend: "give the CA's certificates as PEM text")
         }
-        if let chain, let keyBytes = try read(key, "the client key") {
-            do {
-                configuration.certificateChain = try NIOSSLCertificate.fromPEMBytes(chain).map { .certificate($0) }
-                configuration.privateKey = .privateKey(try NIOSSLPrivateKey(bytes: keyBytes, format: .pem))
-            } catch {
-                throw AccessError(
-                    "the client certificate or its key is not PEM", mend: "give both as PEM text, the key unencrypted")
-            }
+        guard let chain = files.certificate, let key = files.key else { return configuration }
+        do {
+            configuration.certificateChain = try NIOSSLCertificate.fromPEMBytes(chain).map { .certificate($0) }
+            configuration.privateKey = .privateKey(try NIOSSLPrivateKey(bytes: key, format: .pem))
+        } catch {
+            throw AccessError(
+                "the client certificate or its key is not PEM", mend: "give both as PEM text, the key unencrypted")
         }
-        held = (configuration, authority, chain, clock.now())
+        do {
+            _ = try NIOSSLContext(configuration: configuration)
+        } catch {
+            throw AccessError(
+                "the client certificate and its key do not fit each other", mend: "give the key of this certificate")
+        }
         return configuration
     }
 

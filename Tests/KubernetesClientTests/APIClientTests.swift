@@ -58,6 +58,40 @@ import Testing
         }
     }
 
+    @Test(arguments: [
+        #"{"kind":"PodList","metadata":{"resourceVersion":"5"},"items":[]}"#,
+        #"{"metadata":{"resourceVersion":"5"},"items":[]}"#,
+        #"{"kind":"IngressList","metadata":{"resourceVersion":"5"}}"#,
+    ])
+    func anotherListIsNoEmptyOne(body: String) async throws {
+        try await withServer { server, client in
+            server.inject(.init(.body(body), verb: "list"))
+            do throws(APIError) {
+                _ = try await client.page(of: Ingress.self, in: WatchScope(), limit: 10, continuation: nil)
+                Issue.record("taken")
+            } catch {
+                #expect(error.code == .unreadable)
+            }
+            server.inject(
+                .init(
+                    .body(#"{"kind":"IngressList","metadata":{"resourceVersion":"5"},"items":null}"#), verb: "list"))
+            let page = try await client.page(of: Ingress.self, in: WatchScope(), limit: 10, continuation: nil)
+            #expect(page.objects.isEmpty)
+        }
+    }
+
+    @Test(arguments: [86_400, Int.max]) func aWaitWithoutReasonIsNotFollowed(seconds: Int) async throws {
+        try await withServer { server, client in
+            server.inject(.init(.status(429, retryAfter: seconds)))
+            do throws(APIError) {
+                _ = try await client.get(ConfigMap.self, namespace: "default", name: "a")
+                Issue.record("answered")
+            } catch {
+                #expect(error.retryAfter == .seconds(60))
+            }
+        }
+    }
+
     /// A token that rotated between our reading and the server's is read again, once.
     @Test func aRefusedTokenIsReadAgain() async throws {
         try await inFolder { folder in

@@ -1,3 +1,4 @@
+import FoundationEssentials
 import KubernetesAPI
 import KubernetesClient
 import Testing
@@ -23,5 +24,16 @@ import Testing
     @Test func aHeaderGoesBeforeTheDetails() {
         let error = APIError(httpStatus: 429, status: nil, retryAfter: .seconds(3))
         #expect(error.retryAfter == .seconds(3))
+    }
+
+    /// A server may ask for any number.
+    @Test(arguments: [
+        (Int.min, 0), (-1, 0), (0, 0), (7, 7), (60, 60), (86_400, 60), (Int.max, 60),
+    ])
+    func waitsAreWithinReason(asked: Int, seconds: Int) throws {
+        let text = #"{"details":{"retryAfterSeconds":\#(asked)}}"#
+        let status = try JSONDecoder().decode(Status.self, from: Data(text.utf8))
+        #expect(APIError(httpStatus: 429, status: status, retryAfter: nil).retryAfter == .seconds(seconds))
+        #expect(APIError(.server, "", retryAfter: .seconds(Double(asked))).retryAfter == .seconds(seconds))
     }
 }

@@ -20,5 +20,6 @@ import Testing
         #expect(backoff.delay(atLeast: .seconds(7), random: 0) == .seconds(7))
         #expect(backoff.delay(atLeast: .seconds(7), random: 1) > .seconds(7))
         #expect(backoff.delay(atLeast: .seconds(1), random: 0) == .seconds(4))
+        #expect(backoff.delay(atLeast: .seconds(86_400), random: 0) == .seconds(60))
     }
 }

@@ -17,13 +17,14 @@ import Testing
             clock.advance(by: .seconds(60))
             #expect(try await store.current().authorization == "Bearer two")
             try folder.write("token", "three")
-            await store.wasRefused()
+            await store.wasRefused(try await store.current())
             #expect(try await store.current().authorization == "Bearer three")
             // A file that is gone for a moment takes nothing away.
             try folder.remove("token")
             clock.advance(by: .seconds(60))
             #expect(try await store.current().authorization == "Bearer three")
-            await store.wasRefused()
+            let three = try await store.current()
+            await store.wasRefused(three)
             await #expect(throws: AccessError.self) { try await store.current() }
         }
     }
@@ -64,6 +65,67 @@ import Testing
         #expect(try await store.current().authorization == "Bearer t1")
         clock.advance(by: .seconds(2))
         #expect(try await store.current().authorization == "Bearer t2")
+    }
+
+    /// A store whose plugin prints t1, t2 and so on.
+    private func counting(_ clock: ManualClock, _ runs: Watched<Int>) -> CredentialStore {
+        let plugin = ExecPlugin(apiVersion: "client.authentication.k8s.io/v1", command: "x")
+        let access = ClusterAccess(server: "https://x", credential: .exec(plugin))
+        return CredentialStore(access: access, clock: clock) { plugin, _ async throws(AccessError) in
+            let run = runs.update { count in
+                count += 1
+                return count
+            }
+            let text =
+                #"{"kind":"ExecCredential","apiVersion":"\#(plugin.apiVersion)","status":{"token":"t\#(run)"}}"#
+            return try ExecCredential(printed: Array(text.utf8), by: plugin)
+        }
+    }
+
+    @Test func aRefusalConcernsWhatWasRefused() async throws {
+        let (clock, runs) = (ManualClock(), Watched(0))
+        let store = counting(clock, runs)
+        let first = try await store.current()
+        clock.advance(by: .seconds(10))
+        await store.wasRefused(first)
+        let second = try await store.current()
+        #expect(second.authorization == "Bearer t2")
+        // Others were refused with the first one, too.
+        clock.advance(by: .seconds(10))
+        for _ in 0..<8 { await store.wasRefused(first) }
+        #expect(try await store.current() == second)
+        #expect(runs.value == 2)
+    }
+
+    @Test func refusalsAreNoStormOfPlugins() async throws {
+        let (clock, runs) = (ManualClock(), Watched(0))
+        let store = counting(clock, runs)
+        for _ in 0..<100 {
+            await store.wasRefused(try await store.current())
+            clock.advance(by: .milliseconds(100))
+        }
+        #expect(runs.value == 2)
+    }
+
+    /// Whoever is cancelled goes at once; when nobody is left, the plugin is ended.
+    @Test func aPluginThatHangsHoldsNobody() async throws {
+        let plugin = ExecPlugin(apiVersion: "client.authentication.k8s.io/v1", command: "x")
+        let access = ClusterAccess(server: "https://x", credential: .exec(plugin))
+        let (runs, ended) = (Watched(0), Watched(0))
+        let never = Watched(false)
+        let store = CredentialStore(access: access, clock: ManualClock()) { _, _ async throws(AccessError) in
+            runs.update { $0 += 1 }
+            try? await never.wait { $0 }
+            ended.update { $0 += 1 }
+            throw AccessError("cancelled", mend: "")
+        }
+        let tasks = (0..<2).map { _ in Task { try await store.current() } }
+        try await runs.wait { $0 == 1 }
+        for task in tasks {
+            task.cancel()
+            await #expect(throws: AccessError.self) { try await task.value }
+        }
+        try await ended.wait { $0 == 1 }
     }
 
     @Test func basic() async throws {

@@ -1,3 +1,4 @@
+import Foundation
 import KubernetesAPI
 import KubernetesClient
 import Testing
@@ -56,6 +57,7 @@ import Testing
 
     @Test(arguments: [
         ("exit 7", "failed with status 7"), ("exec sleep 100", "did not end"), ("exec yes", "printed too much"),
+        ("sleep 100", "did not end"), ("sleep 100 & wait", "did not end"), ("kill -9 $$", "ended by signal 9"),
         ("echo hello", "not an ExecCredential"),
     ])
     func failures(script: String, problem: String) async throws {
@@ -64,6 +66,48 @@ import Testing
                 plugin("/bin/sh", ["-c", script]), for: ClusterAccess(server: "https://api"), limit: .seconds(1))
         }
         #expect(error?.problem.contains(problem) == true, "\(String(describing: error))")
+    }
+
+    /// A plugin that is a script holds its output open by what it has started, too.
+    @Test func nothingOfAPluginOutlivesItsLimit() async throws {
+        try await inFolder { folder in
+            let file = folder.path("child")
+            await #expect(throws: AccessError.self) {
+                try await ExecCredential.run(
+                    plugin("/bin/sh", ["-c", "sleep 400 & echo $! > \(file); wait"]),
+                    for: ClusterAccess(server: "https://api"), limit: .seconds(1))
+            }
+            let child = try #require(pid_t(try String(contentsOfFile: file, encoding: .utf8).filter(\.isNumber)))
+            // Whoever inherits it may take a moment to take note of its end.
+            while kill(child, 0) == 0, Self.isRunning(child) { await Task.yield() }
+        }
+    }
+
+    private static func isRunning(_ process: pid_t) -> Bool {
+        let status = (try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8)) ?? ""
+        return !status.isEmpty && !status.contains(") Z ")
+    }
+
+    /// A helper that goes on beside us is none of our business.
+    @Test func whatAPluginLeavesBehindIsNotWaitedFor() async throws {
+        let credential = try await ExecCredential.run(
+            plugin(
+                "/bin/sh",
+                [
+                    "-c",
+                    "sleep 20 & echo '{\"kind\":\"ExecCredential\",\"apiVersion\":\"\(Self.version)\",\"status\":{\"token\":\"t\"}}'",
+                ]),
+            for: ClusterAccess(server: "https://api"), limit: .seconds(15))
+        #expect(credential.token == "t")
+    }
+
+    @Test func aCancelledRunEndsAtOnce() async throws {
+        let plugin = plugin("/bin/sh", ["-c", "sleep 400"])
+        let task = Task { try await ExecCredential.run(plugin, for: ClusterAccess(server: "https://api")) }
+        let began = ContinuousClock.now
+        task.cancel()
+        await #expect(throws: AccessError.self) { try await task.value }
+        #expect(ContinuousClock.now - began < .seconds(30))
     }
 
     @Test func aMissingPluginNamesItsHint() async throws {
