@@ -34,7 +34,9 @@ package final class WebhookIdentity: Sendable {
     private let state = Mutex(State())
 
     private static let filesReread = Duration.seconds(60)
-    private static let managedReread = Duration.seconds(1_800)
+    /// Somebody may apply the configuration anew, without our authority, or delete the Secret: until that is mended, no
+    /// Ingress can be written.
+    private static let managedReread = Duration.seconds(30)
 
     package init(source: Source, clientAuthority: String?, client: APIClient, clock: any ControlClock, log: Logger) {
         self.source = source

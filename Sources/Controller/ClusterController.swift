@@ -57,11 +57,20 @@ package final class ClusterController: Sendable {
                 log: log)
         }
         self.election = election
-        events = EventRecorder(
-            client: client, controller: options.translation.controllerName, instance: options.identity, clock: clock,
-            log: log, terms: options.events)
         let translation = options.translation
         let state = state
+        events = EventRecorder(
+            client: client, controller: options.translation.controllerName, instance: options.identity, clock: clock,
+            log: log, terms: options.events
+        ) { outcome in
+            state.update { state in
+                switch outcome {
+                case .written: state.figures.eventsWritten += 1
+                case .dropped: state.figures.eventsDropped += 1
+                case .failed: state.figures.eventsFailed += 1
+                }
+            }
+        }
         statuses = StatusWriter(
             client: client, store: store, clock: clock, log: log,
             mayWrite: { election?.isLeading ?? false },
@@ -83,6 +92,7 @@ package final class ClusterController: Sendable {
             follow(in: &group)
             group.addTask { await self.loop() }
             group.addTask { await self.watchOutages() }
+            group.addTask { await self.watchTroubles() }
             if let node = options.node { group.addTask { await self.findZone(of: node) } }
             // What happens to a request is told by the replica that it happened to, whoever leads.
             group.addTask { await self.events.run() }
@@ -116,12 +126,18 @@ package final class ClusterController: Sendable {
     package func tell(
         _ kind: EventNote.Kind, about object: ObjectReference, reason: String, action: String, note: String
     ) async {
-        guard let place = place(of: object) else { return }
-        await events.tell(
-            EventNote(
-                kind, apiVersion: place.apiVersion, objectKind: object.kind,
-                object: ObjectName(namespace: object.namespace, name: object.name), uid: place.uid, reason: reason,
-                action: action, note: note))
+        guard let note = eventNote(kind, about: object, reason: reason, action: action, note: note) else { return }
+        await events.tell(note)
+    }
+
+    private func eventNote(
+        _ kind: EventNote.Kind, about object: ObjectReference, reason: String, action: String, note: String
+    ) -> EventNote? {
+        guard let place = place(of: object) else { return nil }
+        return EventNote(
+            kind, apiVersion: place.apiVersion, objectKind: object.kind,
+            object: ObjectName(namespace: object.namespace, name: object.name), uid: place.uid, reason: reason,
+            action: action, note: note)
     }
 
     /// What the first configuration still waits for, for readiness.
@@ -140,6 +156,18 @@ package final class ClusterController: Sendable {
 
     /// Gives the leadership up and does not ask for it again: this replica is going.
     package func resign() { hasResigned.update { $0 = true } }
+
+    /// We end at once: what is to be given back is not waited for.
+    package func abandon() { election?.abandon() }
+
+    /// What the loop says of itself, in Prometheus' text format.
+    package var prometheusText: String {
+        let troubles = store.watched.read { state in
+            let since = SourcePlan.troubles(state)
+            return Dictionary(state.sources.keys.map { ($0.kind, since[$0.kind]) }, uniquingKeysWith: { $1 })
+        }
+        return state.value.prometheusText(now: clock.now(), troubles: troubles)
+    }
 
     /// All that is known of the cluster, for the admin port. A copy: not for the road that changes take.
     package var objects: ObjectSet { store.watched.read { $0.objects } }
@@ -189,6 +217,10 @@ package final class ClusterController: Sendable {
         /// When the next translation may begin: translating may not take more than half of the time.
         var restUntil = Duration.zero
         var followed = ObjectReferences()
+        /// What is referred to and not followed, because it is too much.
+        var refused = ObjectReferences()
+        /// Until then the first publication waits for what it refers to.
+        var firstWaitUntil: Duration?
         /// Of the last translation's snapshot.
         var index = UpstreamIndex()
         var fromPublisher: [Diagnostic] = []
@@ -263,7 +295,7 @@ package final class ClusterController: Sendable {
     private func waitForFirstLists(_ memory: inout Memory) async throws {
         while true {
             let count = store.watched.read { $0.changes.count }
-            memory.fromLoop = loopDiagnostics()
+            memory.fromLoop = loopDiagnostics(memory.refused)
             showDiagnostics(memory)
             if store.watched.read({ SourcePlan.isSettled($0.sources) }) { return }
             try await store.watched.wait { SourcePlan.isSettled($0.sources) || $0.changes.count != count }
@@ -316,7 +348,7 @@ package final class ClusterController: Sendable {
             if !late.isEmpty { _ = refresh(&translation, late, memory.index) }
         }
         memory.last = translation
-        memory.fromLoop = loopDiagnostics()
+        memory.fromLoop = loopDiagnostics(memory.refused)
         if isNew {
             memory.generation += 1
             memory.fromPublisher = await publish(
@@ -425,6 +457,7 @@ package final class ClusterController: Sendable {
                 options.namespaces.contains(name.namespace) || options.extra.secrets.contains(name)
             }
         }
+        (wanted, memory.refused) = options.references.choose(wanted, kept: memory.followed, always: options.extra)
         guard wanted != memory.followed else { return false }
         let new = (
             secrets: wanted.secrets.subtracting(memory.followed.secrets),
@@ -435,7 +468,15 @@ package final class ClusterController: Sendable {
         await configMaps.follow(wanted.configMaps)
         guard !new.secrets.isEmpty || !new.configMaps.isEmpty else { return true }
         // Bounded: a reference that can't be had must not hold up what everybody else changed.
-        let wait = options.referenceWait
+        let wait: Duration
+        if memory.last == nil {
+            let now = clock.now()
+            let until = memory.firstWaitUntil ?? now + options.firstReferenceWait
+            memory.firstWaitUntil = until
+            wait = max(.zero, until - now)
+        } else {
+            wait = options.referenceWait
+        }
         _ = try await whileEndpointsMove(&memory) { [self] in
             try? await pause(wait) { state in
                 SourcePlan.isAnswered(state.sources, kind: Secret.kind, new.secrets)
@@ -513,7 +554,7 @@ package final class ClusterController: Sendable {
 
     // MARK: Diagnostics and Events
 
-    private func loopDiagnostics() -> [Diagnostic] {
+    private func loopDiagnostics(_ unfollowed: ObjectReferences) -> [Diagnostic] {
         let (unreadable, sources) = store.watched.read { ($0.unreadable, $0.sources) }
         var diagnostics: [Diagnostic] = []
         for (source, objects) in unreadable.sorted(by: { "\($0.key)" < "\($1.key)" }) {
@@ -554,7 +595,52 @@ package final class ClusterController: Sendable {
                         "let one controller have it: see which other one serves its class; until then it is left alone")
             )
         }
-        return diagnostics
+        for (kind, message) in state.read({ $0.staleKinds }).sorted(by: { $0.key < $1.key }) {
+            diagnostics.append(
+                ControllerCode.staleKind.diagnostic(
+                    "the API server does not let \(kind) objects be followed: \(message)", at: Place(),
+                    mend:
+                        "look at the API server and at what stands before it; until then the last known ones are served"
+                ))
+        }
+        return diagnostics + Self.tooManyReferences(unfollowed, store)
+    }
+
+    /// One finding for each namespace, on the first of its Ingresses that names such a Secret.
+    private static func tooManyReferences(_ refused: ObjectReferences, _ store: ClusterStore) -> [Diagnostic] {
+        guard !refused.isEmpty else { return [] }
+        var (counts, places): ([String: Int], [String: Place]) = ([:], [:])
+        for (kind, names) in [(Secret.kind, refused.secrets), (ConfigMap.kind, refused.configMaps)] {
+            for name in names.sorted() {
+                counts[name.namespace, default: 0] += 1
+                places[name.namespace] =
+                    places[name.namespace]
+                    ?? Place(object: ObjectReference(kind: kind, namespace: name.namespace, name: name.name))
+            }
+        }
+        let namespaces = Set(counts.keys)
+        let ingresses = store.watched.read { state in
+            var first: [String: ObjectName] = [:]
+            for (name, ingress) in state.objects.ingresses where namespaces.contains(name.namespace) {
+                guard first[name.namespace].map({ name < $0 }) ?? true else { continue }
+                let names = ingress.spec.tls.contains { entry in
+                    refused.secrets.contains(ObjectName(namespace: name.namespace, name: entry.secretName ?? ""))
+                }
+                if names { first[name.namespace] = name }
+            }
+            return first
+        }
+        for (namespace, name) in ingresses {
+            places[namespace] = Place(
+                object: ObjectReference(kind: Ingress.kind, namespace: namespace, name: name.name), field: "spec.tls")
+        }
+        return counts.sorted { $0.key < $1.key }.map { namespace, count in
+            ControllerCode.tooManyReferences.diagnostic(
+                "\(count) of the Secrets and ConfigMaps that the namespace \(namespace) refers to are not read: there are too many",
+                at: places[namespace] ?? Place(),
+                mend: "refer to fewer of them, or let Moongate watch all by --watch-all-secrets and "
+                    + "--watch-all-config-maps, which takes one watch for all")
+        }
     }
 
     private func showDiagnostics(_ memory: Memory) {
@@ -610,17 +696,22 @@ package final class ClusterController: Sendable {
         }
     }
 
+    /// When there was no room for an Event, so long later there may be.
+    private static let eventPause = Duration.seconds(10)
+
     private func writeEvents() async {
-        var told: Set<Diagnostic> = []
-        /// Those that are not old enough yet, with the time at which they were first seen.
+        /// With the note that was told, if it is about an object.
+        var told: [Diagnostic: EventNote?] = [:]
+        /// Those that are not told yet, with the time at which they were first seen.
         var fresh: [Diagnostic: Duration] = [:]
         var toldAllAt = clock.now()
+        var roomAt = Duration.zero
         var version: UInt64?
         do {
             while true {
                 let known = version
                 var due = toldAllAt + options.events.refreshAfter
-                if let first = fresh.values.min() { due = min(due, first + options.events.settleAfter) }
+                if let first = fresh.values.min() { due = min(due, max(roomAt, first + options.events.settleAfter)) }
                 try await race(due - clock.now()) { [state] in
                     try await state.wait { $0.diagnosticsVersion != known }
                 }
@@ -628,19 +719,30 @@ package final class ClusterController: Sendable {
                 version = now
                 let current = Set(diagnostics.filter { $0.severity > .note })
                 let at = clock.now()
-                told.formIntersection(current)
+                for (diagnostic, note) in told where !current.contains(diagnostic) {
+                    told[diagnostic] = nil
+                    if let note { await events.withdraw(note) }
+                }
                 fresh = fresh.filter { current.contains($0.key) }
-                for diagnostic in current where !told.contains(diagnostic) && fresh[diagnostic] == nil {
+                for diagnostic in current where told[diagnostic] == nil && fresh[diagnostic] == nil {
                     fresh[diagnostic] = at
                 }
-                let settled = Set(fresh.filter { at - $0.value >= options.events.settleAfter }.keys)
-                for diagnostic in settled { fresh[diagnostic] = nil }
-                let isRefresh = at - toldAllAt >= options.events.refreshAfter
-                if isRefresh { toldAllAt = at }
-                for diagnostic in (isRefresh ? told.union(settled) : settled).sorted(by: { $0.code < $1.code }) {
-                    await tellEvent(of: diagnostic)
+                if at - toldAllAt >= options.events.refreshAfter {
+                    toldAllAt = at
+                    for note in told.values { if let note { await events.tell(note) } }
                 }
-                told.formUnion(settled)
+                guard at >= roomAt else { continue }
+                let settled = fresh.filter { at - $0.value >= options.events.settleAfter }
+                for (diagnostic, _) in settled.sorted(by: { ($0.value, $0.key.code) < ($1.value, $1.key.code) }) {
+                    let note = eventNote(of: diagnostic)
+                    if let note, await !events.tell(note) {
+                        // It is told when there is room, and the others of its age with it.
+                        roomAt = at + Self.eventPause
+                        continue
+                    }
+                    fresh[diagnostic] = nil
+                    told.updateValue(note, forKey: diagnostic)
+                }
             }
         } catch {
             return
@@ -658,12 +760,12 @@ package final class ClusterController: Sendable {
         try Task.checkCancellation()
     }
 
-    private func tellEvent(of diagnostic: Diagnostic) async {
-        guard let object = diagnostic.place.object else { return }
+    private func eventNote(of diagnostic: Diagnostic) -> EventNote? {
+        guard let object = diagnostic.place.object else { return nil }
         var note = "\(diagnostic.code): \(diagnostic.problem)"
         if let field = diagnostic.place.field { note += " (\(field))" }
         if !diagnostic.mend.isEmpty { note += "; \(diagnostic.mend)" }
-        await tell(
+        return eventNote(
             .warning, about: object, reason: Self.camelCase(diagnostic.name), action: "Translate", note: note)
     }
 
@@ -775,6 +877,37 @@ package final class ClusterController: Sendable {
                 log.notice(
                     "The API server answers again; the configuration follows it",
                     metadata: ["outage": "\(clock.now() - since)"])
+            }
+        } catch {
+            return
+        }
+    }
+
+    /// A kind that is not followed for a while is said, also where all others are.
+    private func watchTroubles() async {
+        do {
+            while true {
+                let now = clock.now()
+                let (troubles, messages) = store.watched.read { state in
+                    let messages = state.troubled.map { ($0.kind, state.sources[$0]?.message ?? "") }
+                    return (SourcePlan.troubles(state), Dictionary(messages, uniquingKeysWith: min))
+                }
+                let stale = troubles.filter { now - $0.value >= options.troubleNotice }
+                let shown = state.read { $0.staleKinds }
+                if Set(stale.keys) != Set(shown.keys) {
+                    let said = stale.keys.map { ($0, messages[$0] ?? "") }
+                    state.update { $0.staleKinds = Dictionary(said, uniquingKeysWith: { $1 }) }
+                    // It is said beside what is served.
+                    store.noticeMeaning()
+                }
+                let change: @Sendable () async throws -> Void = { [store] in
+                    try await store.watched.wait { SourcePlan.troubles($0) != troubles }
+                }
+                if let next = troubles.filter({ stale[$0.key] == nil }).values.min() {
+                    try await race(next + options.troubleNotice - now, change)
+                } else {
+                    try await change()
+                }
             }
         } catch {
             return

@@ -6,19 +6,23 @@ package enum ControllerCode: String, CaseIterable, Sendable {
     case unreadableObject = "MG180"
     case forbiddenKind = "MG181"
     case statusDispute = "MG182"
+    case tooManyReferences = "MG188"
+    case staleKind = "MG189"
 
     package var name: String {
         switch self {
         case .unreadableObject: "unreadable-object"
         case .forbiddenKind: "forbidden-kind"
         case .statusDispute: "status-dispute"
+        case .tooManyReferences: "too-many-references"
+        case .staleKind: "stale-kind"
         }
     }
 
     package var severity: Severity {
         switch self {
-        case .unreadableObject, .forbiddenKind: .error
-        case .statusDispute: .warning
+        case .unreadableObject, .forbiddenKind, .tooManyReferences: .error
+        case .statusDispute, .staleKind: .warning
         }
     }
 
@@ -30,6 +34,10 @@ package enum ControllerCode: String, CaseIterable, Sendable {
         case .forbiddenKind:
             "The role does not allow a kind to be listed and watched. Without Ingresses, Services or EndpointSlices nothing can be served and readiness stays off; all else goes on without it."
         case .statusDispute: "Another writer keeps changing the status of an Ingress; it is left alone for an hour."
+        case .tooManyReferences:
+            "A namespace refers to more Secrets and ConfigMaps than there are watches for (1,000 of one namespace, 4,000 in all); the rest of them is not read."
+        case .staleKind:
+            "The API server has not answered for a kind for a minute; what was known of it last is served."
         }
     }
 

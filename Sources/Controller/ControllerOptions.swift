@@ -50,8 +50,13 @@ package struct ControllerOptions: Sendable {
     package var pageSize = 500
     /// How long a new reference may hold a change back while its object is fetched.
     package var referenceWait = Duration.seconds(1)
+    /// The same before anything is served: what a replica serves first should be all that it can have.
+    package var firstReferenceWait = Duration.seconds(30)
+    package var references = ReferenceLimit()
     /// How long the API server may be silent before a log line says so.
     package var outageNotice = Duration.seconds(5)
+    /// How long a kind may be in trouble before a diagnostic says so.
+    package var troubleNotice = Duration.seconds(60)
 
     package init() {}
 }

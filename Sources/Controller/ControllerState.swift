@@ -32,6 +32,8 @@ package struct ControllerState: Sendable {
     package var leader: String?
     /// Sources that the role does not allow us.
     package var forbidden: [StoreSource] = []
+    /// Kinds that the API server has not answered for in a while, with what it said.
+    package var staleKinds: [String: String] = [:]
     /// Ingresses whose status is left to another writer.
     package var disputes: [ObjectName] = []
     package var figures = ControllerFigures()
@@ -51,16 +53,24 @@ package struct ControllerFigures: Sendable, Equatable {
     package var statusConflicts: UInt64 = 0
     package var outages: UInt64 = 0
     package var watchedObjects = 0
+    package var eventsWritten: UInt64 = 0
+    package var eventsDropped: UInt64 = 0
+    package var eventsFailed: UInt64 = 0
 
     package init() {}
 }
 
 extension ControllerState {
     /// Prometheus text (exposition format 0.0.4), to be appended to what the data plane says.
-    package func prometheusText(now: Duration) -> String {
+    /// - Parameter troubles: since when each kind is in trouble; nil while it is well.
+    package func prometheusText(now: Duration, troubles: [String: Duration?] = [:]) -> String {
         var text = ""
         func add(_ name: String, _ type: String, _ help: String, _ value: String) {
             text += "# HELP \(name) \(help)\n# TYPE \(name) \(type)\n\(name) \(value)\n"
+        }
+        func add(_ name: String, _ type: String, _ help: String, by label: String, _ values: [(String, String)]) {
+            text += "# HELP \(name) \(help)\n# TYPE \(name) \(type)\n"
+            for (key, value) in values { text += "\(name){\(label)=\"\(key)\"} \(value)\n" }
         }
         func seconds(_ duration: Duration) -> String {
             let parts = duration.components
@@ -91,7 +101,21 @@ extension ControllerState {
         add(
             "moongate_status_disputes", "gauge", "Ingresses whose status another writer keeps changing.",
             String(disputes.count))
+        add(
+            "moongate_events_total", "counter", "Events written, given up, and failed to be written for now.",
+            by: "result",
+            [
+                ("written", String(figures.eventsWritten)), ("dropped", String(figures.eventsDropped)),
+                ("failed", String(figures.eventsFailed)),
+            ])
         add("moongate_watched_objects", "gauge", "Objects known from the API server.", String(figures.watchedObjects))
+        if !troubles.isEmpty {
+            add(
+                "moongate_watch_trouble_seconds", "gauge", "For how long a kind is not followed.", by: "kind",
+                troubles.sorted { $0.key < $1.key }.map { kind, since in
+                    (kind, seconds(since.map { max(.zero, now - $0) } ?? .zero))
+                })
+        }
         add("moongate_forbidden_sources", "gauge", "Kinds that the role does not allow.", String(forbidden.count))
         return text
     }

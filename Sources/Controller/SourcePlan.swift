@@ -48,6 +48,18 @@ enum SourcePlan {
         }
     }
 
+    /// Since when each kind is in trouble in one of its scopes at least. What is refused is said elsewhere.
+    static func troubles(_ state: StoreState) -> [String: Duration] {
+        var since: [String: Duration] = [:]
+        for source in state.troubled {
+            guard let trouble = state.sources[source], !isRefused(trouble), let began = trouble.troubledSince else {
+                continue
+            }
+            since[source.kind] = min(since[source.kind] ?? began, began)
+        }
+        return since
+    }
+
     /// Since when the API server is in trouble: the moment from which not one source has had an answer. A single watch
     /// that broke is none.
     static func outage(_ sources: [StoreSource: SourceState]) -> Duration? {

@@ -46,6 +46,12 @@ package struct StatusLedger: Sendable {
     /// Ingresses whose status somebody else keeps changing.
     package var disputes: [ObjectName] { claims.filter { $0.value.standDownUntil != nil }.keys.sorted() }
 
+    /// When a status that was left to another writer is to be looked at again.
+    package var standDownEnds: Duration? { claims.values.lazy.compactMap(\.standDownUntil).min() }
+    package func standDownsOver(by now: Duration) -> [ObjectName] {
+        claims.filter { $0.value.standDownUntil.map { $0 <= now } ?? false }.map(\.key)
+    }
+
     /// Takes up which Ingresses are ours and what they should say; true if that is other than before.
     package mutating func want(_ statuses: [(ObjectName, [LoadBalancerIngress])]) -> Bool {
         let wanted = Dictionary(statuses, uniquingKeysWith: { $1 })
@@ -69,6 +75,12 @@ package struct StatusLedger: Sendable {
             return nil
         }
         if let claim = claims[name], claim.uid != ingress.metadata.uid { claims[name] = nil }
+        var isNewTry = false
+        if let until = claims[name]?.standDownUntil, now >= until {
+            claims[name]?.standDownUntil = nil
+            claims[name]?.overrides = 0
+            isNewTry = true
+        }
         let current = ingress.status.loadBalancer.ingress
         guard let wanted = desired[name] else { return removal(name, ingress, current, version, isNobodys) }
         var claim = claims[name]
@@ -86,11 +98,8 @@ package struct StatusLedger: Sendable {
         if wanted.isEmpty, claim.map({ $0.addresses != current }) ?? true { return nil }
         if var held = claim {
             if held.basedOn == version { return nil }
-            if let until = held.standDownUntil {
-                guard now >= until else { return nil }
-                held.standDownUntil = nil
-                held.overrides = 0
-            } else if held.addresses == wanted {
+            if held.standDownUntil != nil { return nil }
+            if held.addresses == wanted, !isNewTry {
                 // We had written this, and somebody wrote something else since.
                 if held.overrides == 0 || now - held.firstOverride > Self.overrideWindow {
                     held.overrides = 0

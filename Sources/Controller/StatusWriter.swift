@@ -19,6 +19,9 @@ actor StatusWriter {
     private var ledger = StatusLedger()
     /// Ingresses to be looked at; nil stands for all.
     private var pending: Set<ObjectName>? = []
+    /// What the API server refused, and when it is asked again.
+    private var refused: [ObjectName: Duration] = [:]
+    private static let refusedDelay = Duration.seconds(60)
     private let wake = Watched(UInt64(0))
     private static let parallel = 8
 
@@ -60,8 +63,9 @@ actor StatusWriter {
         var backoff = Backoff(first: .milliseconds(500), limit: .seconds(30))
         while !Task.isCancelled {
             let known = seen
-            do { try await wake.wait { $0 != known } } catch { return }
+            do { try await wait(known) } catch { return }
             seen = wake.value
+            takeUpAgain()
             let writes = plan()
             guard mayWrite(), !writes.isEmpty else { continue }
             let failed = await write(writes)
@@ -72,6 +76,29 @@ actor StatusWriter {
             do { try await clock.sleep(for: backoff.delay(random: clock.random())) } catch { return }
             look(at: failed)
         }
+    }
+
+    /// Until there is something to look at.
+    private func wait(_ known: UInt64) async throws {
+        let (wake, clock) = (wake, clock)
+        let times = Array(refused.values) + [ledger.standDownEnds].compactMap(\.self)
+        guard let due = times.min() else { return try await wake.wait { $0 != known } }
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { try? await clock.sleep(for: due - clock.now()) }
+            group.addTask { try? await wake.wait { $0 != known } }
+            await group.next()
+            group.cancelAll()
+        }
+        try Task.checkCancellation()
+    }
+
+    /// What was refused, or left to another writer, for long enough.
+    private func takeUpAgain() {
+        let now = clock.now()
+        let due = refused.filter { $0.value <= now }.keys
+        for name in due { refused[name] = nil }
+        pending?.formUnion(due)
+        pending?.formUnion(ledger.standDownsOver(by: now))
     }
 
     private func plan() -> [StatusWrite] {
@@ -138,8 +165,9 @@ actor StatusWriter {
                 // The watch brings the newer version, and with it the next look.
                 count { $0.statusConflicts += 1 }
             case .forbidden, .invalid:
-                log.error(
-                    "The status of an Ingress can't be written",
+                refused[write.ingress] = clock.now() + Self.refusedDelay
+                log.log(
+                    level: client.isNews(error) ? .error : .debug, "The status of an Ingress can't be written",
                     metadata: ["ingress": "\(write.ingress)", "error": "\(error)"])
             case .unreachable, .timedOut, .noCredential, .unauthorized, .alreadyExists, .expired, .tooManyRequests,
                 .server, .unreadable:

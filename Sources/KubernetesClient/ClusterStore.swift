@@ -177,6 +177,8 @@ package struct StoreState: Sendable {
     package var objects = ObjectSet()
     package var changes = StoreChanges()
     package var sources: [StoreSource: SourceState] = [:]
+    /// Those of them that are in trouble: mostly none, and quick to look at.
+    package var troubled: Set<StoreSource> = []
     /// Objects that can't be read, with what is wrong; their last good versions stand in `objects`.
     package var unreadable: [StoreSource: [ObjectName: UnreadableObject]] = [:]
 
@@ -203,6 +205,7 @@ package final class ClusterStore: Sendable {
         let source = StoreSource(kind: Object.kind, scope: scope)
         watched.update { state in
             state.sources[source] = nil
+            state.troubled.remove(source)
             state.unreadable[source] = nil
             for name in Object.names(in: state.objects).filter(scope.covers) { Self.remove(Object.self, name, &state) }
         }
@@ -262,10 +265,12 @@ package final class ClusterStore: Sendable {
                 state.changes.count += 1
                 state.changes.meaning = true
             case .healthy:
+                state.troubled.remove(source)
                 state.sources[source]?.trouble = nil
                 state.sources[source]?.troubledSince = nil
                 state.sources[source]?.message = nil
             case .trouble(let error):
+                state.troubled.insert(source)
                 if state.sources[source]?.trouble == nil { state.sources[source]?.troubledSince = now }
                 if state.sources[source]?.trouble != error.code, error.code == .forbidden {
                     // What is not allowed is said beside what is served.

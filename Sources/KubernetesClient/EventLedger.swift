@@ -71,8 +71,8 @@ package struct EventLedger: Sendable {
     package enum Decision: Sendable, Equatable {
         /// Told recently enough; it is counted, and the count goes out with the next write.
         case quiet
-        /// Over the limit; counted as dropped.
-        case drop
+        /// Over the limit until then; nothing is counted.
+        case later(Duration)
         /// A new Event, under this name.
         case create(name: String)
         /// The Event of this name goes on as a series.
@@ -83,17 +83,13 @@ package struct EventLedger: Sendable {
         var tokens: Int
         var filledAt: Duration
 
-        /// Takes a token if there is one.
-        mutating func take(at now: Duration, burst: Int, period: Duration) -> Bool {
+        mutating func fill(at now: Duration, burst: Int, period: Duration) {
             let elapsed = now - filledAt
             if elapsed >= period {
                 let whole = Int(elapsed / period)
                 tokens = min(burst, tokens + whole)
                 filledAt += period * whole
             }
-            guard tokens > 0 else { return false }
-            tokens -= 1
-            return true
         }
     }
 
@@ -109,7 +105,6 @@ package struct EventLedger: Sendable {
     private var objects: [ObjectName: Bucket] = [:]
     private var total: Bucket
     private var sweptAt: Duration
-    package private(set) var dropped = 0
 
     package init(terms: Terms = Terms(), now: Duration) {
         self.terms = terms
@@ -117,43 +112,46 @@ package struct EventLedger: Sendable {
         sweptAt = now
     }
 
-    /// `suffix` makes a new name unique among replicas and restarts.
-    package mutating func told(_ note: EventNote, now: Duration, suffix: String) -> Decision {
+    /// - Parameters:
+    ///   - times: how often it was told since it was last asked about.
+    ///   - suffix: makes a new name unique among replicas and restarts.
+    package mutating func told(_ note: EventNote, times: Int = 1, now: Duration, suffix: String) -> Decision {
         sweep(now)
         if var entry = entries[note] {
-            entry.count += 1
-            entry.toldAt = now
             guard now - entry.writtenAt >= terms.refreshAfter else {
+                entry.count += times
+                entry.toldAt = now
                 entries[note] = entry
                 return .quiet
             }
-            guard mayWrite(about: note.object, now) else {
-                entries[note] = entry
-                return .drop
-            }
+            if let later = take(about: note.object, now) { return .later(later) }
+            entry.count += times
+            entry.toldAt = now
             entry.writtenAt = now
             entries[note] = entry
             return .extend(name: entry.name, count: entry.count)
         }
-        guard mayWrite(about: note.object, now) else { return .drop }
+        if let later = take(about: note.object, now) { return .later(later) }
         // A name is a DNS subdomain of at most 253 characters.
         let name = "\(note.object.name.prefix(200)).\(suffix)"
-        entries[note] = Entry(name: name, count: 1, writtenAt: now, toldAt: now)
+        entries[note] = Entry(name: name, count: times, writtenAt: now, toldAt: now)
         return .create(name: name)
     }
 
     /// The write did not work: the next telling tries anew.
     package mutating func writeFailed(_ note: EventNote) { entries[note] = nil }
 
-    private mutating func mayWrite(about object: ObjectName, _ now: Duration) -> Bool {
+    /// Nil if a write is allowed now, which it then counts as; else when to ask again.
+    private mutating func take(about object: ObjectName, _ now: Duration) -> Duration? {
         var bucket = objects[object] ?? Bucket(tokens: terms.objectBurst, filledAt: now)
-        let may = bucket.take(at: now, burst: terms.objectBurst, period: terms.objectPeriod)
-        objects[object] = bucket
-        guard may, total.take(at: now, burst: terms.totalBurst, period: terms.totalPeriod) else {
-            dropped += 1
-            return false
-        }
-        return true
+        bucket.fill(at: now, burst: terms.objectBurst, period: terms.objectPeriod)
+        total.fill(at: now, burst: terms.totalBurst, period: terms.totalPeriod)
+        defer { objects[object] = bucket }
+        guard bucket.tokens > 0 else { return bucket.filledAt + terms.objectPeriod }
+        guard total.tokens > 0 else { return total.filledAt + terms.totalPeriod }
+        bucket.tokens -= 1
+        total.tokens -= 1
+        return nil
     }
 
     /// Keeps the tables as large as the present needs.

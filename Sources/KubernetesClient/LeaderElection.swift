@@ -18,11 +18,16 @@ package final class LeaderElection: Sendable {
     private let clock: any ControlClock
     private let log: Logger
     private let board: Watched<State>
+    private let isAbandoned = Watched(false)
+    private let releaseLimit: Duration
 
+    /// - Parameter releaseLimit: whoever ends does not wait longer than this for a server that is silent; by the
+    ///   network's time.
     package init(
         client: APIClient, lease: ObjectName, identity: String, terms: ElectionMachine.Terms = ElectionMachine.Terms(),
-        clock: any ControlClock, log: Logger
+        clock: any ControlClock, log: Logger, releaseLimit: Duration = .seconds(2)
     ) {
+        self.releaseLimit = releaseLimit
         self.client = client
         self.lease = lease
         self.identity = identity
@@ -46,14 +51,20 @@ package final class LeaderElection: Sendable {
     package func waitUntilLeading() async throws { try await board.wait { $0.leads } }
     package func waitUntilNotLeading() async throws { try await board.wait { !$0.leads } }
 
+    /// The lease is not waited for any more, should it be on its way back.
+    package func abandon() { isAbandoned.update { $0 = true } }
+
     /// Takes part until the task is cancelled; then gives the lease back, if it is ours.
     package func run() async {
         var backoff = Backoff(first: .milliseconds(500), limit: terms.retryPeriod)
+        var trouble: APIError.Code?
         while !Task.isCancelled {
             var delay = terms.retryPeriod
             do {
                 try await round()
                 backoff.reset()
+                if trouble != nil { log.info("The lease can be read and written again") }
+                trouble = nil
             } catch {
                 let now = clock.now()
                 switch error.code {
@@ -61,7 +72,10 @@ package final class LeaderElection: Sendable {
                     board.update { $0.machine.leaseConflicted() }
                 default:
                     board.update { $0.machine.requestFailed(now: now) }
-                    log.warning("The lease can't be read or written", metadata: ["error": "\(error)"])
+                    if trouble != error.code, !Task.isCancelled {
+                        log.warning("The lease can't be read or written", metadata: ["error": "\(error)"])
+                    }
+                    trouble = error.code
                 }
                 delay = backoff.delay(atLeast: error.retryAfter, random: clock.random())
             }
@@ -124,7 +138,8 @@ package final class LeaderElection: Sendable {
         let lease = lease
         let identity = identity
         let log = log
-        await Task {
+        let (isAbandoned, releaseLimit) = (isAbandoned, releaseLimit)
+        let work: @Sendable () async -> Void = {
             do throws(APIError) {
                 var held = try await client.get(Lease.self, namespace: lease.namespace, name: lease.name)
                 var freed = spec
@@ -136,6 +151,15 @@ package final class LeaderElection: Sendable {
                 log.info("The lease is given back")
             } catch {
                 log.warning("The lease could not be given back; it expires", metadata: ["error": "\(error)"])
+            }
+        }
+        await Task {
+            await withTaskGroup(of: Void.self) { group in
+                group.addTask(operation: work)
+                group.addTask { try? await Task.sleep(for: releaseLimit) }
+                group.addTask { try? await isAbandoned.wait { $0 } }
+                await group.next()
+                group.cancelAll()
             }
         }.value
     }

@@ -34,6 +34,8 @@ package struct ProxyConfiguration: Sendable {
     /// Connections of clients that are served at once; beyond, new ones are refused by closing. 0 takes as many as
     /// there are descriptors for, two a connection.
     package var maxConnections = 0
+    /// Descriptors that are left to the rest of the process, beside a few.
+    package var reservedDescriptors = 0
     /// Of them, those of one client (an IPv4 address, an IPv6 /64) that is no trusted proxy; 0 is no limit.
     package var maxConnectionsPerClient = 0
 

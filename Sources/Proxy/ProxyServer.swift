@@ -64,7 +64,7 @@ package final class ProxyServer: Sendable {
         var configuration = configuration
         configuration.loops = configuration.loops > 0 ? configuration.loops : LoopThread.availableCPUs
         // Each connection of a client may want one to an endpoint beside it, and the rest of the process wants some.
-        let descriptors = Descriptors.raiseLimit()
+        let descriptors = Descriptors.raiseLimit() - configuration.reservedDescriptors
         let sessions = min(configuration.sessions.most, max(16, (descriptors - 64) / 4))
         let possible = max(16, (descriptors - 64 - sessions) / 2)
         maxConnections = min(configuration.maxConnections > 0 ? configuration.maxConnections : .max, possible)

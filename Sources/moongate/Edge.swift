@@ -42,14 +42,15 @@ struct Edge: Sendable {
     private let writer: LogWriter
 
     /// Binds the listeners; nothing is accepted before `serve`.
-    init(_ settings: Settings, options: TranslationOptions) throws {
+    /// - Parameter reservedDescriptors: how many the control loop may take.
+    init(_ settings: Settings, options: TranslationOptions, reservedDescriptors: Int = 0) throws {
         self.settings = settings
         logger = makeLogger(settings)
         let writer = LogWriter(StandardOutputSink())
         self.writer = writer
         metrics.watch(writer)
         certificates = try settings.https.isEmpty ? nil : Self.certificates(settings, tickets)
-        server = try Self.makeServer(settings, metrics, writer)
+        server = try Self.makeServer(settings, metrics, writer, reservedDescriptors)
         for address in server.sharedAddresses {
             logger.warning(
                 "another process listens here too, and gets a part of the connections",
@@ -64,12 +65,14 @@ struct Edge: Sendable {
             certificates: certificates, takesTurns: true)
     }
 
-    private static func makeServer(_ settings: Settings, _ metrics: MetricsHub, _ writer: LogWriter) throws
-        -> ProxyServer
-    {
+    private static func makeServer(
+        _ settings: Settings, _ metrics: MetricsHub, _ writer: LogWriter, _ reservedDescriptors: Int
+    ) throws -> ProxyServer {
+        var configuration = ProxyConfiguration(settings)
+        configuration.reservedDescriptors = reservedDescriptors
         do throws(ProxyServer.StartError) {
             return try ProxyServer(
-                configuration: ProxyConfiguration(settings), metrics: metrics,
+                configuration: configuration, metrics: metrics,
                 accessLog: settings.accessLog.telemetry.map { ($0, writer) })
         } catch {
             guard case .cannotListen(let address, let why) = error else { throw error }
@@ -339,7 +342,9 @@ struct Edge: Sendable {
 
     /// Drains at the first signal, ends at the second; runs until the task is cancelled.
     /// - Parameter onDrain: called once, when readiness went off.
-    func obey(_ signals: UnixSignalsSequence, onDrain: @Sendable () -> Void = {}) async {
+    func obey(
+        _ signals: UnixSignalsSequence, onDrain: @Sendable () -> Void = {}, onStop: @Sendable () -> Void = {}
+    ) async {
         for await signal in signals {
             guard signal != .sighup else {
                 // To others it says "read the configuration again"; to a shell, that its terminal has gone.
@@ -360,6 +365,7 @@ struct Edge: Sendable {
             case .already:
                 logger.warning("ending at once", metadata: ["signal": "\(signal)"])
                 server.stop()
+                onStop()
             }
         }
     }

@@ -10,6 +10,7 @@ import KubernetesClient
 import Logging
 import Model
 import Proxy
+import Reactor
 import Routing
 import Scripting
 import UnixSignals
@@ -26,7 +27,8 @@ struct InCluster {
     func run() async throws {
         let access = try access()
         let options = try options(access)
-        let edge = try Edge(settings, options: options.translation)
+        let edge = try Edge(
+            settings, options: options.translation, reservedDescriptors: options.references.total)
         let clock = SystemClock()
         let client = APIClient(access: access, clock: clock, log: edge.logger)
         // True: the first configuration stands. False: there will be none.
@@ -46,8 +48,7 @@ struct InCluster {
         let webhook = webhook(options, access, controller, client, clock, edge)
         let admin = try await edge.startAdmin(
             more: {
-                controller.state.value.prometheusText(now: clock.now())
-                    + (webhook?.server.figures.text ?? "")
+                controller.prometheusText + (webhook?.server.figures.text ?? "")
             },
             waiting: { Self.waiting(for: controller.unlisted) })
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
@@ -82,11 +83,14 @@ struct InCluster {
             Task { await edge.watchTime { controller.publishAgain() } },
             Task { if let webhook { await webhook.identity.keep() } },
             Task {
-                await edge.obey(signals) {
-                    // Another replica may write from here on; our own endpoints go on moving while we drain.
-                    controller.resign()
-                    start.yield(false)
-                }
+                await edge.obey(
+                    signals,
+                    onDrain: {
+                        // Another replica may write from here on; our own endpoints go on moving while we drain.
+                        controller.resign()
+                        start.yield(false)
+                    },
+                    onStop: { controller.abandon() })
             },
         ]
         for await serves in starts {
@@ -134,6 +138,9 @@ struct InCluster {
         for map in [options.translation.tcpServices, options.translation.udpServices] {
             if let map { options.extra.configMaps.insert(map) }
         }
+        // A quarter of the descriptors at most: the others are for clients.
+        options.references.total = min(options.references.total, max(16, Descriptors.raiseLimit() / 4))
+        options.references.perNamespace = min(options.references.perNamespace, max(8, options.references.total / 2))
         if settings.watchAllSecrets { options.secrets = .namespaces }
         if settings.watchAllConfigMaps { options.configMaps = .namespaces }
         let here = namespace(access)

@@ -183,6 +183,19 @@ private func bundles(_ server: APIServer) throws -> [Base64?] {
         }
     }
 
+    /// Until it is, the API server refuses every Ingress.
+    @Test func `an authority that is lost is made known again soon`() async throws {
+        try await withIdentity(clock: ManualClock()) { server, identity, _, clock in
+            try await server.writes.wait { _ in (try? bundles(server))?.allSatisfy { $0 != nil } ?? false }
+            try await clock.sleeping.wait { $0.now == 1 }
+            try server.delete(ValidatingWebhookConfiguration.self, namespace: "", name: "moongate")
+            try server.apply(configuration())
+            #expect(try bundles(server) == [nil, nil])
+            clock.advance(by: .seconds(30))
+            try await server.writes.wait { _ in (try? bundles(server))?.allSatisfy { $0 != nil } ?? false }
+        }
+    }
+
     @Test func `where replicas begin together, one certificate counts`() async throws {
         try await withIdentity(clock: ManualClock()) { server, _, client, clock in
             let others = (0..<4).map { _ in

@@ -36,7 +36,8 @@ import Testing
             server.inject(.init(.status(500), verb: "list", resource: "endpointslices", times: 2))
             try await withReplica(of: server, clock: clock) { replica in
                 for round in 1...2 {
-                    try await clock.sleeping.wait { $0.total == round }
+                    // One sleep after each try, and the one that minds how long that lasts.
+                    try await clock.sleeping.wait { $0.total == round + 1 }
                     #expect(replica.published.value.isEmpty)
                     #expect(!replica.controller.state.value.isServing)
                     clock.advance(by: .seconds(1))
@@ -263,6 +264,37 @@ import Testing
         }
     }
 
+    /// One kind that is not answered for, while all others are.
+    @Test func aKindThatIsNotFollowedIsSaid() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            let clock = ManualClock()
+            try await withReplica(of: server, clock: clock) { replica in
+                try await replica.waitForRoutes(["shop.test /"])
+                #expect(
+                    replica.controller.prometheusText.contains(
+                        "\nmoongate_watch_trouble_seconds{kind=\"EndpointSlice\"} 0.0\n"))
+                server.inject(.init(.status(500), resource: "endpointslices", times: .max))
+                server.expireWatches()
+                await clock.run(step: .milliseconds(100)) {
+                    replica.controller.state.value.diagnostics.contains { $0.code == "MG189" }
+                }
+                #expect(clock.now() - .seconds(1_000) >= .seconds(60))
+                let found = replica.controller.state.value.diagnostics.filter { $0.code == "MG189" }
+                #expect(found.count == 1)
+                #expect(found.first?.problem.contains("EndpointSlice") == true)
+                let text = replica.controller.prometheusText
+                #expect(!text.contains("moongate_watch_trouble_seconds{kind=\"EndpointSlice\"} 0.0"))
+                #expect(text.contains("moongate_watch_trouble_seconds{kind=\"Ingress\"} 0.0"))
+                #expect(replica.controller.state.value.outageSince == nil)
+                server.clearFaults()
+                await clock.run(step: .milliseconds(100)) {
+                    !replica.controller.state.value.diagnostics.contains { $0.code == "MG189" }
+                }
+            }
+        }
+    }
+
     @Test func aStormOfExpiredWatchesNeverEmptiesWhatIsServed() async throws {
         try await withCluster { server in
             try openShop(server)
@@ -300,6 +332,59 @@ import Testing
                 // No longer referred to: no longer watched, and no longer held.
                 try server.apply(ingress("web"))
                 while !replica.controller.objects.secrets.isEmpty { await Task.yield() }
+            }
+        }
+    }
+
+    /// What is served first is whole, as far as it can be had: readiness follows it.
+    @Test func theFirstPublicationWaitsForItsSecrets() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            try server.apply(ingress("web", tls: "cert"))
+            var secret = Secret(metadata: ObjectMeta(name: "cert", namespace: "shop"), type: "kubernetes.io/tls")
+            secret.data = ["tls.crt": Base64([1]), "tls.key": Base64([2])]
+            try server.apply(secret)
+            server.inject(.init(.status(500), verb: "list", resource: "secrets", times: 5))
+            let clock = ManualClock()
+            try await withReplica(of: server, clock: clock) { replica in
+                await clock.run(step: .milliseconds(20)) { !replica.published.value.isEmpty }
+                #expect(replica.controller.objects.secrets.count == 1)
+                #expect(!replica.controller.state.value.diagnostics.contains { $0.code == "MG160" })
+            }
+        }
+    }
+
+    @Test func theFirstPublicationDoesNotWaitForEver() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            try server.apply(ingress("web", tls: "cert"))
+            server.inject(.init(.status(500), verb: "list", resource: "secrets", times: .max))
+            let clock = ManualClock()
+            try await withReplica(of: server, clock: clock) { replica in
+                await clock.run(step: .milliseconds(20)) { !replica.published.value.isEmpty }
+                #expect(clock.now() - .seconds(1_000) >= .seconds(30))
+            }
+        }
+    }
+
+    /// One Ingress that names more Secrets than there are to be watches.
+    @Test func referencesAreLimited() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            var many = ingress("many", host: "many.test")
+            many.spec.tls = (0..<9).map { IngressTLS(hosts: ["many.test"], secretName: "s\($0)") }
+            try server.apply(many)
+            try await withReplica(of: server, { $0.references.perNamespace = 3 }) { replica in
+                try await replica.waitForDiagnostic("MG188")
+                let found = replica.controller.state.value.diagnostics.filter { $0.code == "MG188" }
+                #expect(found.map(\.place.object?.name) == ["many"])
+                #expect(found.first?.problem.hasPrefix("6 of the Secrets") == true)
+                try await server.watchCount.wait { $0 == 7 }
+                let asked = server.requests.value.filter { $0.resource == "secrets" && $0.verb == "list" }
+                #expect(Set(asked.map(\.name)) == ["s0", "s1", "s2"])
+                many.spec.tls.removeLast(6)
+                try server.apply(many)
+                try await replica.waitForNoDiagnostic("MG188")
             }
         }
     }

@@ -226,6 +226,45 @@ import Testing
         }
     }
 
+    /// A finding whose Event could not be written, or came in a crowd, is told all the same.
+    @Test func noFindingIsLost() async throws {
+        try await withCluster { server in
+            try openShop(server)
+            for index in 0..<40 {
+                try server.apply(ingress("broken\(index)", host: "b\(index).test", service: "missing"))
+            }
+            server.inject(.init(.status(500), verb: "create", resource: "events", times: 3))
+            let clock = ManualClock()
+            try await withReplica(
+                of: server, clock: clock,
+                { options in
+                    lead(&options)
+                    options.events.totalBurst = 10
+                }
+            ) { replica in
+                await pass(clock) {
+                    Set(((try? server.all(Event.self)) ?? []).compactMap(\.regarding?.name)).count >= 40
+                }
+                #expect(clock.now() - .seconds(1_000) < .seconds(600))
+                await pass(clock) { replica.controller.state.value.figures.eventsWritten >= 40 }
+                #expect(replica.controller.state.value.figures.eventsFailed == 3)
+            }
+        }
+    }
+
+    @Test(arguments: [403, 422]) func aRefusedStatusIsTriedAgain(code: Int) async throws {
+        try await withCluster { server in
+            try openShop(server)
+            server.inject(.init(.status(code), verb: "patch", resource: "ingresses", times: 2))
+            let clock = ManualClock()
+            try await withReplica(of: server, clock: clock, { lead(&$0) }) { _ in
+                try await server.requests.wait { $0.contains { $0.verb == "patch" } }
+                await pass(clock, until: shows(server, [LoadBalancerIngress(ip: "203.0.113.1")]))
+                #expect(clock.now() - .seconds(1_000) >= .seconds(120))
+            }
+        }
+    }
+
     /// `kubectl apply` of an Ingress and its Service in one file: for a moment the Service is missing.
     @Test func whatIsMendedAtOnceIsNoEvent() async throws {
         try await withCluster { server in

@@ -81,7 +81,7 @@ import Testing
         #expect(look(&ledger, shown(theirs, version: "1"), isNobodys: true) == nil)
     }
 
-    @Test func neverFights() {
+    @Test func neverFights() throws {
         var ledger = wanting(ours)
         var version = 1
         var writes = 0
@@ -97,9 +97,13 @@ import Testing
         }
         #expect(writes == 4)
         #expect(ledger.disputes == [name])
+        #expect(ledger.standDownsOver(by: .seconds(3_500)).isEmpty)
+        let end = try #require(ledger.standDownEnds)
+        #expect(ledger.standDownsOver(by: end) == [name])
         // An hour later it may be over.
         #expect(look(&ledger, shown(theirs, version: "\(version)"), at: 3_700) != nil)
         #expect(ledger.disputes.isEmpty)
+        #expect(ledger.standDownEnds == nil)
     }
 
     @Test func oneOverrideNowAndThenIsNoDispute() {

@@ -75,12 +75,68 @@ import Testing
         }
     }
 
-    @Test func aServerThatTakesNoEventsHoldsNothingUp() async throws {
-        try await record { server, recorder, _ in
+    private func creates(_ server: APIServer) -> Int { server.requests.value.count { $0.verb == "create" } }
+
+    /// One that fails is written later; the others do not wait for it.
+    @Test func whatCannotBeWrittenIsWrittenLater() async throws {
+        try await record { server, recorder, clock in
+            server.inject(.init(.status(500), resource: "events", times: 2))
+            await recorder.tell(note("a"))
+            try await server.requests.wait { $0.count { $0.verb == "create" } == 1 }
+            await recorder.tell(note("b"))
+            await clock.run(step: .milliseconds(100)) { ((try? server.all(Event.self)) ?? []).count == 2 }
+            #expect(creates(server) == 4)
+        }
+    }
+
+    /// More than may be written at once: none is lost, and the oldest goes first.
+    @Test func whatIsOverTheLimitIsWrittenLater() async throws {
+        let clock = ManualClock()
+        try await withServer(clock: clock) { server, client in
+            try server.apply(configMap("a"))
+            let written = Watched(0)
+            let recorder = EventRecorder(
+                client: client, controller: "moongate.dev/ingress-controller", instance: "pod-1", clock: clock,
+                log: quiet
+            ) { outcome in
+                if case .written = outcome { written.update { $0 += 1 } }
+            }
+            try await beside({ await recorder.run() }) {
+                for index in 0..<150 { await recorder.tell(note("a", name: "web\(index)")) }
+                try await written.wait { $0 == 100 }
+                #expect(try server.all(Event.self).count == 100)
+                await clock.run(step: .milliseconds(100)) { written.value == 150 }
+                #expect(clock.now() - .seconds(1_000) >= .seconds(10))
+                let names = try server.all(Event.self).compactMap(\.regarding?.name)
+                #expect(Set(names).count == 150)
+            }
+        }
+    }
+
+    @Test func whatIsNoLongerSoIsNotWritten() async throws {
+        try await record { server, recorder, clock in
             server.inject(.init(.status(500), resource: "events", times: 1))
             await recorder.tell(note("a"))
-            await recorder.tell(note("a"))
-            try await server.requests.wait { $0.filter { $0.verb == "create" }.count == 2 }
+            try await server.requests.wait { $0.contains { $0.verb == "create" } }
+            await recorder.withdraw(note("a"))
+            clock.advance(by: .seconds(2))
+            await recorder.tell(note("b"))
+            await clock.run(step: .seconds(1)) { clock.now() > .seconds(1_030) }
+            await clock.run(step: .milliseconds(100)) { ((try? server.all(Event.self)) ?? []).count == 1 }
+            #expect(try server.all(Event.self).map(\.note) == ["b"])
+        }
+    }
+
+    @Test func thereIsABound() async throws {
+        let clock = ManualClock()
+        try await withServer(clock: clock) { _, client in
+            let recorder = EventRecorder(
+                client: client, controller: "c", instance: "i", clock: clock, log: quiet)
+            var taken = 0
+            for index in 0..<60 where await recorder.tell(note("\(index)")) { taken += 1 }
+            #expect(taken == 50)
+            for index in 0..<3_000 where await recorder.tell(note("a", name: "web\(index)")) { taken += 1 }
+            #expect(taken == 2_000)
         }
     }
 }

@@ -1,13 +1,17 @@
 import ClusterTesting
 import KubernetesAPI
 import KubernetesClient
+import Logging
 import Testing
 
 @Suite(.timeLimit(.minutes(10))) struct LeaderElectionTests {
     private static let lease = ObjectName(namespace: "default", name: "moongate")
 
-    private func election(_ identity: String, _ client: APIClient, _ clock: ManualClock) -> LeaderElection {
-        LeaderElection(client: client, lease: Self.lease, identity: identity, clock: clock, log: quiet)
+    private func election(
+        _ identity: String, _ client: APIClient, _ clock: ManualClock, releaseLimit: Duration = .seconds(60)
+    ) -> LeaderElection {
+        LeaderElection(
+            client: client, lease: Self.lease, identity: identity, clock: clock, log: quiet, releaseLimit: releaseLimit)
     }
 
     /// Lets time pass, a little at a time, and lets everybody act on it, until the condition holds.
@@ -64,6 +68,38 @@ import Testing
                 server.inject(.init(.status(500), resource: "leases", times: 1_000_000))
                 await pass(clock) { !a.isLeading }
                 #expect(clock.now() - .seconds(1_000) >= .seconds(10))
+            }
+        }
+    }
+
+    /// Whoever ends does not wait for a server that says nothing.
+    @Test(arguments: [false, true]) func aSilentServerHoldsNobody(isAbandoned: Bool) async throws {
+        let clock = ManualClock()
+        try await withServer(clock: clock) { server, client in
+            let a = election("a", client, clock, releaseLimit: .seconds(isAbandoned ? 60 : 2))
+            let task = Task { await a.run() }
+            try await a.waitUntilLeading()
+            server.inject(.init(.silence, resource: "leases", times: .max))
+            let began = ContinuousClock.now
+            if isAbandoned { a.abandon() }
+            task.cancel()
+            await task.value
+            // The limit of a request is 30 seconds.
+            #expect(ContinuousClock.now - began < .seconds(20))
+        }
+    }
+
+    @Test func aTroubleIsSaidOnce() async throws {
+        let clock = ManualClock()
+        try await withServer(clock: clock) { server, client in
+            let lines = Watched([String]())
+            let log = Logger(label: "test") { _ in LineHandler(lines: lines) }
+            let a = LeaderElection(client: client, lease: Self.lease, identity: "a", clock: clock, log: log)
+            try await beside({ await a.run() }) {
+                try await a.waitUntilLeading()
+                server.inject(.init(.status(500), resource: "leases", times: 8))
+                await pass(clock) { lines.value.contains { $0.contains("again") } }
+                #expect(lines.value.count { $0.contains("can't be read or written") } == 1)
             }
         }
     }

@@ -8,6 +8,25 @@ import Synchronization
 
 let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 
+/// Keeps what is logged.
+struct LineHandler: LogHandler {
+    let lines: Watched<[String]>
+    var metadata: Logger.Metadata = [:]
+    var logLevel = Logger.Level.debug
+
+    init(lines: Watched<[String]>) { self.lines = lines }
+
+    subscript(metadataKey key: String) -> Logger.MetadataValue? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) {
+        let line = "\(event.message)"
+        lines.update { $0.append(line) }
+    }
+}
+
 /// A server and a client for one test.
 func withServer<Result: Sendable>(
     clock: any ControlClock = ManualClock(jumping: true), credential: Credential = .none,
