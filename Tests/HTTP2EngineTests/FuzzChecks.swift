@@ -144,7 +144,8 @@ private final class Play {
         }
         // How much of what was beyond a window is passed on before the library ends it is a matter of the pieces.
         let isExceeded = session.fault != .none || streams.values.contains { $0.code == .flowControlError }
-        for owner in streams.keys.sorted() where !isExceeded {
+        // So is how much came of a body that is longer than its content-length.
+        for owner in streams.keys.sorted() where !isExceeded && streams[owner]?.code != .protocolError {
             story.append("\(owner) had \(streams[owner]?.received ?? 0)")
         }
         if session.fault != .none, problem == nil {
