@@ -294,7 +294,8 @@ private final class Play {
             let length = Int(bytes[at]) << 16 | Int(bytes[at + 1]) << 8 | Int(bytes[at + 2])
             let type = bytes[at + 3]
             guard at + 9 + length <= bytes.count else { return fail("a frame of \(length) was cut") }
-            if type <= 1, streams[UInt64(bytes[at + 8]) + 1_000] == nil { return fail("a response to nobody") }
+            let stream = bytes[(at + 5)..<(at + 9)].reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+            if type <= 1, streams[stream + 1_000] == nil { return fail("a response to nobody") }
             if session.fault != .none, type <= 1, lastFrame == 7 {
                 return fail("a frame of type \(type) behind GOAWAY")
             }
