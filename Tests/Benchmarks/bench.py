@@ -687,28 +687,32 @@ def latency(contestants, rates, options, folder):
     sys.stdout.flush()
 
 
-def route_match():
-    path = os.path.join(ROOT, "Tests/Benchmarks/.build/release/RouteMatch")
+def rows_of(program, *arguments):
+    """What a measurement of a single room prints: a line of JSON each. None where it is not built."""
+    path = os.path.join(ROOT, "Tests/Benchmarks/.build/release", program)
     if not os.path.exists(path):
-        return
-    print("\n### Route match\n\n| hosts | paths | ns a match |\n|---:|---:|---:|")
-    output = subprocess.run(["taskset", "-c", PROXY_CORE, path], capture_output=True, text=True, timeout=120).stdout
-    for line in output.splitlines():
-        row = json.loads(line)
-        print(f"| {row['hosts']:,} | {row['paths']:,} | {row['ns']} |")
-    sys.stdout.flush()
+        return None
+    output = subprocess.run(
+        ["taskset", "-c", PROXY_CORE, path, *arguments], capture_output=True, text=True, timeout=120).stdout
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def route_match():
+    rows = rows_of("RouteMatch")
+    if rows is not None:
+        print("\n### Route match\n\n| hosts | paths | ns a match |\n|---:|---:|---:|")
+        for row in rows:
+            print(f"| {row['hosts']:,} | {row['paths']:,} | {row['ns']} |")
+        sys.stdout.flush()
 
 
 def script_cost():
-    path = os.path.join(ROOT, "Tests/Benchmarks/.build/release/ScriptCost")
-    if not os.path.exists(path):
-        return
-    print("\n### The canary in Lua by itself, without a socket\n\n| scripts on the route | CPU ns a request |\n|---:|---:|")
-    output = subprocess.run(["taskset", "-c", PROXY_CORE, path], capture_output=True, text=True, timeout=120).stdout
-    for line in output.splitlines():
-        row = json.loads(line)
-        print(f"| {row['scripts']} | {row['ns']} |")
-    sys.stdout.flush()
+    rows = rows_of("ScriptCost", CANARY)
+    if rows is not None:
+        print("\n### The canary in Lua by itself, without a socket\n\n| scripts on the route | CPU ns a request |\n|---:|---:|")
+        for row in rows:
+            print(f"| {row['scripts']} | {row['ns']} |")
+        sys.stdout.flush()
 
 
 def soak(options, behind):

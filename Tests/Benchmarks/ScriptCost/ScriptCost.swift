@@ -1,4 +1,5 @@
-// What a script costs a request by itself: the canary of `bench.py`, through the real phases, without a socket.
+// What a script costs a request by itself: the canary of `bench.py`, which is its argument, through the real phases, without
+// a socket.
 //
 // Prints one line of JSON: nanoseconds of CPU for a request, and how many scripts stood on its route. The whole proxy beside
 // itself with a script, which `bench.py` measures too, is a difference of two large figures, and moves by more than this.
@@ -9,8 +10,9 @@ import Scripting
 @main
 enum ScriptCostBenchmark {
     static func main() throws {
+        guard let canary = CommandLine.arguments.dropFirst().first else { throw Failure(text: "ScriptCost SCRIPT") }
         for count in [1, 4] {
-            let set = try prepare(scripts: count)
+            let set = try prepare(canary, times: count)
             var sketch = try RequestSketch("GET http://shop.test/1k")
             sketch.fields = [
                 ("x-canary", "maybe"), ("cookie", "session=0123456789abcdef; uid=u42; canary=never; theme=dark"),
@@ -24,7 +26,7 @@ enum ScriptCostBenchmark {
         }
     }
 
-    static func prepare(scripts: Int) throws -> MiddlewareSet {
+    static func prepare(_ canary: String, times scripts: Int) throws -> MiddlewareSet {
         let ingress = ObjectReference(kind: "Ingress", namespace: "shop", name: "web")
         var snapshot = Snapshot()
         snapshot.upstreams = [
@@ -71,21 +73,4 @@ enum ScriptCostBenchmark {
         let spent = ScriptVM.threadCPUNanoseconds - before
         return Double(spent * 10 / UInt64(rounds * exchanges.count)) / 10
     }
-
-    static let canary = """
-        -- The canary of all contestants: a header first, then a cookie.
-        return {
-          config = { canary = { type = "backend", required = true } },
-          route = function(req, ctx)
-            local forced = req.headers:get("x-canary")
-            if forced == "always" then
-              ctx.upstream:use(ctx.config.canary)
-              return
-            end
-            if forced ~= "never" and req.cookies:get("canary") == "always" then
-              ctx.upstream:use(ctx.config.canary)
-            end
-          end,
-        }
-        """
 }
