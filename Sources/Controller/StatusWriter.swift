@@ -80,16 +80,8 @@ actor StatusWriter {
 
     /// Until there is something to look at.
     private func wait(_ known: UInt64) async throws {
-        let (wake, clock) = (wake, clock)
         let times = Array(refused.values) + [ledger.standDownEnds].compactMap(\.self)
-        guard let due = times.min() else { return try await wake.wait { $0 != known } }
-        await withTaskGroup(of: Void.self) { group in
-            group.addTask { try? await clock.sleep(for: due - clock.now()) }
-            group.addTask { try? await wake.wait { $0 != known } }
-            await group.next()
-            group.cancelAll()
-        }
-        try Task.checkCancellation()
+        try await wake.wait(until: times.min(), by: clock) { $0 != known }
     }
 
     /// What was refused, or left to another writer, for long enough.

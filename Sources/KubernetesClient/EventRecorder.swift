@@ -95,24 +95,12 @@ package actor EventRecorder {
                 continue
             }
             let due = pending.values.map(\.notBefore).min().map { max($0, resumeAt) }
-            do { try await wait(until: due, or: known) } catch { return }
+            do { try await waiting.wait(until: due, by: clock) { $0 != known } } catch { return }
         }
     }
 
     private func next(_ now: Duration) -> EventNote? {
         pending.filter { $0.value.notBefore <= now }.min { $0.value.number < $1.value.number }?.key
-    }
-
-    private func wait(until due: Duration?, or known: UInt64) async throws {
-        let (clock, waiting) = (clock, waiting)
-        guard let due else { return try await waiting.wait { $0 != known } }
-        await withTaskGroup(of: Void.self) { group in
-            group.addTask { try? await clock.sleep(for: due - clock.now()) }
-            group.addTask { try? await waiting.wait { $0 != known } }
-            await group.next()
-            group.cancelAll()
-        }
-        try Task.checkCancellation()
     }
 
     private func write(_ note: EventNote, _ taken: Pending) async {

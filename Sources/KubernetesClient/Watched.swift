@@ -74,3 +74,19 @@ package final class Watched<Value: Sendable>: Sendable {
         guard reached else { throw CancellationError() }
     }
 }
+
+extension Watched {
+    /// As `wait`, but no longer than to `due` by the clock; without one for as long as it takes.
+    package func wait(
+        until due: Duration?, by clock: any ControlClock, or isMet: @escaping @Sendable (Value) -> Bool
+    ) async throws {
+        guard let due else { return try await wait(until: isMet) }
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { try? await clock.sleep(for: due - clock.now()) }
+            group.addTask { try? await self.wait(until: isMet) }
+            await group.next()
+            group.cancelAll()
+        }
+        try Task.checkCancellation()
+    }
+}
