@@ -209,6 +209,7 @@ static int mg_base_error(lua_State *L) {
 // What ended the run for good is not shown to the script.
 static int mg_pcall_finish(lua_State *L, int status, lua_KContext extra) {
     if (status != LUA_OK && status != LUA_YIELD) {
+        mg_undeafen(L);
         mg_vm *vm = mg_of(L);
         if (mg_fatal(L, vm, status, -1)) mg_rethrow(L, vm);
         lua_pushboolean(L, 0);
@@ -265,7 +266,9 @@ static int mg_base_require(lua_State *L) {
     lua_pop(L, 1);
     lua_rawgeti(L, LUA_REGISTRYINDEX, MG_REF_MODULES); // 3
     lua_pushvalue(L, 1);
-    if (lua_rawget(L, 3) != LUA_TFUNCTION) {
+    int type = lua_rawget(L, 3);
+    if (type == LUA_TSTRING) mg_api_error(L, "module '%s' does not compile: %s", lua_tostring(L, 1), lua_tostring(L, -1));
+    if (type != LUA_TFUNCTION) {
         mg_api_error(L, "module '%s' is not there: only other keys of the same ConfigMap can be required",
                      lua_tostring(L, 1));
     }
@@ -275,6 +278,7 @@ static int mg_base_require(lua_State *L) {
     lua_pushvalue(L, 1); // function, name
     int status = lua_pcall(L, 1, 1, 0);
     if (status != LUA_OK) {
+        mg_undeafen(L);
         mg_vm *vm = mg_of(L);
         if (mg_fatal(L, vm, status, -1)) mg_rethrow(L, vm);
         lua_pushvalue(L, 1);
@@ -369,7 +373,7 @@ static void mg_close(lua_State *L, mg_vm *vm, lua_State *co) {
     vm->close_depth++;
     vm->running = co;
     mg_sync_hook(co, vm);
-    lua_resetthread(co);
+    (void)mg_reset(co);
     vm->running = L;
     vm->close_depth--;
     mg_sync_hook(L, vm);
@@ -557,10 +561,15 @@ static int mg_co_close(lua_State *L) {
     if (*state != 'd' && *state != 's') return luaL_error(L, "cannot close a %s coroutine", state);
     if (vm->close_depth >= MG_MAX_CLOSE_DEPTH) return luaL_error(L, "C stack overflow");
     mg_charge(L, vm, MG_LIBRARY_CREDIT);
+    if (mg_is_deaf(co)) {
+        lua_pushboolean(L, 0);
+        lua_pushliteral(L, "the coroutine was ended together with the run that resumed it");
+        return 2;
+    }
     vm->close_depth++;
     vm->running = co;
     mg_sync_hook(co, vm);
-    int status = lua_resetthread(co);
+    int status = mg_reset(co);
     vm->running = L;
     vm->close_depth--;
     mg_sync_hook(L, vm);

@@ -152,7 +152,14 @@ struct mg_vm {
     mg_error error;
 };
 
-static inline mg_vm *mg_of(lua_State *L) { return *(mg_vm **)lua_getextraspace(L); }
+// Each thread's own word is the address of its machine. The lowest bit says that the thread is deaf: an error of the hook has
+// ended it, and no hook is called in it any more, whatever it runs. Lua switches them back on only where a protected call of
+// the same thread catches the error.
+static inline uintptr_t *mg_word(lua_State *L) { return (uintptr_t *)lua_getextraspace(L); }
+static inline mg_vm *mg_of(lua_State *L) { return (mg_vm *)(*mg_word(L) & ~(uintptr_t)1); }
+static inline bool mg_is_deaf(lua_State *L) { return (*mg_word(L) & 1) != 0; }
+static inline void mg_deafen(lua_State *L) { *mg_word(L) |= 1; }
+static inline void mg_undeafen(lua_State *L) { *mg_word(L) &= ~(uintptr_t)1; }
 
 // Registry references, fixed by the order in which mg_setup makes them.
 enum {
@@ -199,7 +206,12 @@ _Noreturn void mg_kill(lua_State *L, mg_vm *vm, mg_error_class kind);
 _Noreturn void mg_rethrow(lua_State *L, mg_vm *vm);
 void mg_hook(lua_State *L, lua_Debug *ar);
 int mg_interval(const mg_vm *vm);
+// Closes what a dead or waiting thread holds (lua_resetthread), and has nothing to do with one that is deaf: what its
+// variables run would never be ended.
+int mg_reset(lua_State *co);
 void mg_sync_hook(lua_State *L, const mg_vm *vm);
+// A table that stands for several strings has them in its list; one with nothing but keys is a slip.
+void mg_check_list(lua_State *L, int index, const char *name);
 // True when an error that was caught must not be shown to the script; sets `killed`.
 bool mg_fatal(lua_State *L, mg_vm *vm, int status, int error_index);
 

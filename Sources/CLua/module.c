@@ -398,6 +398,7 @@ static int mg_respond(lua_State *L) {
         for (lua_pushnil(L); mg_next(L, vm, 2); lua_settop(L, 6)) { // 6 name, 7 value
             mg_unwrap(L, 7);
             if (lua_istable(L, 7)) {
+                if (lua_type(L, 6) == LUA_TSTRING) mg_check_list(L, 7, lua_tostring(L, 6));
                 lua_Integer count = (lua_Integer)lua_rawlen(L, 7);
                 lua_createtable(L, (int)(count < 64 ? count : 64), 0); // 8: a copy
                 for (lua_Integer i = 1; i <= count; i++) {

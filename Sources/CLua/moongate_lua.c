@@ -414,6 +414,7 @@ void mg_hook(lua_State *L, lua_Debug *ar) {
     }
     vm->interval = 1;
     lua_sethook(L, mg_hook, LUA_MASKCOUNT, 1);
+    mg_deafen(L);
     lua_pushlightuserdata(L, vm);
     lua_error(L);
 }
@@ -695,6 +696,7 @@ static bool mg_protected(mg_vm *vm, lua_CFunction function, mg_task *task) {
     int status = lua_pcall(L, 1, 0, 0);
     vm->running = running;
     if (status == LUA_OK) return true;
+    mg_undeafen(L);
     mg_error_describe(vm, L, status);
     lua_settop(L, 0);
     vm->killed = MG_ERROR_NONE;
@@ -726,6 +728,15 @@ static lua_State *mg_pool_take(mg_vm *vm) {
     return task.co;
 }
 
+// Leaves a coroutine to the collector.
+static void mg_pool_drop(mg_vm *vm, lua_State *co) {
+    // Removing a key that is there does not allocate.
+    lua_rawgeti(vm->main, LUA_REGISTRYINDEX, MG_REF_THREADS);
+    lua_pushnil(vm->main);
+    lua_rawsetp(vm->main, -2, co);
+    lua_pop(vm->main, 1);
+}
+
 static void mg_pool_give(mg_vm *vm, lua_State *co) {
     // Pooled coroutines have the ordinary interval, so that most runs need not set it.
     if (vm->interval != MG_HOOK_INTERVAL) lua_sethook(co, mg_hook, LUA_MASKCOUNT, MG_HOOK_INTERVAL);
@@ -733,11 +744,7 @@ static void mg_pool_give(mg_vm *vm, lua_State *co) {
         vm->pool[vm->pool_count++] = co;
         return;
     }
-    // Removing a key that is there does not allocate.
-    lua_rawgeti(vm->main, LUA_REGISTRYINDEX, MG_REF_THREADS);
-    lua_pushnil(vm->main);
-    lua_rawsetp(vm->main, -2, co);
-    lua_pop(vm->main, 1);
+    mg_pool_drop(vm, co);
 }
 
 static int mg_renew_environment(lua_State *L) {
@@ -760,6 +767,14 @@ static int mg_environment_write(lua_State *L) {
     return 0;
 }
 
+int mg_reset(lua_State *co) {
+    if (mg_is_deaf(co)) return LUA_ERRRUN;
+    int status = lua_resetthread(co);
+    // What a variable's function throws is caught in there.
+    mg_undeafen(co);
+    return status;
+}
+
 // Closes what a dead run left open: with the hook on, and a budget of its own.
 static void mg_bury(mg_vm *vm, lua_State *co) {
     void *run = vm->run;
@@ -778,13 +793,13 @@ static void mg_bury(mg_vm *vm, lua_State *co) {
         vm->running = inner;
         vm->chain_count = i;
         lua_sethook(inner, mg_hook, LUA_MASKCOUNT, vm->interval);
-        lua_resetthread(inner);
+        mg_reset(inner);
     }
     vm->interval = mg_interval(vm);
     vm->running = co;
     vm->chain_count = 0;
     lua_sethook(co, mg_hook, LUA_MASKCOUNT, vm->interval);
-    lua_resetthread(co);
+    mg_reset(co);
     vm->running = NULL;
     vm->killed = MG_ERROR_NONE;
     vm->refusals_seen = vm->refusals;
@@ -792,6 +807,10 @@ static void mg_bury(mg_vm *vm, lua_State *co) {
     lua_sethook(co, mg_hook, LUA_MASKCOUNT, vm->interval);
     vm->error = saved;
     vm->run = run;
+    if (mg_is_deaf(co)) {
+        mg_pool_drop(vm, co);
+        return;
+    }
     mg_dress(vm, co);
     mg_pool_give(vm, co);
 }
@@ -878,6 +897,7 @@ static int mg_deliver(lua_State *L) {
             if (lua_type(L, -2) != LUA_TSTRING) mg_api_error(L, "a header name is a string");
             mg_unwrap(L, -1);
             bool list = lua_istable(L, -1);
+            if (list) mg_check_list(L, -1, lua_tostring(L, -2));
             lua_Integer values = list ? (lua_Integer)lua_rawlen(L, -1) : 1;
             for (lua_Integer i = 1; i <= values && count < capacity; i++) {
                 if (list) lua_rawgeti(L, -1, i);
@@ -1316,15 +1336,20 @@ static const char *mg_read(lua_State *L, void *context, size_t *size) {
 static int mg_compile_task(lua_State *L) {
     mg_task *task = lua_touserdata(L, 1);
     mg_vm *vm = task->vm;
+    int status = LUA_OK;
     if (task->length > vm->source_limit) {
         lua_pushfstring(L, "%s: the script has %d KiB; at most %d KiB are allowed", task->file,
                         (int)((task->length + 1023) / 1024), (int)(vm->source_limit / 1024));
-        return lua_error(L);
+        status = LUA_ERRSYNTAX;
+    } else {
+        lua_pushfstring(L, "@%s", task->file);
+        const char *name = lua_tostring(L, -1);
+        status = lua_load(L, mg_read, task, name, "t");
     }
-    lua_pushfstring(L, "@%s", task->file);
-    const char *name = lua_tostring(L, -1);
-    if (lua_load(L, mg_read, task, name, "t") != LUA_OK) return lua_error(L);
-    if (task->flag) {
+    bool main_chunk = task->name == NULL;
+    // A module that does not compile is its message: who requires it is told.
+    if (status != LUA_OK && (main_chunk || task->flag || mg_fatal(L, vm, status, -1))) return lua_error(L);
+    if (main_chunk) {
         // The main chunk: its _ENV is the globals of the script.
         lua_rawgeti(L, LUA_REGISTRYINDEX, MG_REF_SCRIPT_GLOBALS);
         lua_setupvalue(L, -2, 1);
@@ -1358,14 +1383,22 @@ static bool mg_compile(mg_vm *vm, mg_task *task) {
     return good;
 }
 
-bool mg_vm_add_module(mg_vm *vm, const char *name, const char *file, const char *source, size_t length) {
-    mg_task task = {.name = name, .file = file, .source = source, .length = length};
+bool mg_vm_add_module(mg_vm *vm, const char *name, const char *file, const char *source, size_t length,
+                      bool must_compile) {
+    mg_task task = {.name = name, .file = file, .source = source, .length = length, .flag = must_compile};
     return mg_compile(vm, &task);
 }
 
 bool mg_vm_compile(mg_vm *vm, const char *file, const char *source, size_t length) {
-    mg_task task = {.file = file, .source = source, .length = length, .flag = true};
+    mg_task task = {.file = file, .source = source, .length = length};
     return mg_compile(vm, &task);
+}
+
+// The modules, at -2, see the same globals as the main chunk, at -1.
+static void mg_join(lua_State *L) {
+    for (lua_pushnil(L); lua_next(L, -3); lua_pop(L, 1)) {
+        if (lua_isfunction(L, -1)) lua_upvaluejoin(L, -1, 1, -3, 1);
+    }
 }
 
 static int mg_adopt(lua_State *L) {
@@ -1406,9 +1439,7 @@ static int mg_adopt(lua_State *L) {
     mg_renew_environment(L);
     lua_rawgeti(L, LUA_REGISTRYINDEX, MG_REF_MODULES);
     lua_rawgeti(L, LUA_REGISTRYINDEX, MG_REF_MAIN);
-    for (lua_pushnil(L); lua_next(L, -3); lua_pop(L, 1)) {
-        lua_upvaluejoin(L, -1, 1, -3, 1);
-    }
+    mg_join(L);
     vm->phases = phases;
     vm->loaded = true;
     return 0;
@@ -1417,7 +1448,7 @@ static int mg_adopt(lua_State *L) {
 static int mg_join_modules(lua_State *L) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, MG_REF_MODULES);
     lua_rawgeti(L, LUA_REGISTRYINDEX, MG_REF_MAIN);
-    for (lua_pushnil(L); lua_next(L, -3); lua_pop(L, 1)) lua_upvaluejoin(L, -1, 1, -3, 1);
+    mg_join(L);
     return 0;
 }
 
@@ -1611,7 +1642,13 @@ static int mg_define_task(lua_State *L) {
                 lua_pop(L, 1);
                 lua_newtable(L);
                 lua_pushvalue(L, -1); // name, table, table
-                mg_freeze(L, task->name);
+                // What cannot be written to is the module, and not what is put into it first.
+                lua_pushliteral(L, "moongate.");
+                lua_pushlstring(L, task->name, (size_t)(dot - task->name));
+                lua_concat(L, 2);
+                lua_insert(L, -2); // name, table, its name, table
+                mg_freeze(L, lua_tostring(L, -2));
+                lua_remove(L, -2); // name, table, proxy
                 lua_pushvalue(L, -3);
                 lua_insert(L, -2);   // name, table, name, proxy
                 lua_rawset(L, -5);

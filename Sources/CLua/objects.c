@@ -101,8 +101,9 @@ static int mg_map_get(lua_State *L) {
     uint64_t handle = mg_self(L, vm, MG_KIND_REQ_HEADERS, MG_KIND_QUERY, "get");
     size_t length;
     const char *name = luaL_checklstring(L, 2, &length);
+    uint64_t cursor = 0;
     mg_out_clear(&vm->out);
-    if (vm->host.map_get(vm->run, mg_map_of(mg_handle_kind(handle)), name, length, 0, &vm->out)) {
+    if (vm->host.map_get(vm->run, mg_map_of(mg_handle_kind(handle)), name, length, &cursor, &vm->out)) {
         mg_push_first(L, vm, &vm->out);
     } else {
         mg_charge_out(L, vm);
@@ -116,8 +117,9 @@ static int mg_map_has(lua_State *L) {
     uint64_t handle = mg_self(L, vm, MG_KIND_REQ_HEADERS, MG_KIND_QUERY, "has");
     size_t length;
     const char *name = luaL_checklstring(L, 2, &length);
+    uint64_t cursor = 0;
     mg_out_clear(&vm->out);
-    lua_pushboolean(L, vm->host.map_get(vm->run, mg_map_of(mg_handle_kind(handle)), name, length, 0, &vm->out));
+    lua_pushboolean(L, vm->host.map_get(vm->run, mg_map_of(mg_handle_kind(handle)), name, length, &cursor, &vm->out));
     mg_charge_out(L, vm);
     return 1;
 }
@@ -128,11 +130,15 @@ static int mg_map_all(lua_State *L) {
     size_t length;
     const char *name = luaL_checklstring(L, 2, &length);
     lua_newtable(L);
-    for (uint32_t nth = 0;; nth++) {
+    uint64_t cursor = 0;
+    for (lua_Integer count = 1;; count++) {
         mg_out_clear(&vm->out);
-        if (!vm->host.map_get(vm->run, mg_map_of(mg_handle_kind(handle)), name, length, nth, &vm->out)) return 1;
+        if (!vm->host.map_get(vm->run, mg_map_of(mg_handle_kind(handle)), name, length, &cursor, &vm->out)) {
+            mg_charge_out(L, vm);
+            return 1;
+        }
         mg_push_first(L, vm, &vm->out);
-        lua_rawseti(L, -2, (lua_Integer)nth + 1);
+        lua_rawseti(L, -2, count);
         mg_charge(L, vm, 64);
     }
 }
@@ -151,14 +157,15 @@ static int mg_map_pairs(lua_State *L) {
     mg_vm *vm = mg_of(L);
     uint64_t handle = mg_self(L, vm, MG_KIND_REQ_HEADERS, MG_KIND_QUERY, "pairs");
     lua_newtable(L);
-    for (uint32_t position = 0;; position++) {
+    lua_Integer count = 0;
+    for (uint64_t cursor = 0;;) {
         mg_out_clear(&vm->out);
-        if (!vm->host.map_entry(vm->run, mg_map_of(mg_handle_kind(handle)), position, &vm->out)) break;
+        if (!vm->host.map_entry(vm->run, mg_map_of(mg_handle_kind(handle)), &cursor, &vm->out)) break;
         if (vm->out.failed || vm->out.count != 2) mg_kill(L, vm, MG_ERROR_MEMORY);
         for (int i = 0; i < 2; i++) {
             const mg_value *value = &vm->out.values[i];
             lua_pushlstring(L, mg_out_text(&vm->out, value), value->tag == MG_BYTES ? value->length : 0);
-            lua_rawseti(L, -2, (lua_Integer)position * 2 + i + 1);
+            lua_rawseti(L, -2, ++count);
         }
         mg_charge_out(L, vm);
         mg_charge(L, vm, 64);
@@ -224,6 +231,13 @@ static int mg_cookie_set(lua_State *L, mg_vm *vm, bool remove) {
     return 0;
 }
 
+void mg_check_list(lua_State *L, int index, const char *name) {
+    index = lua_absindex(L, index);
+    if (lua_rawlen(L, index) > 0) return;
+    lua_pushnil(L);
+    if (lua_next(L, index)) mg_api_error(L, "'%s' is a table with keys; a value is a string or a list of them", name);
+}
+
 static int mg_map_set(lua_State *L) {
     mg_vm *vm = mg_of(L);
     uint64_t handle = mg_self(L, vm, MG_KIND_REQ_HEADERS, MG_KIND_QUERY, "set");
@@ -237,6 +251,7 @@ static int mg_map_set(lua_State *L) {
         return 0;
     }
     mg_unwrap(L, 3);
+    mg_check_list(L, 3, lua_tostring(L, 2));
     lua_Integer count = (lua_Integer)lua_rawlen(L, 3);
     if (count == 0) mg_edit_one(L, vm, map, MG_EDIT_REMOVE, 0);
     for (lua_Integer i = 1; i <= count; i++) {

@@ -8,6 +8,14 @@ package struct CookieCursor: Sendable {
     fileprivate var offset = -1
 
     package init() {}
+
+    /// The cursor as a number, 0 at the start: whoever walks in steps keeps that.
+    package init(position: UInt64) {
+        field = Int(position >> 32)
+        offset = Int(position & 0xffff_ffff) - 1
+    }
+
+    package var position: UInt64 { UInt64(field) << 32 | UInt64(offset + 1) }
 }
 
 /// One pair, in the arena of its head.

@@ -431,44 +431,42 @@ extension BorderRun {
 // ---------------------------------------------------------------------------------------------------------- multimaps
 
 extension BorderRun {
-    func mapValue(_ map: mg_map, _ name: Span<UInt8>, _ nth: UInt32, _ out: ValueWriter) -> Bool {
-        withExchange(else: false) { Self.mapValue(map, of: $0, name, nth, out) }
+    /// The next value of a name. What is walked over is paid for.
+    /// - Parameter cursor: 0 before the first; moved behind what is given.
+    func mapValue(_ map: mg_map, _ name: Span<UInt8>, _ cursor: inout UInt64, _ out: ValueWriter) -> Bool {
+        withExchange(else: false) { Self.mapValue(map, of: $0, name, &cursor, out) }
     }
 
     @inline(__always)
     private static func mapValue(
-        _ map: mg_map, of exchange: Exchange, _ name: Span<UInt8>, _ nth: UInt32, _ out: ValueWriter
+        _ map: mg_map, of exchange: Exchange, _ name: Span<UInt8>, _ cursor: inout UInt64, _ out: ValueWriter
     ) -> Bool {
-        out.charge(work(map, of: exchange))
         switch map {
-        case MG_REQ_HEADERS: return exchange.request.giveField(name, nth, to: out)
-        case MG_RES_HEADERS: return exchange.response.giveField(name, nth, to: out)
-        case MG_REQ_COOKIES: return exchange.request.giveCookie(name, nth, to: out)
-        case MG_RES_COOKIES: return exchange.response.giveSetCookie(name, nth, to: out)
-        default: return exchange.request.giveQuery(name, nth, to: out)  // MG_QUERY
+        case MG_REQ_HEADERS: return exchange.request.giveField(name, &cursor, to: out)
+        case MG_RES_HEADERS: return exchange.response.giveField(name, &cursor, to: out)
+        case MG_REQ_COOKIES: return exchange.request.giveCookie(name, &cursor, to: out)
+        case MG_RES_COOKIES: return exchange.response.giveSetCookie(name, &cursor, to: out)
+        default: return exchange.request.giveQuery(name, &cursor, to: out)  // MG_QUERY
         }
     }
 
-    func mapEntry(_ map: mg_map, _ position: UInt32, _ out: ValueWriter) -> Bool {
+    /// The next entry in wire order, name and value.
+    func mapEntry(_ map: mg_map, _ cursor: inout UInt64, _ out: ValueWriter) -> Bool {
         guard let exchange else { return false }
-        out.charge(Self.work(map, of: exchange))
         switch map {
-        case MG_REQ_HEADERS: return exchange.request.giveField(at: position, to: out)
-        case MG_RES_HEADERS: return exchange.response.giveField(at: position, to: out)
-        case MG_REQ_COOKIES: return exchange.request.giveCookie(at: position, to: out)
-        case MG_RES_COOKIES: return exchange.response.giveSetCookie(at: position, to: out)
-        default: return exchange.request.giveQuery(at: position, to: out)  // MG_QUERY
+        case MG_REQ_HEADERS: return exchange.request.giveField(at: &cursor, to: out)
+        case MG_RES_HEADERS: return exchange.response.giveField(at: &cursor, to: out)
+        case MG_REQ_COOKIES: return exchange.request.giveCookie(at: &cursor, to: out)
+        case MG_RES_COOKIES: return exchange.response.giveSetCookie(nil, &cursor, to: out)
+        default: return exchange.request.giveQuery(at: &cursor, to: out)  // MG_QUERY
         }
     }
 
-    /// Steps over fields, and bytes of a query, four a step: about, and without a look at them. Of the cookies of a request
-    /// whoever reads them counts the bytes.
-    @inline(__always)
+    /// Steps over fields, and bytes of a query, four a step: about, and without a look at them.
     private static func work(_ map: mg_map, of exchange: Exchange) -> Int {
         switch map {
-        case MG_REQ_HEADERS: exchange.request.fields.count
+        case MG_REQ_HEADERS, MG_REQ_COOKIES: exchange.request.fields.count
         case MG_RES_HEADERS: exchange.response.fields.count
-        case MG_REQ_COOKIES: exchange.request.fields.count
         case MG_RES_COOKIES: exchange.response.fields.count + exchange.response.bytes.count / 8
         default: Int(exchange.request.queryRange.count) / 4  // MG_QUERY
         }
@@ -557,53 +555,39 @@ extension MessageHead {
         out.append(bytes.span.extracting(range.range))
     }
 
-    fileprivate mutating func giveField(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
-        var left = nth
-        var index = firstIndex(named: name)
-        while let found = index {
-            if left == 0 {
-                out.append(bytes.span.extracting(fields[found].valueRange))
-                return true
-            }
-            left -= 1
-            index = firstIndex(named: name, from: found + 1)
-        }
-        return false
+    fileprivate mutating func giveField(_ name: Span<UInt8>, _ cursor: inout UInt64, to out: ValueWriter) -> Bool {
+        let start = Int(cursor)
+        let found = firstIndex(named: name, from: start)
+        let end = found.map { $0 + 1 } ?? fields.count
+        cursor = UInt64(end)
+        out.charge(end - start)
+        guard let found else { return false }
+        out.append(bytes.span.extracting(fields[found].valueRange))
+        return true
     }
 
-    fileprivate mutating func giveField(at position: UInt32, to out: ValueWriter) -> Bool {
-        var left = position
-        for i in 0..<fields.count where !fields[i].isRemoved {
-            if left == 0 {
-                out.append(bytes.span.extracting(fields[i].nameRange))
-                out.append(bytes.span.extracting(fields[i].valueRange))
-                return true
-            }
-            left -= 1
+    fileprivate mutating func giveField(at cursor: inout UInt64, to out: ValueWriter) -> Bool {
+        while cursor < fields.count {
+            let field = fields[Int(cursor)]
+            cursor += 1
+            out.charge(1)
+            if field.isRemoved { continue }
+            out.append(bytes.span.extracting(field.nameRange))
+            out.append(bytes.span.extracting(field.valueRange))
+            return true
         }
         return false
-    }
-
-    /// Of all `Cookie` lines.
-    fileprivate var cookieBytes: Int {
-        var count = 0
-        var index = firstIndex(of: .cookie)
-        while let found = index {
-            count += Int(fields[found].valueCount)
-            index = firstIndex(of: .cookie, from: found + 1)
-        }
-        return count
     }
 
     /// In one pass over the `Cookie` lines; the same pairs as `nextCookie` finds.
-    fileprivate mutating func giveCookie(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
+    fileprivate mutating func giveCookie(_ name: Span<UInt8>, _ cursor: inout UInt64, to out: ValueWriter) -> Bool {
         guard !name.isEmpty else { return false }
-        var left = nth
-        var index = firstIndex(of: .cookie)
+        let place = Int(cursor >> 32)
+        var index = firstIndex(of: .cookie, from: place)
         while let found = index {
             let line = bytes.span.extracting(fields[found].valueRange)
-            out.charge(line.count / 4)
-            var at = 0
+            let start = found == place ? Int(cursor & 0xffff_ffff) : 0
+            var at = start
             while at < line.count {
                 while at < line.count, line[at] == 0x20 || line[at] == 0x09 { at += 1 }
                 var matched = 0
@@ -614,36 +598,31 @@ extension MessageHead {
                 if matched == name.count {
                     while at < line.count, line[at] == 0x20 || line[at] == 0x09 { at += 1 }
                     if at < line.count, line[at] == 0x3d {
-                        let start = at + 1
+                        let value = at + 1
                         while at < line.count, line[at] != 0x3b { at += 1 }
-                        if left == 0 {
-                            out.append(MessageHead.trimmed(line.extracting(start..<at)))
-                            return true
-                        }
-                        left -= 1
+                        out.charge((at - start) / 4 + 1)
+                        out.append(MessageHead.trimmed(line.extracting(value..<at)))
+                        cursor = UInt64(found) << 32 | UInt64(at + 1)
+                        return true
                     }
                 }
                 while at < line.count, line[at] != 0x3b { at += 1 }
                 at += 1
             }
+            out.charge((line.count - start) / 4 + 1)
             index = firstIndex(of: .cookie, from: found + 1)
         }
         return false
     }
 
-    fileprivate mutating func giveCookie(at position: UInt32, to out: ValueWriter) -> Bool {
-        out.charge(cookieBytes / 4)
-        var left = position
-        var cursor = CookieCursor()
-        while let cookie = nextCookie(&cursor) {
-            if left == 0 {
-                give(cookie.name, to: out)
-                give(cookie.value, to: out)
-                return true
-            }
-            left -= 1
-        }
-        return false
+    fileprivate mutating func giveCookie(at cursor: inout UInt64, to out: ValueWriter) -> Bool {
+        var walk = CookieCursor(position: cursor)
+        guard let cookie = nextCookie(&walk) else { return false }
+        cursor = walk.position
+        out.charge((cookie.name.range.count + cookie.value.range.count) / 4 + 1)
+        give(cookie.name, to: out)
+        give(cookie.value, to: out)
+        return true
     }
 
     /// Name and value of the `Set-Cookie` line at an index (RFC 6265 §5.2).
@@ -660,35 +639,18 @@ extension MessageHead {
         )
     }
 
-    fileprivate mutating func giveSetCookie(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
-        var left = nth
-        var index = firstIndex(of: .setCookie)
-        while let found = index {
+    /// The value of the next line of that name; without a name the next line, name and value.
+    fileprivate mutating func giveSetCookie(
+        _ name: Span<UInt8>?, _ cursor: inout UInt64, to out: ValueWriter
+    ) -> Bool {
+        while let found = firstIndex(of: .setCookie, from: Int(cursor)) {
             let parts = setCookieParts(at: found)
-            if isEqual(parts.name, name) {
-                if left == 0 {
-                    give(parts.value, to: out)
-                    return true
-                }
-                left -= 1
-            }
-            index = firstIndex(of: .setCookie, from: found + 1)
-        }
-        return false
-    }
-
-    fileprivate mutating func giveSetCookie(at position: UInt32, to out: ValueWriter) -> Bool {
-        var left = position
-        var index = firstIndex(of: .setCookie)
-        while let found = index {
-            if left == 0 {
-                let parts = setCookieParts(at: found)
-                give(parts.name, to: out)
-                give(parts.value, to: out)
-                return true
-            }
-            left -= 1
-            index = firstIndex(of: .setCookie, from: found + 1)
+            out.charge(found + 1 - Int(cursor) + (parts.name.range.count + parts.value.range.count) / 8)
+            cursor = UInt64(found + 1)
+            if let name, !isEqual(parts.name, name) { continue }
+            if name == nil { give(parts.name, to: out) }
+            give(parts.value, to: out)
+            return true
         }
         return false
     }
@@ -701,34 +663,31 @@ extension MessageHead {
         }
     }
 
-    fileprivate mutating func giveQuery(_ name: Span<UInt8>, _ nth: UInt32, to out: ValueWriter) -> Bool {
+    fileprivate mutating func giveQuery(_ name: Span<UInt8>, _ cursor: inout UInt64, to out: ValueWriter) -> Bool {
         let query = bytes.span.extracting(queryRange.range)
-        var left = nth
-        var cursor = 0
-        while let pair = Query.next(in: query, &cursor) {
+        let start = Int(cursor)
+        var at = start
+        defer {
+            cursor = UInt64(at)
+            out.charge((at - start) / 4 + 1)
+        }
+        while let pair = Query.next(in: query, &at) {
             guard Query.matches(query.extracting(pair.name), name) else { continue }
-            if left == 0 {
-                Self.giveDecoded(query.extracting(pair.value), to: out)
-                return true
-            }
-            left -= 1
+            Self.giveDecoded(query.extracting(pair.value), to: out)
+            return true
         }
         return false
     }
 
-    fileprivate mutating func giveQuery(at position: UInt32, to out: ValueWriter) -> Bool {
+    fileprivate mutating func giveQuery(at cursor: inout UInt64, to out: ValueWriter) -> Bool {
         let query = bytes.span.extracting(queryRange.range)
-        var left = position
-        var cursor = 0
-        while let pair = Query.next(in: query, &cursor) {
-            if left == 0 {
-                Self.giveDecoded(query.extracting(pair.name), to: out)
-                Self.giveDecoded(query.extracting(pair.value), to: out)
-                return true
-            }
-            left -= 1
-        }
-        return false
+        var at = Int(cursor)
+        guard let pair = Query.next(in: query, &at) else { return false }
+        out.charge((at - Int(cursor)) / 4 + 1)
+        cursor = UInt64(at)
+        Self.giveDecoded(query.extracting(pair.name), to: out)
+        Self.giveDecoded(query.extracting(pair.value), to: out)
+        return true
     }
 
     private static func giveDecoded(_ text: Span<UInt8>, to out: ValueWriter) {
@@ -840,7 +799,8 @@ extension BorderRun {
         } else {
             return unknownUnit(source)
         }
-        _ = mapValue(map, name, 0, out)
+        var cursor: UInt64 = 0
+        _ = mapValue(map, name, &cursor, out)
         return nil
     }
 
@@ -894,11 +854,11 @@ extension BorderRun {
                 return "this backend is not known"
             }
             var isStrict = false
-            if arguments.count > 1, let options = arguments.entries(at: 1, limit: 2) {
+            if arguments.count > 1, arguments.value(at: 1) != .nil {
+                let problem = "the options of ctx.upstream:use are {strict = true}"
+                guard let options = arguments.entries(at: 1, limit: 2) else { return problem }
                 for option in options {
-                    guard option.key.text == "strict", case .bool(let flag) = option.value else {
-                        return "the options of ctx.upstream:use are {strict = true}"
-                    }
+                    guard option.key.text == "strict", case .bool(let flag) = option.value else { return problem }
                     isStrict = flag
                 }
             }

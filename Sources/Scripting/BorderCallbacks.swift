@@ -42,15 +42,15 @@ enum BorderCallbacks {
                 unsafe answer($0.setField(field, ValueReader(value, count: 1)), out)
             }
         }
-        unsafe host.map_get = { run, map, name, length, nth, out in
-            guard let out = unsafe out else { return false }
+        unsafe host.map_get = { run, map, name, length, cursor, out in
+            guard let out = unsafe out, let cursor = unsafe cursor else { return false }
             return unsafe with(run, else: false) {
-                unsafe $0.mapValue(map, span(name, length), nth, ValueWriter(out))
+                unsafe $0.mapValue(map, span(name, length), &cursor.pointee, ValueWriter(out))
             }
         }
-        unsafe host.map_entry = { run, map, position, out in
-            guard let out = unsafe out else { return false }
-            return unsafe with(run, else: false) { unsafe $0.mapEntry(map, position, ValueWriter(out)) }
+        unsafe host.map_entry = { run, map, cursor, out in
+            guard let out = unsafe out, let cursor = unsafe cursor else { return false }
+            return unsafe with(run, else: false) { unsafe $0.mapEntry(map, &cursor.pointee, ValueWriter(out)) }
         }
         unsafe host.map_edit = { run, map, edit, name, nameLength, value, valueLength, out in
             unsafe with(run, else: MG_HOST_ERROR) {

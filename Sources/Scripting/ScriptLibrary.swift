@@ -779,9 +779,15 @@ package final class ScriptLibrary: @unchecked Sendable {
     // MARK: log
 
     private func write(_ level: ScriptLogLine.Level, _ call: inout HostCall) -> HostStatus {
+        let message: String
         // A byte more than is shown, so that the cut is seen.
-        guard let message = call.withBytes(0, { Self.text($0, 1025) }) else {
-            return .failed("log.\(level.rawValue) takes a message")
+        if let text = call.withBytes(0, { Self.text($0, 1025) }) {
+            message = text
+        } else {
+            switch call.shallow(at: 0) {
+            case .integer, .number, .bool: message = Self.shown(&call, 0, 1025)
+            default: return .failed("log.\(level.rawValue) takes a message")
+            }
         }
         guard logBucket.take(now: clock.monotonic()) else {
             suppressed += 1

@@ -224,6 +224,10 @@ extension ScriptSchema {
             }
             field[keyPath: target] = number
         }
+        if let least = field.least, let most = field.most, least > most {
+            throw ScriptFinding(
+                "\(path).min is greater than its max: no value fits", path: path, mend: "write the smaller one as min")
+        }
         if let doc = value["doc"] { field.doc = doc.text }
         if let required = value["required"] {
             guard case .bool(let flag) = required else {

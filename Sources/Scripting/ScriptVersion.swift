@@ -209,7 +209,8 @@ package final class ScriptVersion: Sendable {
         }
         do throws(ScriptFailure) {
             for module in source.modules {
-                try vm.addModule(name: module.name, file: "\(module.name).lua", source: Array(module.source.utf8))
+                try vm.addModule(
+                    name: module.name, file: "\(module.name).lua", source: Array(module.source.utf8), mustCompile: true)
             }
             try vm.compile(file: source.name, source: Array(source.main.utf8))
             return nil

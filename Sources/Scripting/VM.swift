@@ -212,12 +212,15 @@ package final class ScriptVM {
 
     // MARK: Life
 
-    /// Another file for `require(name)`, compiled now, run when it is required.
-    package func addModule(name: String, file: String, source: [UInt8]) throws(ScriptFailure) {
+    /// Another file for `require(name)`, compiled now, run when it is required. One that does not compile fails whoever
+    /// requires it; `mustCompile` throws now.
+    package func addModule(
+        name: String, file: String, source: [UInt8], mustCompile: Bool = false
+    ) throws(ScriptFailure) {
         sources[Self.shown(file)] = source
         let good = unsafe source.withUnsafeBytes { bytes in
             unsafe mg_vm_add_module(
-                vm, name, file, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), bytes.count)
+                vm, name, file, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), bytes.count, mustCompile)
         }
         if !good { throw failure() }
     }

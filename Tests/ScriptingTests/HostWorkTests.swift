@@ -105,7 +105,37 @@ import Testing
             ])
     }
 
+    @Test(arguments: ["7", "1.5", "true"])
+    func aNumberIsAMessage(_ text: String) throws {
+        let log = ScriptLog()
+        let built = try ScriptLibraryTests.machine(
+            "return { route = function(req, ctx) moongate.log.info(\(text)) end }", log: log, cpu: 1_000_000_000)
+        #expect(Sample.run(of: built.machine.vm).isNext)
+        #expect(log.drain().map(\.message) == [text])
+    }
+
     // MARK: Time
+
+    /// A walk takes as long as what is walked over, and not as its square: what a client sends is no budget of his.
+    @Test(arguments: [
+        "for n, v in req.query:pairs() do count = count + 1 end", "count = #req.query:all('a')",
+        "for n, v in req.cookies:pairs() do count = count + 1 end", "count = #req.cookies:all('a')",
+        "for n, v in req.headers:pairs() do count = count + 1 end", "count = #req.headers:all('a')",
+    ])
+    func walksAreLinear(_ walk: String) throws {
+        let count = 8_000
+        let exchange = Sample.exchange(
+            query: String(repeating: "a=1&", count: count),
+            headers: [("Cookie", String(repeating: "a=1;", count: count))]
+                + (walk.contains("headers") ? (0..<count - 1).map { _ in ("a", "1") } + [("a", "1")] : []))
+        let vm = try Sample.vm(
+            "return { route = function(req, ctx) local count = 0 \(walk) ctx:tag('count', tostring(count)) end }",
+            limits: Sample.limits(milliseconds: 150 * SandboxTests.patience))
+        let outcome = Sample.run(of: vm, on: exchange)
+        #expect(outcome.isNext, "\(outcome)")
+        let isAll = walk.contains("headers:pairs")
+        #expect(exchange.tagText("count") == "\(isAll ? count + 1 : count)")
+    }
 
     /// A table of 131,072 slots, all of them empty.
     private static let emptied =

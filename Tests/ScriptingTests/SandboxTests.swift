@@ -369,6 +369,52 @@ import Testing
         #expect(used < 10_000_000 + Self.slack * Self.patience + 5_000_000, "\(used / 1000) µs")
     }
 
+    /// Lua calls no hook any more in a coroutine that an error of the hook has ended, and nothing of the script would be
+    /// ended in it again.
+    @Test(arguments: [
+        "table.sort({1, 2, 3}, forever)", "string.gsub('a', 'a', forever)",
+        "tostring(setmetatable({}, {__tostring = forever}))",
+        "table.concat(setmetatable({}, {__len = function() return 2 end, __index = forever}))",
+        "pcall(table.sort, {1, 2, 3}, forever)", "coroutine.wrap(function() table.sort({1, 2, 3}, forever) end)()",
+        "table.sort({1, 2, 3}, function() coroutine.wrap(forever)() end)",
+    ])
+    func endedInsideOfACallItIsEndedAgain(_ call: String) throws {
+        for body in [
+            call, "local c <close> = setmetatable({}, {__close = forever}) \(call)",
+            """
+            kept = coroutine.create(function() local c <close> = setmetatable({}, {__close = forever}) \(call) end)
+            coroutine.resume(kept)
+            """,
+        ] {
+            let vm = try Sample.vm(
+                """
+                local kept
+                local function forever() while true do end end
+                return {
+                  rewrite = function() \(body) end,
+                  access = function() if kept then coroutine.close(kept) end end,
+                  route = function() while true do end end,
+                }
+                """, limits: Sample.limits(milliseconds: 5))
+            for _ in 0..<3 {
+                let start = ScriptVM.threadCPUNanoseconds
+                let first = Sample.run(.rewrite, of: vm)
+                let close = Sample.run(.access, of: vm)
+                let second = Sample.run(of: vm)
+                let used = ScriptVM.threadCPUNanoseconds - start
+                for outcome in [first, second] {
+                    guard case .failed(let failure) = outcome else {
+                        Issue.record("\(body) was not ended")
+                        return
+                    }
+                    #expect(failure.kind == .cpu, "\(body): \(failure)")
+                }
+                #expect(close.isNext, "\(body): \(close)")
+                #expect(used < 2 * (5_000_000 + Self.slack * Self.patience), "\(body): \(used / 1000) µs")
+            }
+        }
+    }
+
     /// A to-be-closed variable of a killed script does run.
     @Test func closingRuns() throws {
         let vm = try Sample.vm(

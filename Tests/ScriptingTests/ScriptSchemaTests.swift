@@ -174,6 +174,10 @@ import Testing
         (.map([("x", .map([("type", .string("integer")), ("default", .string("a"))]))]), "the default of config.x"),
         (.map([("x", .map([("type", .string("enum"))]))]), "enum without values"),
         (.map([("x", .map([("type", .string("integer")), ("min", .string("a"))]))]), "config.x.min"),
+        (
+            .map([("x", .map([("type", .string("integer")), ("min", .integer(5)), ("max", .integer(1))]))]),
+            "config.x.min is greater than its max"
+        ),
         (.map([("x", .map([("type", .string("list")), ("of", .bool(true))]))]), "config.x.of"),
         (.map([("x", .map([("type", .string("integer")), ("required", .integer(1))]))]), "config.x.required"),
         (.map([("x", .map([("type", .string("string")), ("default", .opaque)]))]), "default"),

@@ -541,6 +541,24 @@ import Testing
         #expect(exchange.tagText("out") == "/cart!")
     }
 
+    /// A broken file beside the script is the fault of whoever requires it.
+    @Test func aModuleThatDoesNotCompileFailsWhoRequiresIt() throws {
+        for module in ["return {", String(repeating: " ", count: 300 << 10)] {
+            let vm = try Sample.vm(
+                "return { rewrite = function() end, route = function() require('lib') end }", modules: [("lib", module)]
+            )
+            #expect(Sample.run(.rewrite, of: vm).isNext)
+            guard case .failed(let failure) = Sample.run(of: vm) else {
+                Issue.record("required")
+                return
+            }
+            #expect(failure.message.hasPrefix("main.lua:1: module 'lib' does not compile: lib.lua:"), "\(failure)")
+            let source = ScriptSource(
+                name: "main.lua", namespace: "t", main: "return {}", modules: [.init(name: "lib", source: module)])
+            #expect(ScriptVersion.check(source)?.message.contains("lib.lua:") == true)
+        }
+    }
+
     @Test func requireNamesItsFailures() throws {
         for (module, message) in [
             ("error('broken')", "lib.lua:1: broken"), ("require('lib')", "lib.lua:1: module 'lib' requires itself"),

@@ -154,10 +154,10 @@ typedef struct mg_pair {
 typedef struct mg_host {
     bool (*field_get)(void *run, mg_field field, mg_out *out);
     mg_host_status (*field_set)(void *run, mg_field field, const mg_value *value, mg_out *out);
-    // The nth value (from 0) of a name.
-    bool (*map_get)(void *run, mg_map map, const char *name, size_t length, uint32_t nth, mg_out *out);
-    // The entry at a position of the wire order, as two values: name, value.
-    bool (*map_entry)(void *run, mg_map map, uint32_t position, mg_out *out);
+    // The next value of a name, from the cursor on, which is moved behind it: 0 is before the first.
+    bool (*map_get)(void *run, mg_map map, const char *name, size_t length, uint64_t *cursor, mg_out *out);
+    // The next entry in wire order, likewise, as two values: name, value.
+    bool (*map_entry)(void *run, mg_map map, uint64_t *cursor, mg_out *out);
     mg_host_status (*map_edit)(
         void *run, mg_map map, mg_edit edit, const char *name, size_t name_length, const char *value,
         size_t value_length, mg_out *out);
@@ -241,8 +241,10 @@ typedef struct mg_error {
 // Valid until the next call on the VM.
 const mg_error *mg_vm_error(const mg_vm *vm);
 
-// Another file of the same ConfigMap, for require(name). Compiled now (text only), run at the first require.
-bool mg_vm_add_module(mg_vm *vm, const char *name, const char *file, const char *source, size_t length);
+// Another file of the same ConfigMap, for require(name). Compiled now (text only), run at the first require. Of one that does
+// not compile, require says why, unless that is to be known at once.
+bool mg_vm_add_module(mg_vm *vm, const char *name, const char *file, const char *source, size_t length,
+                      bool must_compile);
 // Compiles the chunk (text only) without running it. `file` is what messages call it.
 bool mg_vm_compile(mg_vm *vm, const char *file, const char *source, size_t length);
 // Runs the top level, which must return the table of phases.
