@@ -545,7 +545,14 @@ static size_t append_name(char *names, size_t size, size_t used, const char *nam
     return used + count;
 }
 
-static void read_facts(X509 *leaf, mg_tls_facts *facts) {
+static void read_facts(X509 *leaf, STACK_OF(X509) *behind, mg_tls_facts *facts) {
+    facts->chain_not_after = INT64_MAX;
+    for (int i = 0; i < sk_X509_num(behind); i++) {
+        X509 *issuer = sk_X509_value(behind, i);
+        int64_t end = seconds_of(X509_get0_notAfter(issuer));
+        // Whoever trusts a root has it.
+        if (X509_check_issued(issuer, issuer) != X509_V_OK && end < facts->chain_not_after) facts->chain_not_after = end;
+    }
     facts->not_before = seconds_of(X509_get0_notBefore(leaf));
     facts->not_after = seconds_of(X509_get0_notAfter(leaf));
     facts->is_ecdsa = EVP_PKEY_get_base_id(X509_get0_pubkey(leaf)) == EVP_PKEY_EC;
@@ -653,7 +660,7 @@ bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chai
             problem = "the certificate can't be used";
     }
     if (problem) say(error, error_size, problem);
-    else if (!is_odd && facts) read_facts(leaf, facts);
+    else if (!is_odd && facts) read_facts(leaf, list, facts);
     ERR_clear_error();
     BIO_free(bio);
     X509_free(leaf);

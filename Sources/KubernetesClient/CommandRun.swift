@@ -39,14 +39,14 @@ final class CommandRun: Sendable {
         guard unsafe Glibc.pipe(&ends) == 0 else { return .failure(Self.notStarted(errno)) }
         defer { close(ends[0]) }
         _ = fcntl(ends[0], F_SETFL, O_NONBLOCK)
+        let deadline = ContinuousClock.now + limit
         let process: pid_t
         do throws(Failure) {
             defer { close(ends[1]) }
-            process = try start(output: ends[1])
+            process = try start(output: ends[1], until: deadline)
         } catch {
             return .failure(error)
         }
-        let deadline = ContinuousClock.now + limit
         var bytes: [UInt8] = []
         var isOpen = true
         var status: Int32?
@@ -89,7 +89,7 @@ final class CommandRun: Sendable {
     }
 
     /// Starts the command in a process group of its own, with nothing of ours but its output.
-    private func start(output: Int32) throws(Failure) -> pid_t {
+    private func start(output: Int32, until deadline: ContinuousClock.Instant) throws(Failure) -> pid_t {
         let isPath = command.contains("/")
         let words = isPath ? [command] + arguments : ["/usr/bin/env", command] + arguments
         var attributes = posix_spawnattr_t()
@@ -122,12 +122,12 @@ final class CommandRun: Sendable {
         }
         var process: pid_t = 0
         var code: Int32 = 0
-        // A file that somebody still writes to may be whole in a moment.
-        for _ in 0..<10 {
+        repeat {
             code = unsafe posix_spawn(&process, words[0], &actions, &attributes, &argv, &envp)
             guard code == ETXTBSY else { break }
+            // Somebody writes to the file, or a process that is just starting still has it open: this passes.
             usleep(10_000)
-        }
+        } while ContinuousClock.now < deadline && !isCancelled.load(ordering: .relaxed)
         guard code == 0 else { throw Self.notStarted(code) }
         return process
     }

@@ -108,11 +108,11 @@ extension ScenarioRun {
     func runCommands(_ commands: [ConsoleCommand], directory: String?) throws(ScenarioFailure) {
         let place = directory.map { environment.root + "/" + $0 } ?? folder
         for command in commands {
+            if directory == nil { try refreshExamples() }
             if command.command.hasSuffix(" &") {
                 try startServer(command, in: place)
                 continue
             }
-            if directory == nil { try refreshExamples() }
             let text = substituted(command.command)
             let shell = try ChildProcess(
                 name: "shell", arguments: ["/bin/bash", "-c", "set -o pipefail; " + text],
@@ -140,21 +140,23 @@ extension ScenarioRun {
         }
     }
 
-    /// A command of a document that goes on in the background: one of ours, whose documented addresses are replaced by
-    /// free ones from here on.
+    /// A command of a document that goes on in the background: the program, or a server of an example that says as it does
+    /// where it listens. Its documented addresses are replaced by free ones from here on.
     private func startServer(_ command: ConsoleCommand, in place: String) throws(ScenarioFailure) {
         var words = command.command.split(separator: " ").dropLast().map(String.init)
-        guard words.first == "moongate" else {
-            throw ScenarioFailure("only moongate may run in the background", line: command.line)
+        guard let name = words.first, let program = ["moongate": environment.binary, "python3": "/usr/bin/env"][name]
+        else {
+            throw ScenarioFailure("only moongate and python3 may run in the background", line: command.line)
         }
+        let isOurs = name == "moongate"
         // With what stands before: which listener it is.
         let documented = zip([""] + words, words).filter { SocketAddress($0.1) != nil }
         words = words.map { SocketAddress($0) == nil ? $0 : "127.0.0.1:0" }
-        let serves = words.count > 1 && words[1] == "run"
+        let serves = isOurs && words.count > 1 && words[1] == "run"
         if serves { words += ["--admin", "127.0.0.1:0"] }
         if serves, !words.contains("--https") { words += ["--https", "127.0.0.1:0"] }
         let process = try ChildProcess(
-            name: words.prefix(2).joined(separator: " "), arguments: [environment.binary] + words.dropFirst(),
+            name: words.prefix(2).joined(separator: " "), arguments: [program] + words.dropFirst(isOurs ? 1 : 0),
             environment: processEnvironment(), directory: place, transcript: transcript)
         background.append(process)
         for (flag, text) in documented {
@@ -173,10 +175,9 @@ extension ScenarioRun {
 
     /// A document's commands run beside a copy of the examples in which the addresses are the real ones.
     private func refreshExamples() throws(ScenarioFailure) {
-        guard !background.isEmpty else { return }
         let source = environment.root + "/examples"
         let names = FileManager.default.enumerator(atPath: source)?.allObjects as? [String] ?? []
-        for name in names where ["yaml", "lua", "sh"].contains((name as NSString).pathExtension) {
+        for name in names where ["yaml", "lua", "sh", "py"].contains((name as NSString).pathExtension) {
             guard let text = try? String(contentsOfFile: source + "/" + name, encoding: .utf8) else { continue }
             try write(substituted(text), to: "../examples/" + name)
         }

@@ -41,7 +41,7 @@ package enum CertificateCode: String, CaseIterable, Sendable {
         case .unusable: "A certificate or its key cannot be used; the last good one stays, or the default serves."
         case .expired: "A certificate has expired, or is not valid yet."
         case .wrongName: "A certificate is not for the host that it is to serve."
-        case .expiring: "A certificate, or an authority for clients' certificates, is about to expire."
+        case .expiring: "A certificate, or an authority of its chain or of clients' certificates, is about to expire."
         case .badClientRules:
             "Authorities, revocation lists or the pattern that clients are judged by cannot be used; the host answers 403."
         case .authorityExpired:
@@ -322,11 +322,21 @@ package final class CertificateStore: Sendable {
                     secret: reference.secret, notAfter: facts.notAfter, warnsAt: warnsAt(facts))
             }
             if hasEnded(facts.notAfter) || warning == 0 { return }
-            guard hasCome(warnsAt(facts)) else { return }
-            say(
-                .expiring,
-                "the certificate in the Secret \(Self.quoted(reference)) expires on \(Self.day(facts.notAfter))",
-                reference.place, "renew it; it is served on when it has expired, and clients will refuse it")
+            if hasCome(warnsAt(facts)) {
+                say(
+                    .expiring,
+                    "the certificate in the Secret \(Self.quoted(reference)) expires on \(Self.day(facts.notAfter))",
+                    reference.place, "renew it; it is served on when it has expired, and clients will refuse it")
+            } else if facts.chainNotAfter < facts.notAfter, hasCome(facts.chainNotAfter - warning) {
+                _ = hasEnded(facts.chainNotAfter)
+                say(
+                    .expiring,
+                    "an authority in the chain of the Secret \(Self.quoted(reference)) "
+                        + "\(facts.chainNotAfter < now ? "expired" : "expires") on \(Self.day(facts.chainNotAfter))",
+                    reference.place,
+                    "renew the certificate with the chain of today; clients that know no other way to a root that they "
+                        + "trust will refuse it")
+            }
         }
 
         private func warnsAt(_ facts: TLSCertificateFacts) -> Int64 {

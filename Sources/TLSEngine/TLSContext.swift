@@ -125,6 +125,8 @@ package struct TLSCertificateFacts: Sendable, Hashable {
     /// Seconds since 1970.
     package var notBefore: Int64
     package var notAfter: Int64
+    /// When the first of the authorities behind it in the chain ends, but for one that signs itself; `Int64.max` without any.
+    package var chainNotAfter = Int64.max
     package var isECDSA: Bool
     /// The DNS names (RFC 5280 §4.2.1.6), in lower case.
     package var names: [String]
@@ -248,7 +250,8 @@ package struct TLSCertificateFacts: Sendable, Hashable {
         }
         if !good { throw TLSError(text(message)) }
         return unsafe TLSCertificateFacts(
-            notBefore: facts.not_before, notAfter: facts.not_after, isECDSA: facts.is_ecdsa,
+            notBefore: facts.not_before, notAfter: facts.not_after, chainNotAfter: facts.chain_not_after,
+            isECDSA: facts.is_ecdsa,
             names: text(names).lowercased().split(separator: "\n").map(String.init))
     }
 }

@@ -68,6 +68,27 @@ import Testing
         #expect(error?.problem.contains(problem) == true, "\(String(describing: error))")
     }
 
+    /// A plugin that is just being written, or that a process of ours still has open, is tried for as long as it may take.
+    @Test func aBusyPluginIsTriedUntilItsLimit() async throws {
+        try await inFolder { folder in
+            try folder.write("plugin", "#!/bin/sh\nexit 7", executable: true)
+            let writer = try #require(FileHandle(forWritingAtPath: folder.path("plugin")))
+            let plugin = plugin(folder.path("plugin"))
+            let limit = Duration.milliseconds(500)
+            let began = ContinuousClock.now
+            let busy = await #expect(throws: AccessError.self) {
+                try await ExecCredential.run(plugin, for: ClusterAccess(server: "https://api"), limit: limit)
+            }
+            #expect(ContinuousClock.now - began >= limit)
+            #expect(busy?.problem.contains("Text file busy") == true, "\(String(describing: busy))")
+            try writer.close()
+            let ran = await #expect(throws: AccessError.self) {
+                try await ExecCredential.run(plugin, for: ClusterAccess(server: "https://api"))
+            }
+            #expect(ran?.problem.contains("status 7") == true, "\(String(describing: ran))")
+        }
+    }
+
     /// A plugin that is a script holds its output open by what it has started, too.
     @Test func nothingOfAPluginOutlivesItsLimit() async throws {
         try await inFolder { folder in

@@ -94,7 +94,8 @@ private final class Farm {
                 {
                     answer(server, id)
                 }
-                let made = server.takeOutput()
+                // Who is not spoken to by HTTP/2 says nothing.
+                let made = server.sawPreface ? server.takeOutput() : []
                 if !made.isEmpty, !scene.network.isClosed(descriptor) { try send(descriptor, made, piece) }
                 moved = moved || !came.isEmpty || !made.isEmpty
             }
@@ -587,6 +588,37 @@ struct LoopHTTP2UpstreamTests {
         caller.client.reset(3)
         try farm.settle()
         farm.scene.checkQuiet()
+    }
+
+    /// What is sent again is said in the protocol of now, whichever the first attempt was made in; but a body that has gone
+    /// in the form of the other one is not.
+    @Test func aRequestIsSentAgainInAnotherProtocol() throws {
+        let farm = Farm()
+        farm.answer = Farm.silent
+        let caller = farm.caller()
+        caller.client.get(1, "/len/9/1")
+        caller.client.post(5, "/len/9/1")
+        caller.client.data(5, pattern(1_000, 1), ends: true)
+        try farm.settle()
+        farm.scene.publish([8001], generation: 2, speaking: .http)
+        try farm.server().reset(1, 7)
+        try farm.server().reset(3, 7)
+        try farm.settle()
+        let second = try #require(farm.scene.openedUpstreams.dropFirst().first)
+        #expect(farm.servers[second]?.sawPreface == false, "HTTP/1.1")
+        farm.scene.network.send(second, Array("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".utf8))
+        try farm.settle()
+        #expect(caller[1].status == "200" && caller[1].body == Array("ok".utf8) && caller[1].isEnded)
+        #expect(caller[5].status == "502")
+        // And back: an idle connection that closes under its request.
+        caller.client.get(7, "/len/9/1")
+        try farm.settle()
+        farm.scene.publish([8001], generation: 3, speaking: .h2c)
+        farm.answer = Farm.byPath
+        farm.scene.network.end(second)
+        try farm.settle()
+        #expect(farm.scene.openedUpstreams.count == 3 && caller[7].body == pattern(9, 1))
+        farm.checkQuiet()
     }
 
     @Test func whoWaitsForAConnectionThatFailsTriesAnother() throws {

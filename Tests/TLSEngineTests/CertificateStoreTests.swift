@@ -153,6 +153,31 @@ struct CertificateStoreTests {
         #expect(table.expiries.map(\.notAfter) == [end])
     }
 
+    @Test(
+        arguments: [
+            (-14 * 86_400 - 1, "", "", -14 * 86_400), (-14 * 86_400, "expires on", "MG166", 1),
+            (1, "expired on", "MG166", nil),
+        ]
+            as [(Int64, String, String, Int64?)])
+    func `an authority of a chain is told of before its end, too`(
+        after: Int64, words: String, code: String, next: Int64?
+    ) throws {
+        let store = try CertificateStore(TLSOptions())
+        var pair = try TLSKeyPair.selfSigned(name: "shop.test", days: 10_000)
+        pair.chain += Array(intermediateUntil2030.pem.utf8)
+        let snapshot = snapshot([("shop", [.exact("shop.test")], ["shop.test"], pair)])
+        let (table, diagnostics) = store.prepare(snapshot, now: intermediateUntil2030.end + after)
+        #expect(diagnostics.map(\.code) == (code.isEmpty ? [] : [code]))
+        #expect(
+            diagnostics.allSatisfy { $0.problem.contains("an authority in the chain") && $0.problem.contains(words) })
+        // What the leaf's own end makes comes long after.
+        #expect(
+            next == nil
+                ? table.staleAt > intermediateUntil2030.end + 1
+                : table.staleAt == intermediateUntil2030.end + (next ?? 0))
+        #expect(table.certificate(for: "shop.test").name == "shop/s0")
+    }
+
     @Test func `what has expired serves on where there is nothing better`() throws {
         let store = try CertificateStore(TLSOptions())
         let (old, new) = (try TLSKeyPair.selfSigned(name: "shop.test", days: 1), try pair("shop.test"))

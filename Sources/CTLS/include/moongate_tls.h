@@ -91,6 +91,8 @@ typedef struct {
     /// Seconds since 1970.
     int64_t not_before;
     int64_t not_after;
+    /// When the first of those behind it ends that do not sign themselves; INT64_MAX if there is none.
+    int64_t chain_not_after;
     bool is_ecdsa;
     /// Room for the DNS names, separated by newlines; what does not fit is left out.
     char *names;

@@ -1,7 +1,7 @@
-// Pairs for shop.test whose keys are unusual. They serve nowhere.
+// Certificates that are unusual. They serve nowhere.
 import Model
 
-/// On curves that no client agrees on.
+/// For shop.test, with keys on curves that no client agrees on.
 let pairsOnOddCurves: [(curve: String, pair: TLSKeyPair)] = [
     (
         "secp256k1",
@@ -150,3 +150,21 @@ extension TLSKeyPair {
     /// The certificate and the key of one text.
     init(pem: String) { self.init(chain: Array(pem.utf8), key: Array(pem.utf8)) }
 }
+
+/// An authority that another one has signed, until the first second of 2030.
+let intermediateUntil2030 = (
+    end: Int64(1_893_456_000),
+    pem: """
+    -----BEGIN CERTIFICATE-----
+    MIIBcjCCARigAwIBAgIBATAKBggqhkjOPQQDAjAUMRIwEAYDVQQDDAlNb29uIFJv
+    b3QwHhcNMjYwMTAxMDAwMDAwWhcNMzAwMTAxMDAwMDAwWjAcMRowGAYDVQQDDBFN
+    b29uIEludGVybWVkaWF0ZTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABJoKahUM
+    y6+SP2mTpky9rMQPkpTT4Lo5G3vLNhqwgtvmFEVCjlSyiDh7NdP/reERSxK8+6NG
+    PAIHjjgTDm36dzWjUzBRMA8GA1UdEwEB/wQFMAMBAf8wHQYDVR0OBBYEFOeVgQuZ
+    apK6+4g+h3fXc0GiLFXVMB8GA1UdIwQYMBaAFHDp74hHl/oEUH+fPYCbi/h9K1CI
+    MAoGCCqGSM49BAMCA0gAMEUCIQC6p+poLtStxBs/pHLK/IRy9hREiTGZqjncyzUP
+    lcvbIgIgBT+F3mP5FiMZ2gOGugCj8U5DY5wBVZxmytKJ72T35Fo=
+    -----END CERTIFICATE-----
+
+    """
+)
