@@ -10,6 +10,8 @@ internal import Synchronization
 /// Why a folder cannot be used at all.
 package struct FolderFault: Error, Sendable, Equatable, CustomStringConvertible {
     package var problem: String
+    /// What to do once the folder has been served.
+    package var mend = "make it readable again"
     package var description: String { problem }
 }
 
@@ -24,6 +26,27 @@ package struct FolderLimits: Sendable, Equatable {
     package var scriptBytes = 256 << 10
 
     package init() {}
+}
+
+/// Where the folder lies on disk: what to watch, and what an event there means. Links make it more than the folder and its
+/// name: a directory behind one has a place of its own, and one name or several in the folder.
+package struct FolderMap: Sendable, Equatable {
+    /// The names that the folder has for each directory that was listed; "" is the folder itself.
+    package var directories: [String: [String]] = [:]
+    /// The names that the folder has for each file that a link leads to.
+    package var files: [String: [String]] = [:]
+    /// The links on the way to all of this, by the directory that each lies in: who swaps one swaps what lies behind it.
+    package var links: [String: Set<String>] = [:]
+
+    /// The files of the folder that an entry of a directory is; none if it does not matter. "" is none in particular.
+    package func names(of entry: String, in directory: String) -> [String] {
+        if entry.isEmpty { return directories[directory] ?? [""] }
+        if links[directory]?.contains(entry) == true { return [""] }
+        let linked = files[FolderReader.join(directory, entry)] ?? []
+        // Editors' swap files do not matter; `..data`, by which a mounted ConfigMap changes, does.
+        if entry.hasPrefix("."), !entry.hasPrefix("..") { return linked }
+        return linked + (directories[directory] ?? []).map { $0.isEmpty ? entry : "\($0)/\(entry)" }
+    }
 }
 
 /// Reads a folder once, or again and again at the cost of what has changed.
@@ -44,10 +67,21 @@ package struct FolderReader: Sendable {
 
     private struct Listing {
         var files: [(path: String, kind: FileKind, stamp: Stamp)] = []
-        var directories: [String] = []
+        var map = FolderMap()
+        /// How many directories were listed, each counted once for every link to it.
+        var directories = 0
         var diagnostics: [Diagnostic] = []
         /// Real paths of the directories on the way down: a link to one of them would be a loop.
         var ancestors: [String] = []
+
+        typealias Link = (directory: String, name: String)
+
+        mutating func add(_ link: Link) { map.links[link.directory, default: []].insert(link.name) }
+
+        /// What links lead to is watched as far as folders are: in as many places at most.
+        func hasRoom(_ limits: FolderLimits) -> Bool {
+            map.files.count < limits.directories && map.links.count < limits.directories
+        }
     }
 
     package let root: String
@@ -58,8 +92,10 @@ package struct FolderReader: Sendable {
     private var hasLoaded = false
     private var last = FolderContents()
 
-    /// The directories seen by the last look, for whoever watches them.
-    package private(set) var directories: [String] = []
+    /// What the last look that found the folder saw, for whoever watches it.
+    package private(set) var map = FolderMap()
+    /// The folder was there once, and is not there now.
+    package private(set) var isGone = false
 
     /// `root` is a folder, or one manifest file alone.
     package init(root: String, limits: FolderLimits = FolderLimits()) {
@@ -78,14 +114,16 @@ package struct FolderReader: Sendable {
             listing = try list()
         } catch {
             guard hasLoaded else { throw error }
+            isGone = true
             var contents = last
             contents.diagnostics.append(
                 ManifestCode.folderGone.diagnostic(
                     error.problem, at: Place(file: root),
-                    mend: "bring the folder back; until then what it last held is served"))
+                    mend: error.mend + "; until then what it last held is served"))
             return contents
         }
-        directories = listing.directories
+        isGone = false
+        map = listing.map
         var present: Set<String> = []
         var manifests: [(path: String, stamp: Stamp)] = []
         for file in listing.files {
@@ -180,22 +218,31 @@ package struct FolderReader: Sendable {
     // MARK: Directories
 
     private func list() throws(FolderFault) -> Listing {
-        let real = Self.realPath(root)
-        guard let attributes = Self.attributes(real) else {
-            throw FolderFault(problem: "there is no folder \"\(root)\", or it cannot be read")
-        }
         var listing = Listing()
+        let absolute = root.hasPrefix("/") ? root : Self.join(FileManager.default.currentDirectoryPath, root)
+        let (real, links) = Self.resolve(absolute)
+        guard let attributes = Self.attributes(real) else {
+            guard hasLoaded else {
+                throw FolderFault(problem: "there is no folder \"\(root)\", or it cannot be read")
+            }
+            throw FolderFault(
+                problem:
+                    "the folder \"\(root)\" is gone: it, or a folder that it lies in, was moved, renamed, deleted or "
+                    + "closed to moongate",
+                mend: "move it back or make it anew, or start moongate with the folder's new place")
+        }
+        for link in links { listing.add(link) }
         if attributes.type == .typeRegular {
             let name = Self.lastComponent(root)
-            let parent = String(real.dropLast(Self.lastComponent(real).count))
             let stamp = Self.stamp(attributes, real)
             listing.files.append((name, Self.kind(name) ?? .manifest, stamp))
-            listing.directories.append(parent.isEmpty ? "." : parent)
+            listing.map.files[real] = [name]
             return listing
         }
         guard attributes.type == .typeDirectory else {
-            throw FolderFault(problem: "\"\(root)\" is neither a folder nor a file")
+            throw FolderFault(problem: "\"\(root)\" is neither a folder nor a file", mend: "put the folder back")
         }
+        listing.add(Self.split(real))
         guard walk(real, relative: "", root: real, depth: 0, into: &listing) else {
             throw FolderFault(problem: "the folder \"\(root)\" cannot be read (permissions?)")
         }
@@ -207,7 +254,8 @@ package struct FolderReader: Sendable {
         _ directory: String, relative: String, root real: String, depth: Int, into listing: inout Listing
     ) -> Bool {
         guard let names = try? FileManager.default.contentsOfDirectory(atPath: directory) else { return false }
-        listing.directories.append(directory)
+        listing.map.directories[directory, default: []].append(relative)
+        listing.directories += 1
         listing.ancestors.append(directory)
         defer { listing.ancestors.removeLast() }
         for name in names.sorted() where !name.hasPrefix(".") {
@@ -218,15 +266,25 @@ package struct FolderReader: Sendable {
             var attributes = entry
             var target = "\(directory)/\(name)"
             if entry.type == .typeSymbolicLink {
-                target = Self.realPath(target)
+                let links: [Listing.Link]
+                (target, links) = Self.resolve(target)
+                guard !target.isEmpty else { continue }
                 guard target == real || target.hasPrefix(real == "/" ? "/" : real + "/") else {
-                    if Self.kind(name) != nil || Self.attributes(target)?.type == .typeDirectory {
+                    let isFolder = Self.attributes(target)?.type == .typeDirectory
+                    if isFolder || Self.kind(name) != nil {
                         listing.diagnostics.append(
                             ManifestCode.linkOutside.diagnostic(
                                 "the link leads out of the folder", at: Place(file: path),
-                                mend: "put the file itself into the folder; the link is not followed"))
+                                mend:
+                                    "put the \(isFolder ? "folder" : "file") itself there, or a mount of it; the link "
+                                    + "is not followed"))
                     }
                     continue
+                }
+                // Its own directory is watched, but those that it leads through may be hidden.
+                for link in links.dropFirst() where listing.hasRoom(limits) { listing.add(link) }
+                if Self.kind(name) != nil, listing.hasRoom(limits) {
+                    listing.map.files[target, default: []].append(path)
                 }
                 guard let resolved = Self.attributes(target) else { continue }
                 attributes = resolved
@@ -235,7 +293,7 @@ package struct FolderReader: Sendable {
             case .typeDirectory:
                 guard !listing.ancestors.contains(target) else { continue }
                 // Links within links to folders would be walked without end.
-                guard listing.directories.count < limits.directories else {
+                guard listing.directories < limits.directories else {
                     if !listing.diagnostics.contains(where: Self.isTooManyDirectories) {
                         listing.diagnostics.append(
                             ManifestCode.tooMuch.diagnostic(
@@ -319,8 +377,41 @@ package struct FolderReader: Sendable {
             modified: attributes.modified, realPath: realPath)
     }
 
-    private static func realPath(_ path: String) -> String {
-        URL(fileURLWithPath: path).resolvingSymlinksInPath().path
+    /// Where an absolute path leads, and the links that it leads through. What goes round in circles leads nowhere.
+    private static func resolve(_ path: String) -> (path: String, links: [Listing.Link]) {
+        var done = ""
+        var left = path.split(separator: "/").map(String.init)[...]
+        var links: [Listing.Link] = []
+        while let next = left.popFirst() {
+            switch next {
+            case ".": continue
+            case "..": done = split(done).directory
+            default:
+                let here = join(done, next)
+                guard let target = try? FileManager.default.destinationOfSymbolicLink(atPath: here) else {
+                    done = here
+                    continue
+                }
+                links.append((done.isEmpty ? "/" : done, next))
+                // As many as the kernel follows (path_resolution(7)).
+                guard links.count <= 40 else { return ("", links) }
+                if target.hasPrefix("/") { done = "" }
+                left = (target.split(separator: "/").map(String.init) + left)[...]
+            }
+            if done == "/" { done = "" }
+        }
+        return (done.isEmpty ? "/" : done, links)
+    }
+
+    static func join(_ directory: String, _ name: String) -> String {
+        directory.hasSuffix("/") ? directory + name : "\(directory)/\(name)"
+    }
+
+    /// The directory that an absolute path lies in, and its name there.
+    static func split(_ path: String) -> (directory: String, name: String) {
+        guard let slash = path.utf8.lastIndex(of: 47) else { return ("/", path) }
+        let directory = String(path[..<slash])
+        return (directory.isEmpty ? "/" : directory, String(path[path.utf8.index(after: slash)...]))
     }
 
     private static func lastComponent(_ path: String) -> String {

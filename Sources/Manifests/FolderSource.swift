@@ -54,21 +54,21 @@ package final class FolderSource: Sendable {
         var reader = FolderReader(root: root, limits: limits)
         var contents = try reader.load()
         let inotify = Inotify()
-        var watches = Watches(root: root)
-        var isPolling = true
+        var watches = Watches()
+        var isRefused = true
         if let inotify {
             // What changes between the reading and the watching would never be told: read once more under watch, and
             // again while there are directories that were not watched when they were read. Nothing is read twice.
-            while watches.follow(reader.directories, with: inotify) { contents = try reader.load() }
-            isPolling = watches.isRefused
+            while watches.follow(reader.map, with: inotify) { contents = try reader.load() }
+            isRefused = watches.isRefused
         }
-        if isPolling { contents.diagnostics.append(Self.pollingDiagnostic(root)) }
+        if isRefused { contents.diagnostics.append(Self.pollingDiagnostic(root)) }
         initial = contents
         self.root = root
         self.timing = timing
         self.handler = handler
         self.inotify = inotify
-        first = Mutex(State(reader: reader, watches: watches, isPolling: isPolling))
+        first = Mutex(State(reader: reader, watches: watches, isPolling: isRefused || reader.isGone))
     }
 
     /// Begins to watch. A second call does nothing.
@@ -118,10 +118,11 @@ package final class FolderSource: Sendable {
                 Thread.sleep(forTimeInterval: Double(timing.pollMilliseconds) / 1_000)
                 guard let contents = try? reader.load() else { continue }
                 if let inotify {
-                    _ = watches.follow(reader.directories, with: inotify)
-                    isPolling = watches.isRefused
+                    // What was filled before it was watched is found by one look more.
+                    let isNew = watches.follow(reader.map, with: inotify)
+                    isPolling = isNew || watches.isRefused || reader.isGone
                 }
-                publish(contents, isPolling: isPolling, last: &last)
+                publish(contents, isRefused: inotify == nil || watches.isRefused, last: &last)
                 continue
             }
             waitForQuiet(inotify, watches, &change, &held)
@@ -149,13 +150,14 @@ package final class FolderSource: Sendable {
             }
             discarded = 0
             reader = look
-            publish(contents, isPolling: isPolling, last: &last)
+            publish(contents, isRefused: false, last: &last)
             change = late
-            while watches.follow(reader.directories, with: inotify), !shouldStop {
+            while watches.follow(reader.map, with: inotify), !shouldStop {
                 // A directory that is new may have been filled before it was watched.
-                if let contents = try? reader.load(held: held) { publish(contents, isPolling: isPolling, last: &last) }
+                if let contents = try? reader.load(held: held) { publish(contents, isRefused: false, last: &last) }
             }
-            isPolling = watches.isRefused
+            // A folder that is gone may come back by a change of any folder above it: none of them is watched.
+            isPolling = watches.isRefused || reader.isGone
         }
     }
 
@@ -171,14 +173,15 @@ package final class FolderSource: Sendable {
 
         mutating func take(_ events: [Inotify.Event], _ watches: Watches, _ held: inout Set<String>) {
             for event in events {
-                guard let path = watches.path(of: event) else { continue }
                 // The end of a writing may be among what was lost.
                 if event.isOverflow { (held, open) = ([], []) }
-                if event.endsWriting { held.remove(path) } else if held.contains(path) { continue }
-                begun = begun ?? ContinuousClock.now
-                dirty.insert(path)
-                if event.isModify { open.insert(path) }
-                if event.endsWriting { open.remove(path) }
+                for path in watches.paths(of: event) {
+                    if event.endsWriting { held.remove(path) } else if held.contains(path) { continue }
+                    begun = begun ?? ContinuousClock.now
+                    dirty.insert(path)
+                    if event.isModify { open.insert(path) }
+                    if event.endsWriting { open.remove(path) }
+                }
             }
         }
 
@@ -215,9 +218,9 @@ package final class FolderSource: Sendable {
             mend: "raise fs.inotify.max_user_watches or max_user_instances; changes are found all the same")
     }
 
-    private func publish(_ contents: FolderContents, isPolling: Bool, last: inout FolderContents) {
+    private func publish(_ contents: FolderContents, isRefused: Bool, last: inout FolderContents) {
         var contents = contents
-        if isPolling { contents.diagnostics.append(Self.pollingDiagnostic(root)) }
+        if isRefused { contents.diagnostics.append(Self.pollingDiagnostic(root)) }
         guard contents != last, !shouldStop else { return }
         last = contents
         handler(contents)
@@ -226,59 +229,51 @@ package final class FolderSource: Sendable {
 
 /// Which directories are watched, and what an event in one of them means for the folder.
 private struct Watches {
-    private let root: String
+    private var map = FolderMap()
     private var byDirectory: [String: Int32] = [:]
     private var directories: [Int32: String] = [:]
-    private var parent: Int32?
-    private let rootName: String
+    /// Those of which everything is told, not only what comes and goes.
+    private var listed: Set<String> = []
+    /// The kernel refuses to watch one of them.
     private(set) var isRefused = false
 
-    init(root: String) {
-        self.root = root
-        rootName = String(root.split(separator: "/").last ?? "")
-    }
-
-    /// Watches exactly these directories (and the parent of the folder, in which a link may be swapped). True if one
-    /// of them was not watched before.
-    mutating func follow(_ wanted: [String], with inotify: Inotify) -> Bool {
+    /// Watches exactly what the map tells of. True if one of its directories was not watched before, or not as much.
+    mutating func follow(_ map: FolderMap, with inotify: Inotify) -> Bool {
         var added = false
-        var refused = false
-        if parent == nil {
-            let above = URL(fileURLWithPath: root).deletingLastPathComponent().path
-            parent = inotify.watch(above)
-        }
-        let previous = byDirectory
+        self.map = map
+        let (previous, previouslyListed) = (byDirectory, listed)
         byDirectory = [:]
+        listed = []
         directories = [:]
-        for directory in wanted {
-            guard let watch = inotify.watch(directory) else {
-                refused = true
-                continue
+        isRefused = false
+        func add(_ directory: String, isListed: Bool) {
+            guard byDirectory[directory] == nil else { return }
+            let watch: Int32
+            switch inotify.watch(directory, entriesOnly: !isListed) {
+            case .watching(let number): watch = number
+            // What has gone since it was seen is told by the watch of what it lay in.
+            case .missing: return
+            case .refused:
+                // A folder above may be closed to us: what it holds beside ours is not ours to see.
+                if isListed { isRefused = true }
+                return
             }
-            if previous[directory] != watch { added = true }
+            if previous[directory] != watch || isListed && !previouslyListed.contains(directory) { added = true }
+            if isListed { listed.insert(directory) }
             byDirectory[directory] = watch
             directories[watch] = directory
         }
-        for (_, watch) in previous where directories[watch] == nil && watch != parent { inotify.unwatch(watch) }
-        isRefused = refused
+        for directory in map.directories.keys { add(directory, isListed: true) }
+        for file in map.files.keys { add(FolderReader.split(file).directory, isListed: true) }
+        for directory in map.links.keys { add(directory, isListed: false) }
+        for (_, watch) in previous where directories[watch] == nil { inotify.unwatch(watch) }
         return added
     }
 
-    /// The path relative to the folder that an event is about; nil if it does not matter.
-    func path(of event: Inotify.Event) -> String? {
-        if event.isOverflow { return "" }
-        guard !event.isIgnored else { return nil }
-        guard let directory = directories[event.watch] else {
-            return event.watch == parent && event.name == rootName ? "" : nil
-        }
-        // Editors' swap files do not matter; `..data`, by which a mounted ConfigMap changes, does.
-        if event.name.hasPrefix("."), !event.name.hasPrefix("..") { return nil }
-        let base = byDirectoryRoot
-        guard directory != base else { return event.name }
-        guard directory.hasPrefix(base + "/") else { return event.name }
-        return directory.dropFirst(base.count + 1) + "/" + event.name
+    /// The paths relative to the folder that an event is about; none if it does not matter.
+    func paths(of event: Inotify.Event) -> [String] {
+        if event.isOverflow { return [""] }
+        guard !event.isIgnored, let directory = directories[event.watch] else { return [] }
+        return map.names(of: event.name, in: directory)
     }
-
-    /// The shortest directory is the folder itself.
-    private var byDirectoryRoot: String { byDirectory.keys.min { $0.utf8.count < $1.utf8.count } ?? "" }
 }

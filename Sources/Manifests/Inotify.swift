@@ -24,9 +24,19 @@ package final class Inotify: Sendable {
     /// A watch that exists only to be removed: the kernel then queues an event, which ends a wait.
     private let wakeWatch: Int32
 
-    private static let mask =
-        UInt32(IN_CLOSE_WRITE) | UInt32(IN_MODIFY) | UInt32(IN_CREATE) | UInt32(IN_DELETE) | UInt32(IN_MOVED_FROM)
-        | UInt32(IN_MOVED_TO) | UInt32(IN_DELETE_SELF) | UInt32(IN_MOVE_SELF) | UInt32(IN_ATTRIB) | UInt32(IN_ONLYDIR)
+    /// What came of the wish to watch a directory.
+    package enum Answer: Sendable, Equatable {
+        case watching(Int32)
+        /// There is no such directory.
+        case missing
+        /// Too many watches (fs.inotify.max_user_watches), or not allowed.
+        case refused
+    }
+
+    private static let entries =
+        UInt32(IN_CREATE) | UInt32(IN_DELETE) | UInt32(IN_MOVED_FROM) | UInt32(IN_MOVED_TO) | UInt32(IN_DELETE_SELF)
+        | UInt32(IN_MOVE_SELF) | UInt32(IN_ONLYDIR)
+    private static let contents = UInt32(IN_CLOSE_WRITE) | UInt32(IN_MODIFY) | UInt32(IN_ATTRIB)
 
     /// Nil where the kernel refuses: too many instances (fs.inotify.max_user_instances) or descriptors.
     package init?() {
@@ -38,11 +48,14 @@ package final class Inotify: Sendable {
 
     deinit { close(descriptor) }
 
-    /// Watches a directory; the same directory again answers the same number. Nil where the kernel refuses.
-    package func watch(_ directory: String) -> Int32? {
+    /// Watches a directory; the same directory again answers the same number. With `entriesOnly`, what is written into its
+    /// files is not told.
+    package func watch(_ directory: String, entriesOnly: Bool = false) -> Answer {
+        let mask = entriesOnly ? Self.entries : Self.entries | Self.contents
         // SAFETY: the kernel copies the path before the call returns.
-        let watch = unsafe inotify_add_watch(descriptor, directory, Self.mask)
-        return watch < 0 || watch == wakeWatch ? nil : watch
+        let watch = unsafe inotify_add_watch(descriptor, directory, mask)
+        guard watch >= 0 else { return errno == ENOENT || errno == ENOTDIR ? .missing : .refused }
+        return watch == wakeWatch ? .refused : .watching(watch)
     }
 
     package func unwatch(_ watch: Int32) { _ = inotify_rm_watch(descriptor, watch) }

@@ -64,7 +64,7 @@ struct FolderReaderTests {
         #expect(contents.objects.scriptFiles == ["x/s.lua": .source("return {}")])
         #expect(contents.diagnostics.isEmpty)
         #expect(contents.objects.origins.values.map(\.file).sorted() == ["a.yaml", "x/c.json", "x/y/b.YML"])
-        #expect(reader.directories.count == 3)
+        #expect(reader.map.directories.values.flatMap { $0 }.sorted() == ["", "x", "x/y"])
     }
 
     @Test func readsOneFileAlone() throws {
@@ -89,6 +89,7 @@ struct FolderReaderTests {
         var contents = try reader.load()
         #expect(contents.value("a") == "v")
         #expect(contents.diagnostics.map(\.code) == ["MG112"])
+        #expect(contents.diagnostics.first?.problem.contains("was moved, renamed, deleted or") == true)
         try folder.write(configMap("b"), to: "in/b.yaml")
         contents = try reader.load()
         #expect(contents.value("a") == nil && contents.value("b") == "v")
@@ -110,6 +111,31 @@ struct FolderReaderTests {
         try folder.remove("s.lua")
         contents = try reader.load()
         #expect(contents == FolderContents())
+    }
+
+    @Test func tellsWhatAnEventMeans() throws {
+        let folder = try TemporaryFolder()
+        try folder.write(configMap("a"), to: "..1/.shop/a.yaml")
+        try folder.link(".now", to: "..1")
+        try folder.link("shop", to: ".now/.shop")
+        try folder.link("again", to: "..1/.shop")
+        try folder.link("one.yaml", to: "shop/a.yaml")
+        try folder.link("round.yaml", to: "round.yaml")
+        try folder.link("out", to: "/")
+        var reader = FolderReader(root: folder.path)
+        #expect(try reader.load().diagnostics.map(\.code) == ["MG108", "MG105", "MG105"])
+        let map = reader.map
+        let real = try #require(map.directories.first { $0.value == [""] }).key
+        let shop = "\(real)/..1/.shop"
+        #expect(map.directories == [real: [""], shop: ["again", "shop"]])
+        #expect(map.names(of: "a.yaml", in: shop) == ["one.yaml", "again/a.yaml", "shop/a.yaml"])
+        #expect(map.names(of: ".a.yaml.swp", in: shop).isEmpty)
+        #expect(map.names(of: ".now", in: real) == [""])
+        #expect(map.names(of: "b.yaml", in: real) == ["b.yaml"])
+        #expect(map.names(of: "b.yaml", in: "/elsewhere").isEmpty)
+        // Whoever swaps the folder itself is seen; nothing else outside of it is.
+        #expect(
+            Set(map.links.keys).subtracting([real]) == [String(real[..<(real.lastIndex(of: "/") ?? real.endIndex)])])
     }
 
     @Test func linksOutOfTheFolderAreNotFollowed() throws {

@@ -78,6 +78,76 @@ private final class Inbox: Sendable {
         for contents in inbox.all { #expect(contents.value("a") == contents.value("b")) }
     }
 
+    /// In place, by a swap of a link, by a new file: behind a link to a directory as in the folder itself.
+    @Test func anEditBehindALinkIsLiveAtOnce() throws {
+        let folder = try TemporaryFolder()
+        try folder.write(configMap("a", "one"), to: ".v1/a.yaml")
+        try folder.write(configMap("a", "new"), to: ".v2/a.yaml")
+        try folder.write(configMap("b", "one"), to: ".files/b.yaml")
+        try folder.link(".now", to: ".v1")
+        try folder.link("shop", to: ".now/.")
+        try folder.link("b.yaml", to: ".files/b.yaml")
+        let inbox = Inbox()
+        let source = try FolderSource(root: folder.path) { inbox.put($0) }
+        #expect(source.initial.value("a") == "one" && source.initial.value("b") == "one")
+        source.start()
+        defer { source.stop() }
+        try folder.write(configMap("b", "two"), to: ".files/b.yaml")
+        let file = try #require(inbox.wait { $0.value("b") == "two" })
+        try folder.write(configMap("a", "two"), to: ".v1/a.yaml")
+        let edit = try #require(inbox.wait { $0.value("a") == "two" })
+        // Half of it is not the whole here either.
+        let handle = try #require(FileHandle(forWritingAtPath: "\(folder.path)/.v1/a.yaml"))
+        try handle.truncate(atOffset: 0)
+        try handle.write(contentsOf: Data(configMap("a", "three").utf8))
+        try folder.write(configMap("c"), to: "shop/c.yaml")
+        try handle.write(contentsOf: Data(("---\n" + configMap("d")).utf8))
+        try handle.close()
+        let whole = try #require(inbox.wait { $0.value("c") == "v" && $0.value("a") == "three" })
+        #expect(whole.contents.value("d") == "v")
+        for contents in inbox.all { #expect((contents.value("a") == "three") == (contents.value("d") == "v")) }
+        try folder.link(".next", to: ".v2")
+        try folder.rename(".next", to: ".now")
+        let swap = try #require(inbox.wait { $0.value("a") == "new" })
+        for took in [file.took, edit.took, whole.took, swap.took] { #expect(took < .seconds(2)) }
+    }
+
+    /// The way to the folder leads through a link, as where git-sync puts what it has fetched.
+    @Test func aSwapAboveTheFolderIsLiveAtOnce() throws {
+        let above = try TemporaryFolder()
+        try above.write(configMap("a", "one"), to: "v1/m/a.yaml")
+        try above.write(configMap("a", "two"), to: "v2/m/a.yaml")
+        try above.link("current", to: "v1")
+        let inbox = Inbox()
+        let source = try FolderSource(root: "\(above.path)/current/m") { inbox.put($0) }
+        source.start()
+        defer { source.stop() }
+        try above.link("next", to: "v2")
+        try above.rename("next", to: "current")
+        #expect(try #require(inbox.wait { $0.value("a") == "two" }).took < .seconds(2))
+    }
+
+    @Test func aFolderThatIsMovedAwayIsNotCalledUnwatchable() throws {
+        let above = try TemporaryFolder()
+        try above.write(configMap("a", "one"), to: "in/m/a.yaml")
+        let inbox = Inbox()
+        let source = try FolderSource(root: "\(above.path)/in/m") { inbox.put($0) }
+        source.start()
+        defer { source.stop() }
+        try above.rename("in/m", to: "elsewhere")
+        let gone = try #require(inbox.wait { !$0.diagnostics.isEmpty })
+        #expect(gone.contents.diagnostics.map(\.code) == ["MG112"])
+        #expect(gone.contents.value("a") == "one")
+        // Together with what it lay in, and back.
+        try above.rename("in", to: "other")
+        try above.write(configMap("a", "two"), to: "in/m/a.yaml")
+        let back = try #require(inbox.wait { $0.value("a") == "two" })
+        #expect(back.contents.diagnostics.isEmpty)
+        try above.write(configMap("a", "three"), to: "in/m/a.yaml")
+        #expect(try #require(inbox.wait { $0.value("a") == "three" }).took < .seconds(2))
+        #expect(!inbox.all.flatMap(\.diagnostics).contains { $0.code == "MG113" })
+    }
+
     @Test func aBrokenFileKeepsItsLastGoodState() throws {
         let folder = try TemporaryFolder()
         try folder.write(configMap("a", "one"), to: "a.yaml")

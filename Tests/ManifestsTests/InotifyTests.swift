@@ -5,14 +5,28 @@ struct InotifyTests {
     @Test func reportsEntriesByName() throws {
         let folder = try TemporaryFolder()
         let inotify = try #require(Inotify())
-        let watch = try #require(inotify.watch(folder.path))
-        #expect(inotify.watch(folder.path) == watch)
+        guard case .watching(let watch) = inotify.watch(folder.path) else {
+            Issue.record("not watched")
+            return
+        }
+        #expect(inotify.watch(folder.path) == .watching(watch))
         #expect(inotify.wait(milliseconds: 0).isEmpty)
         try folder.write("x", to: "a.yaml")
         let events = inotify.wait(milliseconds: 2_000)
         #expect(events.contains { $0.watch == watch && $0.name == "a.yaml" && $0.endsWriting })
-        #expect(inotify.watch("\(folder.path)/a.yaml") == nil)
-        #expect(inotify.watch("/nowhere/at/all") == nil)
+        #expect(inotify.watch("\(folder.path)/a.yaml") == .missing)
+        #expect(inotify.watch("/nowhere/at/all") == .missing)
+    }
+
+    @Test func tellsOfEntriesAlone() throws {
+        let folder = try TemporaryFolder()
+        try folder.write("x", to: "a.yaml")
+        let inotify = try #require(Inotify())
+        #expect(inotify.watch(folder.path, entriesOnly: true) != .refused)
+        try folder.write("y", to: "a.yaml")
+        #expect(inotify.wait(milliseconds: 0).isEmpty)
+        try folder.rename("a.yaml", to: "b.yaml")
+        #expect(inotify.wait(milliseconds: 2_000).map(\.name) == ["a.yaml", "b.yaml"])
     }
 
     @Test func aWaitCanBeEnded() throws {
