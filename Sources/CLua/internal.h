@@ -44,6 +44,7 @@ struct mg_out {
     size_t used, room;
     size_t weight; // bytes of strings inside of tables, borrowed ones too
     uint64_t work; // see mg_out_work
+    int kept;      // of a tree for JSON: the place on the stack for what it borrows from; else 0
     bool failed;
 };
 void mg_out_free(mg_out *out);
@@ -251,6 +252,8 @@ int mg_push_results(lua_State *L, mg_vm *vm, mg_out *out);
 
 int mg_call_function(lua_State *L);
 int mg_release_handle(lua_State *L);
+// Pushes the fields of a request's object at the index as a table; an error for an object that is no data.
+void mg_push_data(lua_State *L, mg_vm *vm, int index);
 // Refuses outside of the phases given.
 void mg_need_phase(lua_State *L, mg_vm *vm, uint32_t phases, const char *what);
 

@@ -108,8 +108,10 @@ static void mg_write(lua_State *L, mg_vm *vm, const mg_out *tree, size_t *at) {
         mg_text(L, vm, "}", 1);
         break;
     case MG_HANDLE:
+        mg_api_error(L, "a %s has no JSON; encode what is needed of it, or tostring(…)",
+                     vm->class_names[value->length]);
     case MG_FUNCTION:
-        mg_api_error(L, "a function, a coroutine or an object of the API has no JSON");
+        mg_api_error(L, "an object of the API has no JSON");
     }
     mg_charge(L, vm, 8);
 }
@@ -117,11 +119,15 @@ static void mg_write(lua_State *L, mg_vm *vm, const mg_out *tree, size_t *at) {
 void mg_json_push(lua_State *L, mg_vm *vm, int index) {
     mg_out *tree = &vm->arguments;
     mg_out_clear(tree);
+    lua_pushnil(L);
+    int kept = lua_gettop(L);
+    tree->kept = kept;
     mg_marshal(L, vm, index, tree, true);
     vm->scratch_used = 0;
     size_t at = 0;
     mg_write(L, vm, tree, &at);
     lua_pushlstring(L, vm->scratch, vm->scratch_used);
+    lua_replace(L, kept);
 }
 
 int mg_json_encode(lua_State *L) {

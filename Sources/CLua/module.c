@@ -124,6 +124,20 @@ static void mg_marshal_table(lua_State *L, mg_vm *vm, int index, mg_out *out, bo
     lua_settop(L, base);
 }
 
+// What of the host is to become JSON: its data as a table, kept where the tree may borrow from it.
+static void mg_marshal_object(lua_State *L, mg_vm *vm, int index, mg_out *out, bool borrow, int depth) {
+    luaL_checkstack(L, 6, "too deep");
+    mg_push_data(L, vm, index);
+    if (lua_isnil(L, out->kept)) {
+        lua_newtable(L);
+        lua_replace(L, out->kept);
+    }
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, out->kept, (lua_Integer)lua_rawlen(L, out->kept) + 1);
+    mg_marshal_table(L, vm, lua_gettop(L), out, borrow, depth);
+    lua_pop(L, 1);
+}
+
 static void mg_marshal_at(lua_State *L, mg_vm *vm, int index, mg_out *out, bool borrow, int depth) {
     if (out->count > MG_TREE_VALUES) mg_api_error(L, "a table is too large to hand over");
     switch (lua_type(L, index)) {
@@ -150,6 +164,7 @@ static void mg_marshal_at(lua_State *L, mg_vm *vm, int index, mg_out *out, bool 
         break;
     case LUA_TLIGHTUSERDATA:
         if (mg_is_null(L, index)) mg_out_null(out);
+        else if (out->kept != 0) mg_marshal_object(L, vm, index, out, borrow, depth);
         else mg_out_function(out);
         break;
     case LUA_TUSERDATA: {
@@ -159,6 +174,9 @@ static void mg_marshal_at(lua_State *L, mg_vm *vm, int index, mg_out *out, bool 
         break;
     }
     default:
+        if (out->kept != 0) {
+            mg_api_error(L, "a %s has no JSON", lua_isthread(L, index) ? "coroutine" : luaL_typename(L, index));
+        }
         mg_out_function(out);
         break;
     }

@@ -285,6 +285,7 @@ void mg_out_clear(mg_out *out) {
     out->used = 0;
     out->weight = 0;
     out->work = 0;
+    out->kept = 0;
     out->failed = false;
     // A rare large answer must not stay for the life of the VM.
     if (out->room > 1 << 18) {

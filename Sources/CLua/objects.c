@@ -658,6 +658,35 @@ static int mg_object_write(lua_State *L) {
     return 0;
 }
 
+// What to encode in place of an object that is more than data.
+static const char *mg_in_place_of(mg_kind kind) {
+    switch (kind) {
+    case MG_KIND_REQ: return "encode what is needed of it, as {method = req.method, path = req.path}";
+    case MG_KIND_RES: return "encode what is needed of it, as {status = res.status}";
+    case MG_KIND_CTX: return "encode ctx.ingress, ctx.config or ctx.state";
+    case MG_KIND_UPSTREAM: return "it has functions only; what was chosen is res.upstream in header_filter and log";
+    case MG_KIND_SHARED: return "encode the values that are needed, as {user = ctx.shared.user}";
+    default: return "make a table of it: local t = {} for name, value in pairs(…) do t[name] = value end";
+    }
+}
+
+void mg_push_data(lua_State *L, mg_vm *vm, int index) {
+    uint64_t handle = mg_to_handle(L, index);
+    mg_kind kind = mg_handle_kind(handle);
+    if (kind >= MG_KIND_COUNT) kind = 0;
+    if (kind != MG_KIND_INGRESS && kind != MG_KIND_CLIENT) {
+        mg_api_error(L, "%s has no JSON; %s", mg_kind_names[kind], mg_in_place_of(kind));
+    }
+    mg_check_live(L, vm, handle);
+    lua_newtable(L);
+    for (int key = 1; key < MG_KEY_COUNT; key++) {
+        const mg_member *member = &mg_members[kind][key];
+        if (member->type != MG_MEMBER_FIELD) continue;
+        mg_push_field(L, vm, (mg_field)member->value);
+        lua_setfield(L, -2, mg_key_names[key]);
+    }
+}
+
 static int mg_object_tostring(lua_State *L) {
     mg_kind kind = mg_handle_kind(mg_to_handle(L, 1));
     lua_pushstring(L, kind < MG_KIND_COUNT ? mg_kind_names[kind] : "userdata");

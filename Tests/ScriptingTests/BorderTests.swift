@@ -512,6 +512,46 @@ import Testing
         #expect(exchange.tagText("out") == expected)
     }
 
+    /// What of a request is data is written as data.
+    @Test(arguments: [
+        ("ctx.ingress", #"{"name":"web","namespace":"shop","rule":"rules[0]"}"#),
+        (
+            "{by = {ctx.ingress.name, ctx.ingress}}",
+            #"{"by":["web",{"name":"web","namespace":"shop","rule":"rules[0]"}]}"#
+        ),
+        ("req.client", #"{"ip":"127.0.0.1","port":4711,"trusted_proxy":false}"#),
+        (
+            "{ctx.ingress, req.client}",
+            #"[{"name":"web","namespace":"shop","rule":"rules[0]"},{"ip":"127.0.0.1","port":4711,"trusted_proxy":false}]"#
+        ),
+    ])
+    func encodesTheDataOfARequest(_ expression: String, _ expected: String) throws {
+        #expect(try Sample.value("return moongate.json.encode(\(expression))") == expected)
+        // The texts are borrowed: nothing may take them away meanwhile.
+        let many = try Sample.value(
+            """
+            local t = {} for i = 1, 2000 do t[i] = \(expression) end
+            local text = moongate.json.encode(t)
+            return text == "[" .. (moongate.json.encode(t[1]) .. ","):rep(1999) .. moongate.json.encode(t[1]) .. "]"
+            """)
+        #expect(many == "true")
+    }
+
+    @Test(arguments: [
+        ("req", "req has no JSON; encode what is needed of it, as {method = req.method"), ("ctx", "encode ctx.ingress"),
+        ("{req.headers}", "req.headers has no JSON; make a table of it: local t = {} for name, value in pairs("),
+        ("req.cookies", "req.cookies has no JSON"), ("req.query", "req.query has no JSON"),
+        ("ctx.upstream", "ctx.upstream has no JSON"), ("ctx.shared", "encode the values that are needed"),
+        ("ctx.config.canary", "a backend has no JSON"), ("{a = function() end}", "a function has no JSON"),
+        ("coroutine.create(function() end)", "a coroutine has no JSON"),
+    ])
+    func saysWhatHasNoJSON(_ expression: String, _ message: String) throws {
+        for body in ["moongate.json.encode(\(expression))", "return moongate.json(200, \(expression))"] {
+            let failure = try #require(try Sample.failure(body))
+            #expect(failure.kind == .api && failure.message.contains(message), "\(failure)")
+        }
+    }
+
     @Test(arguments: [
         "[]", "{}", "[1,2.5,\"x\",true,false,null,[],{}]", #"{"a":{"b":[1]},"c":"\u0000"}"#, "-0.5",
         "9223372036854775807",
