@@ -12,6 +12,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case hostTaken = "MG126"
     case noRules = "MG127"
     case badBackend = "MG128"
+    case noPaths = "MG129"
     case noService = "MG130"
     case noPort = "MG131"
     case noEndpoints = "MG132"
@@ -69,6 +70,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .hostTaken: "host-taken"
         case .noRules: "no-rules"
         case .badBackend: "bad-backend"
+        case .noPaths: "no-paths"
         case .noService: "no-service"
         case .noPort: "no-port"
         case .noEndpoints: "no-endpoints"
@@ -124,7 +126,8 @@ package enum TranslationCode: String, CaseIterable, Sendable {
             .badExternalName, .noFastCGI, .badBackendSecret, .badClientSecret, .noClientSecret, .noAuthorities,
             .badClientAnnotation, .foreignClientRules, .idleClientRules:
             .error
-        case .sharedHost, .noRules, .noEndpoints, .targetPort, .badEndpoint, .balanceConflict, .unknownAnnotation,
+        case .sharedHost, .noRules, .noPaths, .noEndpoints, .targetPort, .badEndpoint, .balanceConflict,
+            .unknownAnnotation,
             .badAnnotation, .foreignGuards, .scriptPath, .shadowNotYet, .noScripts, .noSecret, .emptySecret,
             .badStatusSource, .idleBackendTLS, .clientRulesConflict, .plainClientRules, .unknownHost:
             .warning
@@ -145,6 +148,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .sharedHost: "Ingresses of several namespaces have rules for one host."
         case .hostTaken: "The host belongs to the namespace of an older Ingress, and hosts are not shared."
         case .noRules: "The Ingress has neither rules nor a default backend."
+        case .noPaths: "A rule of an Ingress has no paths: it routes nothing of its own."
         case .badBackend: "A backend is no Service with a port."
         case .noService: "A backend's Service does not exist; its path answers 503."
         case .noPort: "A backend's Service has no such port; its path answers 503."

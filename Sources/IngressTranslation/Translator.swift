@@ -625,6 +625,7 @@ private struct Work {
                     mend: error.mend + "; until then the rule is not served")
                 continue
             }
+            if rule.paths.isEmpty { reportNoPaths(rule.index, of: draft.spec, name, at: rulePath) }
             guard let host = claim(pattern, for: name, at: rulePath) else { continue }
             if let fallback, hosts[host].fallback == nil { hosts[host].fallback = fallback }
             for path in rule.paths {
@@ -646,6 +647,24 @@ private struct Work {
                     field: "path")
             }
         }
+    }
+
+    /// The API server refuses `http` without paths. It takes a rule without `http`, all of whose requests are the default
+    /// backend's: nothing is to be said of that one where there is such a backend.
+    private mutating func reportNoPaths(_ rule: Int, of spec: IngressSpec, _ name: ObjectName, at path: FieldPath) {
+        let http = spec.rules[rule].http
+        guard http != nil || spec.defaultBackend == nil else { return }
+        let host = spec.rules[rule].host.map { "host \(quoted($0))" } ?? "every host"
+        report(
+            .noPaths,
+            "rules[\(rule)], for \(host), has no paths: "
+                + (spec.defaultBackend == nil ? "it routes nothing" : "its requests go to the default backend"),
+            at: places.place(Ingress.kind, name, http == nil ? path : path + "http"),
+            mend:
+                "write http: { paths: [{ path: /, pathType: Prefix, backend: { service: { name: NAME, port: { number: "
+                + "PORT } } } }] }"
+                + (http == nil ? ", or a spec.defaultBackend" : spec.defaultBackend == nil ? "" : ", or take http away")
+                + (http == nil ? "" : "; a cluster refuses it as it is (paths: Required value)"))
     }
 
     private func host(_ pattern: HostPattern) -> Host? { placeOfHost[pattern].map { hosts[$0] } }
