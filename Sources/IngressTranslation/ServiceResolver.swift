@@ -25,6 +25,8 @@ struct ServiceResolver {
 
     private(set) var upstreams: [Upstream] = []
     private(set) var diagnostics: [Diagnostic] = []
+    /// One port of a Service may be asked for by its number and by its name: what is wrong with it is said once.
+    private var said: Set<Diagnostic> = []
 
     init(
         _ objects: ObjectSet, options: TranslationOptions, places: Places,
@@ -139,7 +141,7 @@ struct ServiceResolver {
             // Where objects have places in files, these are said anew.
             if isKept, objects.origins.isEmpty || work.diagnostics.isEmpty { drafts[name] = draft }
         }
-        diagnostics += draft.diagnostics
+        for diagnostic in draft.diagnostics where said.insert(diagnostic).inserted { diagnostics.append(diagnostic) }
         switch draft.outcome {
         case .noPort(let known): return .noPort(known: known)
         case .made(let upstream, let serverName):
