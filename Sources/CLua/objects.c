@@ -687,6 +687,26 @@ void mg_push_data(lua_State *L, mg_vm *vm, int index) {
     }
 }
 
+// ------------------------------------------------------------------------------------------------ what objects are made of
+
+uint32_t mg_object_count(void) { return MG_KIND_COUNT; }
+
+const char *mg_object_name(uint32_t object) {
+    return object > MG_KIND_NULL && object < MG_KIND_COUNT ? mg_kind_names[object] : NULL;
+}
+
+const char *mg_object_member(uint32_t object, uint32_t nth, mg_member_kind *is, uint32_t *child) {
+    if (object >= MG_KIND_COUNT) return NULL;
+    for (int key = 1; key < MG_KEY_COUNT; key++) {
+        const mg_member *member = &mg_members[object][key];
+        if (member->type == MG_MEMBER_NONE || nth-- > 0) continue;
+        *is = member->type == MG_MEMBER_METHOD ? MG_IS_METHOD : MG_IS_FIELD;
+        *child = member->type == MG_MEMBER_CHILD ? member->value : 0;
+        return mg_key_names[key];
+    }
+    return NULL;
+}
+
 static int mg_object_tostring(lua_State *L) {
     mg_kind kind = mg_handle_kind(mg_to_handle(L, 1));
     lua_pushstring(L, kind < MG_KIND_COUNT ? mg_kind_names[kind] : "userdata");

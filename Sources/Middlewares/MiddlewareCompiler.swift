@@ -398,6 +398,15 @@ extension MiddlewareCompiler {
                             + "; until then it is an error of the script where it is called"))
             }
         }
+        // A module may hand out functions of any shape, by whatever name.
+        for member in scans.first?.strangers ?? [] {
+            notes.append(
+                ScriptCode.unknownMember.diagnostic(
+                    "script \(binding.reference) uses \(member.name) in line \(member.line), which there is not",
+                    at: binding.place,
+                    mend: (member.nearest.map { "write \($0)" } ?? "see the objects in the scripts' page")
+                        + "; until then it is nil where it is read"))
+        }
         if version.phases.isDisjoint(with: .running), !uses.contains(where: { $0.name == "body_filter" }) {
             notes.append(
                 ScriptCode.noPhase.diagnostic(

@@ -13,6 +13,7 @@ package enum ScriptCode: String, CaseIterable, Sendable {
     case waits = "MG336"
     case noPhase = "MG340"
     case unknownFunction = "MG341"
+    case unknownMember = "MG342"
 
     package var name: String {
         switch self {
@@ -25,13 +26,14 @@ package enum ScriptCode: String, CaseIterable, Sendable {
         case .waits: "script-waits"
         case .noPhase: "script-without-phase"
         case .unknownFunction: "unknown-script-function"
+        case .unknownMember: "unknown-script-member"
         }
     }
 
     package var severity: Severity {
         switch self {
         case .unknownBackend, .shadowUnavailable, .failed, .badSchema, .badArgument: .error
-        case .functionUnavailable, .waits, .noPhase, .unknownFunction: .warning
+        case .functionUnavailable, .waits, .noPhase, .unknownFunction, .unknownMember: .warning
         }
     }
 
@@ -48,6 +50,7 @@ package enum ScriptCode: String, CaseIterable, Sendable {
         case .waits: "A script is not loaded yet: those of its namespace have used their share of the time."
         case .noPhase: "A script has no phase that a request runs through; it does nothing."
         case .unknownFunction: "A script uses a name of `moongate` that there is not; it fails where it calls it."
+        case .unknownMember: "A script reads a member of `req`, `res` or `ctx` that there is not; it is nil."
         }
     }
 

@@ -13,6 +13,8 @@ package struct ScriptScan: Sendable, Hashable {
     package private(set) var unavailable: [Use] = []
     /// Names read from `moongate`, as `log.info`: the first two parts.
     package private(set) var functions: [Use] = []
+    /// Members of `req`, `res` and `ctx` that there are not, in the phases that can be told without running the script.
+    package private(set) var strangers: [UnknownMember] = []
     /// The word `access` stands somewhere, in a string too: the script may mean to guard something. A phase can be filled in
     /// by any name that is computed from there.
     package private(set) var mentionsAccess = false
@@ -20,6 +22,7 @@ package struct ScriptScan: Sendable, Hashable {
     package init(_ source: String) {
         let bytes = Array(source.utf8)
         let words = Self.words(bytes, isFoundInStrings: &mentionsAccess)
+        strangers = MemberScan.strangers(in: words)
         for i in words.indices {
             let word = words[i]
             if word.text == "access" { mentionsAccess = true }
@@ -63,7 +66,7 @@ package struct ScriptScan: Sendable, Hashable {
         return bytes.split { !isName($0) }.contains { $0.elementsEqual("access".utf8) }
     }
 
-    private struct Word {
+    struct Word {
         var text: String
         var line: Int
     }
@@ -72,8 +75,8 @@ package struct ScriptScan: Sendable, Hashable {
         words.indices.contains(index) ? words[index].text : ""
     }
 
-    /// Names and single signs; comments and strings are left out (Lua 5.4 manual §3.1), but for the word `access` in a
-    /// string, or in anything that does not end: where that ends for Lua is not known.
+    /// Names and signs; comments are left out, and a string is `""` (Lua 5.4 manual §3.1). The word `access` is looked for
+    /// in strings, and in anything that does not end: where that ends for Lua is not known.
     private static func words(_ bytes: [UInt8], isFoundInStrings: inout Bool) -> [Word] {
         var words: [Word] = []
         var line = 1
@@ -121,6 +124,7 @@ package struct ScriptScan: Sendable, Hashable {
             case 91:
                 if let level = longBracket(at) {
                     let start = at
+                    words.append(Word(text: "\"\"", line: line))
                     _ = skipLong(level)
                     if hasAccess(bytes[start..<min(at, bytes.count)]) { isFoundInStrings = true }
                 } else {
@@ -130,6 +134,7 @@ package struct ScriptScan: Sendable, Hashable {
             case 34, 39:
                 at += 1
                 let start = at
+                words.append(Word(text: "\"\"", line: line))
                 while at < bytes.count, bytes[at] != now, bytes[at] != 10 { at += bytes[at] == 92 ? 2 : 1 }
                 if hasAccess(bytes[start..<min(at, bytes.count)]) { isFoundInStrings = true }
                 // An end of line belongs to what follows.
@@ -139,6 +144,11 @@ package struct ScriptScan: Sendable, Hashable {
                 while (48...57).contains(byte(at)) || (65...90).contains(byte(at)) || (97...122).contains(byte(at))
                     || byte(at) == 95
                 { at += 1 }
+                words.append(Word(text: String(decoding: bytes[start..<at], as: UTF8.self), line: line))
+            case 46 where byte(at + 1) == 46, 58 where byte(at + 1) == 58, 61 where byte(at + 1) == 61:
+                // `..`, `...`, `::` and `==` are not what a single sign is.
+                let start = at
+                while byte(at) == now, at - start < (now == 46 ? 3 : 2) { at += 1 }
                 words.append(Word(text: String(decoding: bytes[start..<at], as: UTF8.self), line: line))
             default:
                 words.append(Word(text: String(decoding: [now], as: UTF8.self), line: line))

@@ -316,6 +316,28 @@ import Testing
         if let mend { #expect(diagnostics.first?.mend.contains(mend) == true, "\(diagnostics)") }
     }
 
+    /// Told before traffic does, and no reason to refuse the script.
+    @Test func aMemberThatThereIsNotIsTold() throws {
+        var world = World(
+            """
+            local lib = require('lib')
+            return { route = function(request, context)
+              if request.hedaers then lib.log("x") end
+              context:tag("t", request.headers.accept)
+            end }
+            """)
+        world.snapshot.scripts[0].modules = [
+            .init(name: "lib", source: "return { log = function(message, level) return message.text end }")
+        ]
+        let preparation = world.compiler.prepare(world.snapshot)
+        #expect(preparation.diagnostics.map(\.code) == ["MG342", "MG342"])
+        #expect(preparation.diagnostics.allSatisfy { $0.severity == .warning })
+        #expect(preparation.diagnostics.first?.problem.contains("request.hedaers in line 3") == true)
+        #expect(preparation.diagnostics.first?.mend.contains("write request.headers;") == true)
+        #expect(preparation.diagnostics.last?.mend.contains("write request.headers:get(\"accept\")") == true)
+        #expect(try serve(world, preparation).request == .next)
+    }
+
     @Test func aChosenBackendIsSpokenToAsItsIngressAsks() throws {
         let script =
             "return { config = { to = { type = 'backend' } }, route = function(req, ctx) ctx.upstream:use(ctx.config.to) end }"

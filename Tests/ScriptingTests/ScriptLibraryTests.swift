@@ -468,6 +468,106 @@ import Testing
             ])
     }
 
+    /// A member that there is not, and what is meant.
+    @Test(arguments: [
+        ("return { route = function(req, ctx) local h = req.hedaers end }", "req.hedaers", "req.headers"),
+        ("return { route = function(r, c) c.upstrem:use('x') end }", "c.upstrem", "c.upstream"),
+        (
+            "return { access = function(req, ctx) return req.cookies:gett('a') end }", "req.cookies:gett",
+            "req.cookies:get"
+        ),
+        ("return { log = function(a, b, c) c:tagg('x', b.staus) end }", "c:tagg", "c:tag"),
+        (
+            "return { route = function(req, ctx) if ctx.ingress.nam == 'x' then end end }", "ctx.ingress.nam",
+            "ctx.ingress.name"
+        ),
+        ("return { route = function(req) local x = 'a' .. req.pth end }", "req.pth", "req.path"),
+        (
+            "return { route = function(req) return req.headers.host == 'x' end }", "req.headers.host",
+            "req.headers:get(\"host\")"
+        ),
+        (
+            "return { header_filter = function(q, res) res.headers.server = 'x' end }", "res.headers.server",
+            "res.headers:set(\"server\", …)"
+        ),
+        ("return { route = function(req) pcall(function() req.zzzzzz() end) end }", "req.zzzzzz", nil),
+        ("local M = {}\nfunction M.route(req) local p = req.pth end\nreturn M", "req.pth", "req.path"),
+        ("local M = { n = 1 }\nM.route = function(req) local p = req.pth end\nreturn M;", "req.pth", "req.path"),
+        ("local M = { route = function(req) local p = req.pth end }\nreturn M", "req.pth", "req.path"),
+        ("local function f(req) return req.pth end\nreturn { route = f }", "req.pth", "req.path"),
+        ("local route = function(req) return req.pth end\nreturn { route = route, }", "req.pth", "req.path"),
+        (
+            "return { config = { log = { type = 'string' } }, rewrite = function(req) req.pth = 'x' end }", "req.pth",
+            "req.path"
+        ),
+    ])
+    func tellsOfMembersThatThereAreNot(_ source: String, _ name: String, _ nearest: String?) {
+        let found = ScriptScan(source).strangers.first
+        #expect(found?.name == name)
+        #expect(found?.nearest == nearest)
+    }
+
+    /// When unsure, it says nothing.
+    @Test(arguments: [
+        // All that there is.
+        """
+        return { access = function(req, ctx)
+          local a = req.id .. req.method .. req.scheme .. req.host .. req.path .. req.raw_path .. req.http_version
+          local b = req.client.tls.cipher or req.client.trusted_proxy or req:bearer() or req:unit{"ip"}
+          ctx.state.anything.at = ctx.config.all[1].x ctx.shared.whatever = ctx.shared.other.x
+          ctx:tag("a", ctx.ingress.rule) req.query:tostring():sub(1) for k, v in req.headers:pairs() do end
+          ctx.upstream:hash_key(req.path:lower().x)
+        end, header_filter = function(req, res, ctx)
+          local u = res.upstream.address or res.status or res.origin or res.cookies:get("x")
+        end }
+        """,
+        // Comments and strings.
+        "return { route = function(req) -- req.hedaers\n --[[ req.x ]] local s = 'req.hedaers' .. [[req.y]] end }",
+        // Not the parameter.
+        "return { route = function(req) local req = { x = 1 } return req.x end }",
+        "return { route = function(req) local a, req <const> = 1, {} return req.x end }",
+        "return { route = function(req) for _, req in ipairs{} do f(req.x) end end }",
+        "return { route = function(req) for req = 1, 2 do f(req.x) end end }",
+        "return { route = function(req) g(function(req) return req.x end) end }",
+        "return { route = function(req) local function req() end return req.x end }",
+        "return { route = function(req) req = { x = 1 } return req.x end }",
+        "return { route = function(req) local a a, req = 1, {} return req.x end }",
+        "return { route = function(req) local a req, a = {}, 1 return req.x end }",
+        "return { route = function(req) return my.req.x or my:req().x or { req.path } end }",
+        "return { route = function(req, req) return req.x end }", "return { route = function(...) return req.x end }",
+        "return { route = function(ctx, x) return x.state end, init = function(req) return req.x end }",
+        // Not a phase.
+        "local t = { log = function(message) print(message.x) end }\nreturn { route = function() t.log{} end }",
+        "return { helpers = { log = function(message) return message.x end } }",
+        "return wrap { route = function(req) return req.x end }",
+        "return { route = wrap(function(req) return req.x end) }",
+        "return { log = function(req) return req.x end }, 2",
+        "local M = {}\nfunction M.log(m) return m.x end\nfunction M.route() M.log{ x = 1 } end\nreturn M",
+        "local M = {}\nfunction M.log(m) return m.x end\nuse(M)\nreturn M",
+        "local M = {}\nfunction M:log(m) return m.x end\nreturn M",
+        "local M = {}\nM = f(M)\nfunction M.log(m) m.x() end return M",
+        "local function f(m) return m.x end\nf{}\nreturn { log = f }",
+        "local function f(m) return m.x end\nf = wrap(f)\nreturn { log = f }",
+        "if x then return { log = function(m) return m.x end } end", "return { log = function(m) return m.x end",
+        "f() return { log = f }", "M.log = function(m) return m.x end return M",
+        "end return { log = function(m) return m.x end }", "return function(req) return req.x end",
+    ])
+    func saysNothingOfOtherMembers(_ source: String) {
+        #expect(ScriptScan(source).strangers.isEmpty)
+    }
+
+    @Test func saysNotTooMuchOfMembers() {
+        let many = (0..<500).map { "req.x\($0)()" }.joined(separator: " ")
+        #expect(ScriptScan("return { route = function(req) \(many) end }").strangers.count == 20)
+        #expect(ScriptScan("return { route = function(req) f(req.x) f(req.x) end }").strangers.count == 1)
+        // A script of the greatest size costs no more than its length.
+        let long = "return { route = function(req) f(\(String(repeating: "req,", count: 20_000)) req.x) end }"
+        let start = ContinuousClock.now
+        _ = ScriptScan(long)
+        _ = ScriptScan("return { " + String(repeating: "log=f,", count: 20_000) + " }")
+        #expect(ContinuousClock.now - start < .seconds(20))
+    }
+
     @Test(arguments: ["\"", "[[", "--[[", "[==", "'\\", "moongate.", "moongate", ""])
     func unfinished(_ source: String) {
         #expect(ScriptScan(source).unavailable.isEmpty)

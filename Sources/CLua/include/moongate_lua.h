@@ -249,6 +249,15 @@ bool mg_vm_add_module(mg_vm *vm, const char *name, const char *file, const char 
 bool mg_vm_compile(mg_vm *vm, const char *file, const char *source, size_t length);
 // Runs the top level, which must return the table of phases.
 bool mg_vm_load(mg_vm *vm);
+// The objects of a request, for whoever looks at a script without running it. They are numbered from 0; some numbers have
+// no name, and those from mg_object_count on do not exist.
+typedef enum mg_member_kind { MG_IS_FIELD, MG_IS_METHOD } mg_member_kind;
+uint32_t mg_object_count(void);
+// As scripts write it: `req`, `ctx.ingress`. NULL without a name.
+const char *mg_object_name(uint32_t object);
+// The name of the nth member and what it is: an object of its own where `child` is not 0. NULL beyond the last.
+const char *mg_object_member(uint32_t object, uint32_t nth, mg_member_kind *is, uint32_t *child);
+
 // Bits of the phases that the script has (MG_PHASE_BIT). Zero before mg_vm_load.
 uint32_t mg_vm_phases(const mg_vm *vm);
 // A field of the script's table as a tree ("config", "on_error"); functions in it become MG_FUNCTION.
