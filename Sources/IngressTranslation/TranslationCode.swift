@@ -144,9 +144,9 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .noClass: "The Ingress names no class, and no default class is ours, so it is not served."
         case .badHost: "A rule's host is no DNS name or wildcard; the rule is not served."
         case .badPath: "A path cannot match any request; it is not served."
-        case .pathConflict: "An older Ingress has the same host and path; it keeps it."
+        case .pathConflict: "An Ingress that comes first (by age, then by name) has the same host and path; it keeps it."
         case .sharedHost: "Ingresses of several namespaces have rules for one host."
-        case .hostTaken: "The host belongs to the namespace of an older Ingress, and hosts are not shared."
+        case .hostTaken: "The host belongs to the namespace of an Ingress that comes first, and hosts are not shared."
         case .noRules: "The Ingress has neither rules nor a default backend."
         case .noPaths: "A rule of an Ingress has no paths: it routes nothing of its own."
         case .badBackend: "A backend is no Service with a port."
@@ -157,7 +157,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .badEndpoint: "An endpoint's address or port cannot be used."
         case .badExternalName: "An ExternalName cannot be used; its paths answer 503."
         case .balanceConflict:
-            "Two Ingresses ask for different load balancing of one Service port; the older one has it."
+            "Two Ingresses ask for different load balancing of one Service port; the first one has it."
         case .unknownAnnotation: "An annotation under moongate.dev/ that does not exist."
         case .badAnnotation: "An annotation's value cannot be read; the default applies, or what is strictest."
         case .foreignAnnotations: "Annotations of ingress-nginx that are not acted on."
@@ -183,7 +183,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .badClientAnnotation:
             "An annotation auth-tls-… cannot be read, and must not be left out; the hosts answer 403."
         case .clientRulesConflict:
-            "Two Ingresses ask for different client certificates of one host; the older one has it."
+            "Two Ingresses ask for different client certificates of one host; the first one has it."
         case .foreignClientRules:
             "An Ingress asks for client certificates of a host of another namespace; its own paths answer 403."
         case .idleClientRules: "Annotations auth-tls-… without auth-tls-secret: nobody is asked for a certificate."

@@ -693,7 +693,7 @@ private struct Work {
             report(
                 .hostTaken,
                 "the host \(quoted(pattern.description)) belongs to the namespace \(owner.namespace), "
-                    + "whose Ingress \(owner) is older",
+                    + "whose Ingress \(owner) comes first",
                 at: place, mend: "take another host; until then the rule is not served")
             return nil
         }
@@ -701,7 +701,7 @@ private struct Work {
             .sharedHost,
             "the host \(quoted(pattern.description)) is also served by the Ingress \(owner) "
                 + "of another namespace",
-            at: place, mend: "make sure that both are meant; where they name the same path, the older one has it")
+            at: place, mend: "make sure that both are meant; where they name the same path, the first one has it")
         return found
     }
 
@@ -717,7 +717,7 @@ private struct Work {
             report(
                 .pathConflict,
                 "\(path) of the host \(quoted(hosts[host].pattern.description)) is already served by "
-                    + (owner == reference ? "\(routes[winner].rule) of this Ingress" : "\(owner), which is older"),
+                    + (owner == reference ? "\(routes[winner].rule) of this Ingress" : "\(owner), which comes first (by age, then by name)"),
                 at: places.place(Ingress.kind, name, field.map { fieldPath() + $0 } ?? fieldPath()),
                 mend: "delete one of the two; until then this one is not served")
             return
@@ -847,9 +847,9 @@ private struct Work {
         report(
             .balanceConflict,
             "the Service \(quoted(services.upstreams[upstream].service)) is balanced as \(before.balance.rawValue) by the "
-                + "Ingress \(before.ingress), which is older",
+                + "Ingress \(before.ingress), which comes first (by age, then by name)",
             at: places.place(Ingress.kind, ingress, annotation: key),
-            mend: "ask for the same in both; until then the older one has it")
+            mend: "ask for the same in both; until then the first one has it")
     }
 
     private mutating func addDefaultRoute() {
@@ -1131,7 +1131,7 @@ private struct Work {
                 report(
                     .foreignClientRules,
                     "the host \(quoted(pattern.description)) belongs to the namespace \(host.owner.namespace), whose "
-                        + "Ingress \(host.owner) is older: it decides about client certificates",
+                        + "Ingress \(host.owner) comes first: it decides about client certificates",
                     at: place,
                     mend: "take another host, or ask for them there; until then the paths of this Ingress answer 403")
             } else if let before = clientRules[pattern] {
@@ -1141,9 +1141,9 @@ private struct Work {
                 } else if rule.verification != nil, !Self.asksTheSame(before, rule) {
                     report(
                         .clientRulesConflict,
-                        "the host \(quoted(pattern.description)) asks for client certificates as the older "
+                        "the host \(quoted(pattern.description)) asks for client certificates as the first "
                             + "\(before.ingress) says",
-                        at: place, mend: "ask for the same in both; until then the older one has it")
+                        at: place, mend: "ask for the same in both; until then the first one has it")
                 }
             } else {
                 clientRules[pattern] = rule
@@ -1385,7 +1385,7 @@ private struct Work {
                     report(
                         .passthroughPath,
                         "the host \(quoted(pattern.description)) belongs to the namespace \(host.owner.namespace), "
-                            + "whose Ingress \(host.owner) is older: it decides about its TLS",
+                            + "whose Ingress \(host.owner) comes first: it decides about its TLS",
                         at: place, mend: "take another host, or ask for it there; until then its TLS ends here")
                     continue
                 }

@@ -14,6 +14,15 @@ enum BorderCallbacks {
         return unsafe Unmanaged<BorderRun>.fromOpaque(run)._withUnsafeGuaranteedRef(body)
     }
 
+    /// The same, with a writer of what the callback gives.
+    @inline(__always)
+    private static func with<R>(
+        _ run: UnsafeMutableRawPointer?, _ out: OpaquePointer?, else missing: R, _ body: (BorderRun, ValueWriter) -> R
+    ) -> R {
+        guard let out = unsafe out else { return missing }
+        return unsafe with(run, else: missing) { unsafe body($0, ValueWriter(out)) }
+    }
+
     /// The span claims to live for ever; every use of it ends with the callback, and callees cannot keep a span.
     @inline(__always)
     @_lifetime(immortal)
@@ -34,8 +43,7 @@ enum BorderCallbacks {
     static let host: mg_host = {
         var host = mg_host()
         unsafe host.field_get = { run, field, out in
-            guard let out = unsafe out else { return false }
-            return unsafe with(run, else: false) { unsafe $0.field(field, ValueWriter(out)) }
+            unsafe with(run, out, else: false) { $0.field(field, $1) }
         }
         unsafe host.field_set = { run, field, value, out in
             unsafe with(run, else: MG_HOST_ERROR) {
@@ -43,20 +51,18 @@ enum BorderCallbacks {
             }
         }
         unsafe host.map_get = { run, map, name, length, cursor, out in
-            guard let out = unsafe out, let cursor = unsafe cursor else { return false }
-            return unsafe with(run, else: false) {
-                unsafe $0.mapValue(map, span(name, length), &cursor.pointee, ValueWriter(out))
+            guard let cursor = unsafe cursor else { return false }
+            return unsafe with(run, out, else: false) {
+                unsafe $0.mapValue(map, span(name, length), &cursor.pointee, $1)
             }
         }
         unsafe host.map_entry = { run, map, cursor, out in
-            guard let out = unsafe out, let cursor = unsafe cursor else { return false }
-            return unsafe with(run, else: false) { unsafe $0.mapEntry(map, &cursor.pointee, ValueWriter(out)) }
+            guard let cursor = unsafe cursor else { return false }
+            return unsafe with(run, out, else: false) { unsafe $0.mapEntry(map, &cursor.pointee, $1) }
         }
         unsafe host.map_edit = { run, map, edit, name, nameLength, value, valueLength, out in
-            unsafe with(run, else: MG_HOST_ERROR) {
-                guard let target = unsafe out else { return MG_HOST_ERROR }
-                return unsafe answer(
-                    $0.edit(map, edit, span(name, nameLength), span(value, valueLength), ValueWriter(target)), out)
+            unsafe with(run, out, else: MG_HOST_ERROR) {
+                unsafe answer($0.edit(map, edit, span(name, nameLength), span(value, valueLength), $1), out)
             }
         }
         unsafe host.cookie_set = { run, name, nameLength, value, valueLength, attributes, count, out in
@@ -69,9 +75,8 @@ enum BorderCallbacks {
             }
         }
         unsafe host.unit = { run, source, length, out in
-            guard let target = unsafe out else { return MG_HOST_ERROR }
-            return unsafe with(run, else: MG_HOST_ERROR) {
-                unsafe answer($0.unit(span(source, length), ValueWriter(target)), out, otherwise: $0.unitRefusal)
+            unsafe with(run, out, else: MG_HOST_ERROR) {
+                unsafe answer($0.unit(span(source, length), $1), out, otherwise: $0.unitRefusal)
             }
         }
         unsafe host.tag = { run, key, length, value, out in
@@ -85,8 +90,7 @@ enum BorderCallbacks {
             }
         }
         unsafe host.shared_get = { run, key, length, out in
-            guard let out = unsafe out else { return false }
-            return unsafe with(run, else: false) { unsafe $0.sharedValue(span(key, length), ValueWriter(out)) }
+            unsafe with(run, out, else: false) { unsafe $0.sharedValue(span(key, length), $1) }
         }
         unsafe host.shared_set = { run, key, length, values, count, out in
             unsafe with(run, else: MG_HOST_ERROR) {
