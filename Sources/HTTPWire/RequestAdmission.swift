@@ -51,7 +51,7 @@ package enum RequestAdmission: Sendable, Hashable {
     case refuse(Refusal)
 
     /// Judges a head as `HeadParser` left it, and completes it: canonical path, query, authority, host; hop-by-hop
-    /// fields are marked, and the forwarding fields of a stranger (`isTrusted` is false) taken out.
+    /// fields are marked, and what a stranger (`isTrusted` is false) says of himself and his way taken out.
     ///
     /// - Parameter hasBody: what the frames say of HTTP/2, where the head itself does not say whether a body follows.
     package static func judge(
@@ -79,7 +79,7 @@ package enum RequestAdmission: Sendable, Hashable {
             switch field.name {
             case .other:
                 if field.flags.contains(.hasUnderscore) && rules.dropsUnderscoreNames
-                    || !isTrusted && tellsOfTheWay(head.bytes.span.extracting(field.nameRange))
+                    || !isTrusted && isHearsay(head.bytes.span.extracting(field.nameRange))
                     || isProxy(head.bytes.span.extracting(field.nameRange))
                 {
                     head.remove(at: i)
@@ -203,11 +203,30 @@ package enum RequestAdmission: Sendable, Hashable {
         return facts
     }
 
+    /// What a stranger has no say in.
+    private static func isHearsay(_ name: Span<UInt8>) -> Bool {
+        guard name.count >= 8 else { return false }
+        switch name[0] | 0x20 {
+        case 0x73: return tellsOfTheClient(name)
+        case 0x78: return tellsOfTheWay(name)
+        default: return false
+        }
+    }
+
+    /// What upstreams are told of a client's certificate (`ssl-client-verify` and its kin): taken out also where no host
+    /// asks for certificates, for a backend may go on believing what it was told before.
+    private static func tellsOfTheClient(_ name: Span<UInt8>) -> Bool {
+        guard name.count > 11, isDash(name[3]), isDash(name[10]) else { return false }
+        return name.extracting(0..<3).equalsIgnoringCase("ssl") && name.extracting(4..<10).equalsIgnoringCase("client")
+    }
+
+    /// To a CGI program `_` is the same.
+    private static func isDash(_ byte: UInt8) -> Bool { byte == 0x2d || byte == 0x5f }
+
     /// The less usual fields by which an upstream may believe to know where a request comes from, such as
     /// X-Forwarded-Ssl, and X-Scheme of ingress-nginx: as little a stranger's to say as those that have a name here.
     private static func tellsOfTheWay(_ name: Span<UInt8>) -> Bool {
-        guard name.count >= 8, name[0] | 0x20 == 0x78 else { return false }
-        return name.count == 8
+        name.count == 8
             ? name.equalsIgnoringCase("x-scheme")
             : name.count > 12 && name.extracting(0..<12).equalsIgnoringCase("x-forwarded-")
     }

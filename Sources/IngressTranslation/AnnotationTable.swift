@@ -242,7 +242,7 @@ package enum AnnotationTable {
         AnnotationSpec(
             key: authTLSMatchCN, kinds: ingress, syntax: "CN=regex", risk: .high,
             doc: "Searched in the certificate's subject (RFC 2253), the CN= included; where it is not found: 403, also "
-                + "over plain HTTP.",
+                + "over plain HTTP, but for ACME challenges.",
             effect: .clients(strict: true) { text, clients throws(ValueProblem) in
                 guard text.hasPrefix("CN="), text.utf8.count <= 1024 else {
                     throw ValueProblem(wanted: "this is CN= and a regular expression", example: "CN=(alice|bob)(,|$)")

@@ -12,11 +12,15 @@ enum HTTPSRedirect {
     /// Whether the request is to be redirected: over plain HTTP, to a host that it names.
     static func applies(to exchange: Exchange) -> Bool {
         if exchange.client.isSecure || exchange.request.hostRange.count == 0 { return false }
-        let bytes = exchange.request.bytes
-        let range = exchange.request.pathRange.range
-        guard range.count >= challenge.count else { return true }
-        for i in challenge.indices where bytes[range.lowerBound + i] != challenge[i] { return true }
-        return false
+        return !isChallenge(exchange.request)
+    }
+
+    /// Whether the request is an ACME server's, by its canonical path.
+    static func isChallenge(_ request: borrowing MessageHead) -> Bool {
+        let range = request.pathRange.range
+        guard range.count >= challenge.count else { return false }
+        for i in challenge.indices where request.bytes[range.lowerBound + i] != challenge[i] { return false }
+        return true
     }
 
     /// Appends the same URL with the other scheme. Path and query are the canonical ones, in which nothing can end a line.

@@ -43,9 +43,11 @@ extension Loop {
         if number < 0, exchange.client.isTrustedProxy { return .none }
         for name in ClientCertificateFields.all { exchange.request.removeAll(named: name.span) }
         guard number >= 0 else { return .none }
+        let tls = f.downstream?.secureLayer
+        // A host that is closed to it would never get the certificate that opens it.
+        if tls == nil, HTTPSRedirect.isChallenge(exchange.request) { return .none }
         let rule = rules.rules[Int(number)]
         if rule.isBroken { return .clientRulesBroken }
-        let tls = f.downstream?.secureLayer
         if let tls, let asked = rule.asked {
             if !isKnown(tls, by: rules, number, asked, f) { return .misdirected }
         }

@@ -214,6 +214,11 @@ package struct RequestExplainer {
             result.reason = reason.label
             result.steps.append(.init("answer", "\(reason.status): \(why) (\(reason.label))"))
             return false
+        if !isSecure, HTTPSRedirect.isChallenge(exchange.request) {
+            result.steps.append(
+                .init("client", "an ACME challenge over plain HTTP: nobody is refused for it"))
+            return true
+        }
         }
         let whose = rule.authentication.ingress
         if rule.isBroken {

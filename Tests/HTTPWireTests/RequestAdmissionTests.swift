@@ -424,10 +424,30 @@ import Testing
     @Test(arguments: [
         "Forwarded: for=6.6.6.6", "X-Forwarded-For: 6.6.6.6", "x-forwarded-host: evil", "X-Forwarded-Port: 1",
         "X-Forwarded-Prefix: /admin", "X-Forwarded-Proto: https", "X-Real-IP: 6.6.6.6",
+        // Also where no host asks for certificates.
+        "ssl-client-verify: SUCCESS", "SSL-Client-Subject-DN: CN=root", "ssl-client-issuer-dn: CN=ca",
+        "ssl-client-cert: x", "Ssl-client-Fingerprint: x",
     ])
     func aStrangersForwardingFieldsAreTakenOut(_ line: String) {
         let request = "GET / HTTP/1.1\r\nHost: a\r\n\(line)\r\n\r\n"
         #expect(admit(request).head.fields[1].isRemoved)
         #expect(!admit(request, isTrusted: true).head.fields[1].isRemoved)
+    }
+
+    @Test(arguments: ["ssl_client_verify", "Ssl-Client_Verify", "ssl_client-verify"])
+    func underscoresAreNoWayAround(_ name: String) {
+        var rules = AdmissionRules()
+        for drops in [true, false] {
+            rules.dropsUnderscoreNames = drops
+            #expect(
+                admit("GET / HTTP/1.1\r\nHost: a\r\n\(name): SUCCESS\r\n\r\n", rules: rules).head.fields[1].isRemoved)
+        }
+    }
+
+    @Test(arguments: [
+        "ssl-client-", "ssl-clients-verify", "xsl-client-verify", "ssl-client", "sslxclient-verify", "server-x",
+    ])
+    func otherNamesStay(_ name: String) {
+        #expect(!admit("GET / HTTP/1.1\r\nHost: a\r\n\(name): x\r\n\r\n").head.fields[1].isRemoved)
     }
 }

@@ -88,6 +88,23 @@ import Testing
         #expect(told.steps.last?.details == ["endpoint 10.0.0.1:8001", "endpoint 10.0.0.1:8002"])
     }
 
+    @Test(arguments: [
+        ("/.well-known/acme-challenge/x", false, true), ("/.well-known/acme-challenge/x", true, false),
+        ("/x", false, false),
+    ])
+    func challengesAreLetThroughToClosedHosts(path: String, isSecure: Bool, isLetThrough: Bool) {
+        var snapshot = Scene.snapshot([8001])
+        snapshot.hosts[0].clientAuthentication = ClientAuthentication(ingress: Self.ingress)
+        let told = RequestExplainer(
+            table: RouteTable(snapshot, generation: 1), middlewares: MiddlewareSet(),
+            configuration: ProxyConfiguration(listen: [], loops: 1), clientRules: ClientRules.make(snapshot).rules
+        ).explain(
+            head: Array("GET \(path) HTTP/1.1\r\nhost: shop.test\r\n\r\n".utf8), peer: IPAddress(v4: 1),
+            isSecure: isSecure)
+        #expect(told.upstream == (isLetThrough ? "shop/web:80" : nil))
+        #expect(told.reason == (isLetThrough ? nil : "client-rules-broken"))
+    }
+
     private static let get = "GET / HTTP/1.1\r\nhost: shop.test\r\n"
     private static let scheme = "return { route = function(req, ctx) ctx:tag('scheme', req.scheme) end }"
 

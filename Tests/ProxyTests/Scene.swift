@@ -32,6 +32,7 @@ final class Scene {
         speaking: UpstreamProtocol = .http, server: TLSContext? = nil, security: UpstreamSecurity? = nil,
         services: [TCPService] = [], passthrough: [PassthroughHost] = [], datagrams: [UDPService] = [],
         sessionClients: ClientConnections? = nil, proxyHeader: ProxyProtocolVersion? = nil,
+        certificates: CertificateTable? = nil, authentication: ClientAuthentication? = nil,
         configure: (inout ProxyConfiguration) -> Void = { _ in }
     ) {
         var configuration = ProxyConfiguration(listen: [], loops: 1)
@@ -42,8 +43,10 @@ final class Scene {
         snapshot.passthrough = passthrough
         snapshot.udpServices = datagrams
         snapshot.upstreams[0].proxyHeader = proxyHeader
+        snapshot.hosts[0].clientAuthentication = authentication
         let publication = Publication(
             table: RouteTable(snapshot, generation: 1), sets: [], configuration: configuration,
+            certificates: certificates, clientRules: ClientRules.make(snapshot).rules,
             securities: Self.table(security))
         loop = Loop(
             transport: network, number: 0, configuration: configuration, publication: publication,
