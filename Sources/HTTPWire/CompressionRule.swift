@@ -111,7 +111,8 @@ package enum CompressionRule {
         guard facts.isCompressible else { return .untouched }
         let wish = look(request)
         guard !wish.isUntouchable else { return .untouched }
-        if case .length(let length) = body, length < limits.minLength, !accepted.refusesIdentity { return .untouched }
+        // Who refuses it as it is gets a short one compressed: caches must know.
+        if case .length(let length) = body, length < limits.minLength, !accepted.refusesIdentity { return .varies }
         if !coversSecrets, facts.isSecret || wish.isSecret || isAuthenticated { return .varies }
         return accepted.choose(from: codings).map { .compress($0) } ?? .varies
     }
@@ -195,6 +196,63 @@ package enum CompressionRule {
             start = end + 1
         }
         return false
+    }
+
+    // MARK: Trailers
+
+    /// Takes out what the trailers of a body that was compressed say of it as it was: digests are of the bytes that are
+    /// sent, or of a representation that its coding is part of (RFC 9530 §2 and §3).
+    package static func takeOutValidators(of trailers: inout MessageHead) {
+        for i in trailers.fields.indices where trailers.fields[i].name == .other && !trailers.fields[i].isRemoved {
+            for name: StaticString in ["etag", "digest", "content-digest", "repr-digest", "content-md5"]
+            where isName(of: i, name, in: trailers) {
+                trailers.remove(at: i)
+            }
+        }
+    }
+
+    // MARK: Not modified
+
+    /// A 304 for a client whose copy was compressed, and its entity tag made weak then, names that copy: by a strong tag it
+    /// would not be brought up to date (RFC 9111 §4.3.4).
+    package static func weakenNotModified(request: borrowing MessageHead, _ head: inout MessageHead) {
+        var index = -1
+        for i in head.fields.indices where head.fields[i].name == .other && !head.fields[i].isRemoved {
+            if isName(of: i, "etag", in: head) { index = i }
+        }
+        guard index >= 0 else { return }
+        let range = head.fields[index].valueRange
+        guard strength(of: head.bytes.span.extracting(range)) == .strong else { return }
+        var isWeak = false
+        for i in request.fields.indices {
+            let field = request.fields[i]
+            guard field.nameCount == 13, !field.isRemoved, isName(of: i, "if-none-match", in: request) else { continue }
+            let (weak, strong) = forms(
+                of: head.bytes.span.extracting(range), in: request.bytes.span.extracting(field.valueRange))
+            // It has the other copy as well: which of them is meant can't be known.
+            if strong { return }
+            if weak { isWeak = true }
+        }
+        guard isWeak else { return }
+        weaken(index, in: &head)
+        vary(&head)
+    }
+
+    /// In which forms a list of entity tags has this strong one.
+    private static func forms(of tag: Span<UInt8>, in list: Span<UInt8>) -> (weak: Bool, strong: Bool) {
+        var found = (weak: false, strong: false)
+        var at = 0
+        while at + tag.count <= list.count {
+            var count = 0
+            while count < tag.count, list[at + count] == tag[count] { count += 1 }
+            guard count == tag.count else {
+                at += 1
+                continue
+            }
+            if at >= 2, list[at - 1] == 0x2f, list[at - 2] == 0x57 { found.weak = true } else { found.strong = true }
+            at += count
+        }
+        return found
     }
 
     // MARK: The head

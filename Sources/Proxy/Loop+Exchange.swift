@@ -702,6 +702,7 @@ extension Loop {
             f.ending = .broken
             return
         }
+        if recoding.encoder != nil { CompressionRule.takeOutValidators(of: &f.responseTrailers) }
         // Those of gRPC-Web are in the body.
         let trailers = recoding.bridge == nil ? f.responseTrailers : MessageHead()
         if let stream = d.stream { endBody(stream, trailers: trailers) }

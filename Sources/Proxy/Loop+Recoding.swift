@@ -65,6 +65,10 @@ extension Loop {
             return
         }
         guard !f.policy.codings.isEmpty else { return }
+        if exchange.response.status == 304 {
+            CompressionRule.weakenNotModified(request: exchange.request, &exchange.response)
+            return
+        }
         let verdict = CompressionRule.judge(
             request: exchange.request, response: exchange.response, body: f.responseFacts.body,
             accepted: f.recoding?.accepted ?? AcceptEncoding(exchange.request), codings: f.policy.codings,

@@ -38,7 +38,7 @@ import Testing
     }
 
     @Test(arguments: [
-        "", "Content-Length: 5000", "\(html)|Content-Length: 1023", "\(html)|Content-Length: 0",
+        "", "Content-Length: 5000", "\(html)|Content-Length: 0",
         "Content-Type: image/png", "Content-Type: video/mp4", "Content-Type: text/event-stream",
         "Content-Type: application/grpc", "Content-Type: application/grpc-web+proto", "Content-Type: texthtml",
         "Content-Type:", "\(html)|Content-Type: text/plain",
@@ -91,6 +91,10 @@ import Testing
         #expect(
             try judge("\(Self.html)|Content-Length: 5", to: "Accept-Encoding: gzip, identity;q=0").0 == .compress(.gzip)
         )
+        // Others get the same URL as it is, and caches are told.
+        for request in ["", "Accept-Encoding: gzip"] {
+            #expect(try judge("\(Self.html)|Content-Length: 1023", to: request).0 == .varies)
+        }
     }
 
     @Test func eventStreamsAreMeantByTheirName() throws {
@@ -158,6 +162,32 @@ import Testing
         let before = fields(head)
         CompressionRule.vary(&head)
         #expect(fields(head) == before)
+    }
+
+    @Test func whatTrailersSayOfTheBodyGoes() {
+        let lines = [
+            "ETag: \"x\"", "digest: x", "Content-Digest: x", "REPR-DIGEST: x", "content-md5: x", "x-t: 1", "etags: 1",
+        ]
+        var head = parse(bytes("HTTP/1.1 200 OK\r\n\(lines.joined(separator: "\r\n"))\r\n\r\n"), .response).head
+        CompressionRule.takeOutValidators(of: &head)
+        #expect(fields(head) == ["x-t: 1", "etags: 1"])
+    }
+
+    /// RFC 9111 §4.3.4: a strong tag would not bring a copy up to date whose tag was made weak.
+    @Test(arguments: [
+        ("W/\"a\"", "\"a\"", true), ("\"b\", W/\"a\"", "\"a\"", true),
+        ("W/\"b\"|If-None-Match: W/\"a\"", "\"a\"", true),
+        ("\"a\"", "\"a\"", false), ("W/\"a\", \"a\"", "\"a\"", false), ("*", "\"a\"", false),
+        ("W/\"ab\"", "\"a\"", false),
+        ("W/\"a\"", "W/\"a\"", false), ("W/\"a\"", "a", false), ("", "\"a\"", false), ("W/\"\"", "\"\"", true),
+    ])
+    func notModifiedNamesTheCopyOfTheClient(asked: String, etag: String, isWeakened: Bool) {
+        let request = parse(
+            bytes("GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: \(asked.replacing("|", with: "\r\n"))\r\n\r\n")
+        ).head
+        var head = parse(bytes("HTTP/1.1 304 X\r\nETag: \(etag)\r\n\r\n"), .response).head
+        CompressionRule.weakenNotModified(request: request, &head)
+        #expect(fields(head) == (isWeakened ? ["ETag: W/\(etag)", "Vary: Accept-Encoding"] : ["ETag: \(etag)"]))
     }
 
     @Test func choices() {

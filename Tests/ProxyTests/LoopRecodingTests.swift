@@ -101,6 +101,62 @@ import Testing
         scene.checkQuiet()
     }
 
+    /// What trailers say of a body holds for the body as it was.
+    @Test(arguments: [true, false])
+    func trailersOfACompressedBody(isCompressed: Bool) throws {
+        let scene = Scene(policy: Self.policy("on"))
+        scene.answersRequests = false
+        let client = scene.client()
+        try scene.send(
+            client, get("/", isCompressed ? "Accept-Encoding: gzip\r\nTE: trailers\r\n" : "TE: trailers\r\n"))
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+        let trailers = "Content-Digest: sha-256=:x:\r\nETag: \"a\"\r\nX-Sum: 1\r\n"
+        scene.network.send(
+            scene.openedUpstreams[0], Array(head.utf8) + chunked(pattern(3000, 1), pieces: 700, trailers: trailers))
+        try scene.settle()
+        let response = try #require(try scene.responses(client).first)
+        #expect(response.value("content-encoding") == (isCompressed ? "gzip" : nil))
+        #expect(
+            response.trailers.map { $0.0.lowercased() }
+                == (isCompressed ? ["x-sum"] : ["content-digest", "etag", "x-sum"]))
+        scene.checkQuiet()
+    }
+
+    @Test func trailersOfACompressedBodyOverHTTP2() throws {
+        let scene = Scene(policy: Self.policy("on"))
+        scene.answersRequests = false
+        let client = HTTP2Client(settings: [])
+        let descriptor = scene.client()
+        client.get(1, "/", [("accept-encoding", "gzip"), ("te", "trailers")])
+        scene.network.send(descriptor, client.takeOutput())
+        try scene.settle()
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+        scene.network.send(
+            scene.openedUpstreams[0],
+            Array(head.utf8) + chunked(pattern(3000, 1), pieces: 700, trailers: "Content-Digest: x\r\n"))
+        for _ in 0..<10 {
+            try scene.settle()
+            client.receive(scene.network.take(descriptor, .max))
+            scene.network.send(descriptor, client.takeOutput())
+        }
+        #expect(client[1].isEnded && client[1].reset == nil)
+        #expect(client[1].value("content-encoding") == "gzip" && client[1].value("content-digest") == nil)
+        scene.checkQuiet()
+    }
+
+    @Test(arguments: [("W/\"a\"", "W/\"a\"", "on"), ("\"a\"", "\"a\"", "on"), ("W/\"a\"", "\"a\"", "off")])
+    func notModified(asked: String, told: String, compression: String) throws {
+        let scene = Scene(policy: Self.policy(compression))
+        scene.answersRequests = false
+        let client = scene.client()
+        try scene.send(client, get("/", "If-None-Match: \(asked)\r\n"))
+        scene.network.send(scene.openedUpstreams[0], "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n".utf8)
+        try scene.settle()
+        let response = try #require(try scene.responses(client).first)
+        #expect(response.status == 304 && response.value("etag") == told)
+        scene.checkQuiet()
+    }
+
     /// Where all encoders are in use, a response goes out as it came.
     @Test func encodersAreBounded() throws {
         let scene = Scene(policy: Self.policy("gzip"), configure: { $0.compression.memory = 1 })
