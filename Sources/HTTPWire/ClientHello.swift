@@ -124,6 +124,8 @@ package enum ClientHello {
             guard let name = block(2, within: list.upperBound), !name.isEmpty, name.count <= 255 else { return .other }
             var host: [UInt8] = []
             for i in name { host.append(lower(body[i])) }
+            // The same host, although RFC 6066 §3 has names without it.
+            if host.last == 0x2e { host.removeLast() }
             return .complete(serverName: host)
         }
         return .complete(serverName: [])

@@ -8,6 +8,8 @@ package struct ProxyHeader: Sendable, Equatable {
     /// The two ends of the connection that the balancer accepted; nil where it says nothing of them (LOCAL, UNKNOWN,
     /// Unix sockets): then the connection's own ends count.
     package var ends: Ends?
+    /// The balancer speaks for itself (LOCAL). Without ends and without this it speaks for somebody, and does not say whom.
+    package var isLocal = false
 
     package struct Ends: Sendable, Equatable {
         package var source: SocketAddress
@@ -19,7 +21,10 @@ package struct ProxyHeader: Sendable, Equatable {
         }
     }
 
-    package init(ends: Ends? = nil) { self.ends = ends }
+    package init(ends: Ends? = nil, isLocal: Bool = false) {
+        self.ends = ends
+        self.isLocal = isLocal
+    }
 
     package enum Progress: Sendable, Equatable {
         case needMore
@@ -104,15 +109,24 @@ package struct ProxyHeader: Sendable, Equatable {
             // Version 2, and one of two commands.
             guard bytes[12] >> 4 == 2, bytes[12] & 15 <= 1 else { return .failed(.malformed) }
         }
+        let isLocal = bytes.count > 12 && bytes[12] & 15 == 0
+        // Reserved, and invalid to receivers (§2.2). Of LOCAL all that follows is passed over.
+        if bytes.count > 13, !isLocal, bytes[13] >> 4 > 3 || bytes[13] & 15 > 2 { return .failed(.malformed) }
         guard bytes.count >= 16 else { return .needMore }
         let length = Int(bytes[14]) << 8 | Int(bytes[15])
         guard 16 + length <= maxCount else { return .failed(.tooLong) }
-        let isLocal = bytes[12] & 15 == 0
         // A stream over IPv4 or IPv6; of all else (UNSPEC, Unix sockets, datagrams) nothing is to be learnt.
         let width = isLocal ? 0 : bytes[13] == 0x11 ? 4 : bytes[13] == 0x21 ? 16 : 0
         guard length >= 2 * width + (width > 0 ? 4 : 0) else { return .failed(.malformed) }
         guard bytes.count >= 16 + length else { return .needMore }
-        guard width > 0 else { return .complete(ProxyHeader(), consumed: 16 + length) }
+        if isLocal { return .complete(ProxyHeader(isLocal: true), consumed: 16 + length) }
+        guard width > 0 else {
+            // Without a family there are no addresses, and what else stands there is passed over, but for a checksum.
+            if bytes[13] >> 4 == 0, extras(bytes, from: 16, to: 16 + length) == .wrongSum {
+                return .failed(.malformed)
+            }
+            return .complete(ProxyHeader(), consumed: 16 + length)
+        }
         func address(_ offset: Int, _ portOffset: Int) -> SocketAddress {
             var high: UInt64 = 0
             var low: UInt64 = 0
@@ -126,33 +140,40 @@ package struct ProxyHeader: Sendable, Equatable {
             return SocketAddress(ip: ip, port: port)
         }
         let ports = 16 + 2 * width
-        guard hasGoodExtras(bytes, from: ports + 4, to: 16 + length) else { return .failed(.malformed) }
+        guard extras(bytes, from: ports + 4, to: 16 + length) == .good else { return .failed(.malformed) }
         return .complete(
             ProxyHeader(
                 ends: Ends(source: address(16, ports), destination: address(16 + width, ports + 2))),
             consumed: 16 + length)
     }
 
-    /// Whether what stands behind the addresses is a row of extras, each with its length (§2.2), and their checksum is
-    /// right where there is one (§2.2.4).
-    private static func hasGoodExtras(_ bytes: Span<UInt8>, from start: Int, to end: Int) -> Bool {
+    private enum Extras {
+        case good
+        /// No row of extras, each with its length.
+        case malformed
+        case wrongSum
+    }
+
+    /// Whether what stands behind the addresses is a row of extras (§2.2), and their checksum is right where there is one
+    /// (§2.2.4).
+    private static func extras(_ bytes: Span<UInt8>, from start: Int, to end: Int) -> Extras {
         var i = start
-        var hasSum = false
+        var sum = -1
         while i < end {
-            guard end - i >= 3 else { return false }
+            guard end - i >= 3 else { return .malformed }
             let count = Int(bytes[i + 1]) << 8 | Int(bytes[i + 2])
             i += 3
-            guard end - i >= count else { return false }
+            guard end - i >= count else { return .malformed }
             if bytes[i - 3] == 0x03 {
-                guard !hasSum, count == 4 else { return false }
-                hasSum = true
-                var sum: UInt32 = 0
-                for j in i..<(i + 4) { sum = sum << 8 | UInt32(bytes[j]) }
-                guard sum == checksum(bytes, to: end, without: i) else { return false }
+                guard sum < 0, count == 4 else { return .malformed }
+                sum = i
             }
             i += count
         }
-        return true
+        guard sum >= 0 else { return .good }
+        var said: UInt32 = 0
+        for j in sum..<(sum + 4) { said = said << 8 | UInt32(bytes[j]) }
+        return said == checksum(bytes, to: end, without: sum) ? .good : .wrongSum
     }
 
     /// CRC32c (RFC 4960 appendix B) of the header, with zeros where the sum stands.

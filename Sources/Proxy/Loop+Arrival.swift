@@ -248,7 +248,8 @@ extension Loop {
         }
     }
 
-    /// The balancer has said whom it speaks for; of a connection of its own (LOCAL, UNKNOWN) it is the client itself.
+    /// The balancer has said whom it speaks for; of a connection of its own (LOCAL) it is the client itself. Whom it does not
+    /// name is anybody: what comes is not the balancer's word.
     private func introduce(_ a: Arrival, _ header: ProxyHeader) {
         if let ends = header.ends {
             a.newcomer.peer = ends.source
@@ -260,5 +261,7 @@ extension Loop {
         }
         a.deadline = never
         welcome(a.newcomer, a)
+        } else if !header.isLocal {
+            a.newcomer.isTrusted = false
     }
 }

@@ -23,6 +23,8 @@ struct RelayTable: Sendable {
     /// Hosts with rules of their own below these wildcards, which do not speak for them.
     private var known: Set<[UInt8]> = []
     private let hosts: [PassthroughHost]
+    /// By host: what its endpoints are told of the client first, as on connections of requests.
+    private var headers: [ProxyProtocolVersion?] = []
     private var sessions: [UInt16: RelayTarget] = [:]
 
     init(_ snapshot: Snapshot) {
@@ -35,6 +37,8 @@ struct RelayTable: Sendable {
                 upstream: Int32(truncatingIfNeeded: service.upstream))
         }
         for (index, host) in hosts.enumerated() {
+            let number = host.upstream
+            headers.append(snapshot.upstreams.indices.contains(number) ? snapshot.upstreams[number].proxyHeader : nil)
             switch host.pattern {
             case .exact(let name): exact[Array(name.utf8)] = index
             case .wildcard(let parent): wildcard[Array(parent.utf8)] = index
@@ -70,7 +74,7 @@ struct RelayTable: Sendable {
         guard !hosts.isEmpty, let index = index(host) else { return nil }
         return RelayTarget(
             index: Int32(truncatingIfNeeded: services.count + index),
-            upstream: Int32(truncatingIfNeeded: hosts[index].upstream))
+            upstream: Int32(truncatingIfNeeded: hosts[index].upstream), sendsProxyHeader: headers[index])
     }
 
     private func index(_ host: [UInt8]) -> Int? {

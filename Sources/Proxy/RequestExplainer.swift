@@ -162,11 +162,7 @@ package struct RequestExplainer {
                 .init("answer", "the port is not open: \(snapshot.upstreams[number].name) has no endpoint"))
             return result
         }
-        pass(to: snapshot.upstreams[number], &result)
-        if let version = tcp?.sendsProxyProtocol {
-            result.steps[result.steps.count - 1].details
-                .append("told of the client by the PROXY protocol, \(version.rawValue)")
-        }
+        pass(to: snapshot.upstreams[number], telling: tcp?.sendsProxyProtocol, &result)
         return result
     }
 
@@ -185,16 +181,19 @@ package struct RequestExplainer {
                 "passed", "the TLS of \(host) is passed on unopened, by the name in its ClientHello",
                 details: (whose.map { ["\($0.pattern), asked for by \($0.ingress) (ssl-passthrough)"] } ?? [])
                     + ["what is asked inside is not seen: no rule, script or field of ours"]))
-        pass(to: snapshot.upstreams[Int(target.upstream)], &result)
+        pass(to: snapshot.upstreams[Int(target.upstream)], telling: target.sendsProxyHeader, &result)
         return true
     }
 
     /// The bytes go to one of these as they are.
-    private func pass(to upstream: Upstream, _ result: inout RequestExplanation) {
+    private func pass(
+        to upstream: Upstream, telling version: ProxyProtocolVersion?, _ result: inout RequestExplanation
+    ) {
         let all = endpoints(of: upstream).map(\.description)
         var details = all.prefix(16).map { "endpoint \($0)" }
         if all.count > 16 { details.append("and \(all.count - 16) more") }
         if all.isEmpty { details.append("it has no endpoint: the connection is closed") }
+        if let version { details.append("told of the client by the PROXY protocol, \(version.rawValue)") }
         result.steps.append(.init("backend", upstream.name, details: details))
         if !all.isEmpty { result.upstream = upstream.name }
     }
@@ -214,11 +213,11 @@ package struct RequestExplainer {
             result.reason = reason.label
             result.steps.append(.init("answer", "\(reason.status): \(why) (\(reason.label))"))
             return false
+        }
         if !isSecure, HTTPSRedirect.isChallenge(exchange.request) {
             result.steps.append(
                 .init("client", "an ACME challenge over plain HTTP: nobody is refused for it"))
             return true
-        }
         }
         let whose = rule.authentication.ingress
         if rule.isBroken {

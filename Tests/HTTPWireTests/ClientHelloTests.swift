@@ -54,6 +54,11 @@ import Testing
         #expect(OpeningChecks.opening(input + [9]) == nil)
     }
 
+    @Test(arguments: [("shop.test.", "shop.test"), ("shop.test..", "shop.test."), (".", "")])
+    func dotAtTheEndIsNoPartOfTheName(sent: String, read: String) {
+        #expect(parse(Self.records(Self.message([Self.name(sent)]))) == host(read))
+    }
+
     @Test func helloWithoutAName() {
         #expect(parse(Self.records(Self.message(nil))) == host(""))
         #expect(parse(Self.records(Self.message([]))) == host(""))

@@ -90,12 +90,30 @@ import Testing
     }
 
     @Test(arguments: [
-        // LOCAL, whatever it carries; no family; Unix sockets; datagrams.
-        binary(0x20, 0x00, []), binary(0x20, 0x11, four), binary(0x20, 0x21, [1, 2, 3]), binary(0x21, 0x00, [9, 9]),
-        binary(0x21, 0x31, [UInt8](repeating: 7, count: 216)), binary(0x21, 0x12, four),
+        // No family, whatever it carries; Unix sockets; datagrams.
+        binary(0x21, 0x00, []), binary(0x21, 0x00, [9, 9]), binary(0x21, 0x31, [UInt8](repeating: 7, count: 216)),
+        binary(0x21, 0x12, four), binary(0x21, 0x01, []), binary(0x21, 0x00, [0x04, 0, 1, 9]),
+        binary(0x21, 0x00, [0x03, 0, 4] + sum),
     ])
     func binaryNamesNobody(input: [UInt8]) {
         #expect(parse(input) == .complete(ProxyHeader(), consumed: input.count))
+        #expect(OpeningChecks.opening(input) == nil)
+    }
+
+    /// CRC32c of a header without a family, and nothing but it.
+    static let sum: [UInt8] = {
+        let header = binary(0x21, 0x00, [0x03, 0, 4, 0, 0, 0, 0])
+        let sum = ProxyHeader.checksum(header.span, to: header.count, without: 19)
+        return (0..<4).map { UInt8(truncatingIfNeeded: sum >> UInt32(24 - 8 * $0)) }
+    }()
+
+    /// LOCAL, whatever it carries.
+    @Test(arguments: [
+        binary(0x20, 0x00, []), binary(0x20, 0x11, four), binary(0x20, 0x21, [1, 2, 3]),
+        binary(0x20, 0xff, [3, 0, 4, 1]),
+    ])
+    func balancerSpeaksForItself(input: [UInt8]) {
+        #expect(parse(input) == .complete(ProxyHeader(isLocal: true), consumed: input.count))
         #expect(OpeningChecks.opening(input) == nil)
     }
 
@@ -106,6 +124,9 @@ import Testing
         (binary(0x21, 0x21, [UInt8](repeating: 1, count: 35)), .malformed), (binary(0x21, 0x11, []), .malformed),
         (binary(0x21, 0x11, four, length: 65_535), .tooLong), (binary(0x21, 0x11, four, length: 4_081), .tooLong),
         (binary(0x20, 0x00, [], length: 4_081), .tooLong),
+        // Families and protocols that there are not; no family, and a checksum that is wrong.
+        (binary(0x21, 0x41, []), .malformed), (binary(0x21, 0xff, four), .malformed),
+        (binary(0x21, 0x13, four), .malformed), (binary(0x21, 0x00, [0x03, 0, 4, 97, 98, 99, 100]), .malformed),
         // TLVs that end behind the header, or in their own beginning; a checksum that is wrong, or none.
         (binary(0x21, 0x11, four + [0x04, 0, 2, 9]), .malformed), (binary(0x21, 0x11, four + [0x04, 0]), .malformed),
         (binary(0x21, 0x11, four + [0x04, 0, 0, 0xee, 255, 255]), .malformed),

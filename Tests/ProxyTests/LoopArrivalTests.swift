@@ -65,13 +65,19 @@ import Testing
         #expect(try scene.responses(client).map(\.status) == [200])
     }
 
-    @Test(arguments: ["PROXY UNKNOWN\r\n", "\r\n\r\n\0\r\nQUIT\n\u{20}\0\0\0"])
-    func balancersOwnConnectionIsItsOwn(header: String) throws {
-        let scene = try scene()
+    /// Of whom a balancer does not name nothing is believed; of itself, what it says.
+    @Test(arguments: [
+        ("PROXY UNKNOWN\r\n", "10.1.0.1"), ("\r\n\r\n\0\r\nQUIT\n\u{21}\0\0\0", "10.1.0.1"),
+        ("\r\n\r\n\0\r\nQUIT\n\u{20}\0\0\0", "198.51.100.9, 10.1.0.1"),
+    ])
+    func connectionWithoutAnotherEnd(header: String, seen: String) throws {
+        let scene = try scene(clients: ClientConnections(most: 1))
         let client = scene.client(from: Self.balancer)
-        try scene.send(client, header + Self.request)
+        let fields = "X-Forwarded-For: 198.51.100.9\r\nssl-client-verify: SUCCESS\r\n"
+        try scene.send(client, header + Self.request.replacing("\r\n\r\n", with: "\r\n\(fields)\r\n"))
         #expect(try scene.responses(client).map(\.status) == [200])
-        #expect(scene.requests.first?.value("x-forwarded-for") == "10.1.0.1")
+        #expect(scene.requests.first?.value("x-forwarded-for") == seen)
+        #expect((scene.requests.first?.value("ssl-client-verify") == nil) == (seen == "10.1.0.1"))
         #expect(scene.requests.first?.value("x-forwarded-port") == "8080")
         #expect(scene.requests.first?.value("x-forwarded-proto") == "http")
         scene.checkQuiet()

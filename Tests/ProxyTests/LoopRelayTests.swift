@@ -224,6 +224,24 @@ import Testing
         }
     }
 
+    /// Its endpoints are told of the client as those of requests are: first of all, before the ClientHello.
+    @Test(arguments: ["db.shop.test", "db.shop.test."])
+    func hostWithPassthroughIsToldOfTheClient(name: String) throws {
+        let ingress = ObjectReference(kind: "Ingress", namespace: "shop", name: "db")
+        let scene = Scene(
+            passthrough: [PassthroughHost(pattern: .exact("db.shop.test"), upstream: 0, ingress: ingress)],
+            proxyHeader: .v1)
+        scene.answersRequests = false
+        let client = scene.client(kind: .https, port: 8443)
+        let hello = ClientHelloMaker.records(name)
+        scene.network.send(client, hello)
+        try scene.settle()
+        let upstream = try #require(scene.openedUpstreams.first)
+        #expect(
+            scene.network.take(upstream, .max)
+                == Array("PROXY TCP4 192.168.0.1 10.0.0.254 \(UInt16(client)) 8443\r\n".utf8) + hello)
+    }
+
     @Test func helloIsNotWaitedForLongerThanAHandshake() throws {
         let scene = try scene()
         let client = scene.client(kind: .https, port: 8443)

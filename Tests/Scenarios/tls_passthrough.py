@@ -11,13 +11,21 @@ edge = Edge("--enable-ssl-passthrough", "--use-proxy-protocol", "--trusted-proxi
 pem = edge.folder + ".pem"
 subprocess.run(["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout",
                 pem + ".key", "-out", pem, "-days", "9", "-subj", "/CN=own", "-addext",
-                "subjectAltName=DNS:db.shop.test,DNS:a.raw.test"], check=True, stderr=subprocess.DEVNULL)
+                "subjectAltName=DNS:db.shop.test,DNS:told.shop.test,DNS:a.raw.test"], check=True, stderr=subprocess.DEVNULL)
 server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 server.load_cert_chain(pem, pem + ".key")
 
 
+headers = []
+
+
 def serve(connection):
     try:
+        header = b""
+        if connection.recv(1, socket.MSG_PEEK) == b"P":
+            while not header.endswith(b"\r\n"):
+                header += connection.recv(1)
+        headers.append(header)
         with server.wrap_socket(connection, server_side=True) as s:
             s.sendall(s.recv(100) + b" by the endpoint")
     except (ssl.SSLError, ConnectionError):
@@ -32,6 +40,8 @@ edge.service("web", web.port)
 passes = 'nginx.ingress.kubernetes.io/ssl-passthrough: "true"'
 edge.ingress("db", "db.shop.test", "db", passes)
 edge.ingress("raw", "*.raw.test", "db", passes)
+edge.service("told", secure.port)
+edge.ingress("told", "told.shop.test", "told", passes + ', moongate.dev/send-proxy-protocol: "v1"')
 edge.ingress("web", "web.shop.test", "web")
 edge.start()
 port = edge.number("https")
@@ -78,7 +88,16 @@ assert ask("a.raw.test", cut=7) == b"hello by the endpoint"
 entry = edge.log(protocol="TCP", sni="db.shop.test")
 assert entry["service"] == "tls:db.shop.test" and entry["upstream"] == "shop/db:80" and entry["port"] == port, entry
 edge.log(service="tls:*.raw.test", sni="a.raw.test")
+assert set(headers) == {b""}, headers
 print("by name")
+
+# The endpoint is told of the client as it is of those of requests.
+assert ask("told.shop.test") == b"hello by the endpoint"
+assert headers[-1].startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 ") and headers[-1].endswith(b" %d\r\n" % port), headers
+assert ask("told.shop.test", b"PROXY TCP4 203.0.113.7 198.51.100.1 5555 443\r\n", "127.0.0.2") == b"hello by the endpoint"
+assert headers[-1] == b"PROXY TCP4 203.0.113.7 127.0.0.1 5555 443\r\n", headers
+assert "by the PROXY protocol, v1" in explain("GET https://told.shop.test/")
+print("told of the client")
 
 # Behind a balancer as well.
 assert ask("db.shop.test", b"PROXY TCP4 203.0.113.7 198.51.100.1 5555 443\r\n", "127.0.0.2") == b"hello by the endpoint"
