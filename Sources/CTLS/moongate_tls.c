@@ -436,6 +436,23 @@ static bool add_revocations(X509_STORE *store, const uint8_t *pem, size_t count)
     return added > 0;
 }
 
+bool mg_tls_knows_cipher(const char *name, bool is_suite) {
+    SSL_CTX *ssl = SSL_CTX_new(TLS_server_method());
+    if (!ssl) return false;
+    bool known = false;
+    if (!is_suite) {
+        known = SSL_CTX_set_cipher_list(ssl, name);
+    } else if (SSL_CTX_set_ciphersuites(ssl, name)) {
+        // A list of nothing that is known is taken as well.
+        STACK_OF(SSL_CIPHER) *ciphers = SSL_CTX_get_ciphers(ssl);
+        for (int i = 0; i < sk_SSL_CIPHER_num(ciphers); i++)
+            known = known || strcmp(SSL_CIPHER_get_name(sk_SSL_CIPHER_value(ciphers, i)), name) == 0;
+    }
+    SSL_CTX_free(ssl);
+    ERR_clear_error();
+    return known;
+}
+
 mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, char *error, size_t error_size) {
     pthread_once(&net_once, make_net_method);
     if (!net_method) {

@@ -114,12 +114,15 @@ extension Loop {
         let early = arrival?.input
         arrival?.input = nil
         let hasEnded = arrival?.hasEnded ?? false
+        var handshakeEnd = never
+        if let arrival, arrival.stage == .clientHello { handshakeEnd = arrival.deadline }
         if let arrival {
             arrivals.remove(index: arrival.token.index, generation: arrival.token.generation)
         } else {
             telemetry.connectionOpened()
         }
-        begin(newcomer, early: early, hasEnded: hasEnded, isRegistered: arrival != nil)
+        begin(
+            newcomer, early: early, hasEnded: hasEnded, isRegistered: arrival != nil, handshakeEnd: handshakeEnd)
     }
 
     private func refuse(_ newcomer: Newcomer, _ arrival: Arrival?) {
@@ -207,7 +210,7 @@ extension Loop {
             // Who says nothing at all has only looked whether the port is open.
             if a.input?.isEmpty ?? true { drop(a, abort: false) } else { headerFailed(a, .cut) }
         case .clientHello:
-            telemetry.handshakeFailed(.cut)
+            if let input = a.input, !input.isEmpty { telemetry.handshakeFailed(.cut) }
             drop(a, abort: false)
         }
     }
@@ -258,10 +261,10 @@ extension Loop {
                 a.newcomer.port = ends.destination.port
                 a.newcomer.isSecured = ends.destination.port == 443
             }
+        } else if !header.isLocal {
+            a.newcomer.isTrusted = false
         }
         a.deadline = never
         welcome(a.newcomer, a)
-        } else if !header.isLocal {
-            a.newcomer.isTrusted = false
     }
 }

@@ -13,7 +13,10 @@ extension Loop {
     ///   - early: what was read of it in finding out.
     ///   - hasEnded: the peer's end has been seen behind that.
     ///   - isRegistered: the poller knows the socket, under another token.
-    func begin(_ newcomer: Newcomer, early: Buffer?, hasEnded: Bool, isRegistered: Bool) {
+    ///   - handshakeEnd: by when the handshake must be done whose ClientHello was waited for.
+    func begin(
+        _ newcomer: Newcomer, early: Buffer?, hasEnded: Bool, isRegistered: Bool, handshakeEnd: UInt64
+    ) {
         let d = Downstream(
             socket: newcomer.socket, peer: newcomer.peer, localPort: newcomer.port, isTrusted: newcomer.isTrusted)
         d.flags = newcomer.isSecured ? [.fresh, .secured] : .fresh
@@ -47,8 +50,10 @@ extension Loop {
         }
         // The first head is waited for as long as a head may take: a connection that says nothing is no keep-alive.
         if relay == nil {
-            setDeadline(
-                d, after: isSecure ? configuration.timeouts.handshake : configuration.timeouts.requestHead)
+            let timeouts = configuration.timeouts
+            let limit = isSecure ? timeouts.handshake : timeouts.requestHead
+            let left = handshakeEnd == never ? limit : handshakeEnd > now ? handshakeEnd &- now : 1
+            setDeadline(d, after: isSecure ? left : limit)
         }
         if isRegistered {
             // What was read already comes with no edge.

@@ -24,6 +24,8 @@ final class SecureLayer {
     let session: TLSSession
     /// No plain byte can have come yet, and none can go.
     var isHandshaking = true
+    /// What the peer has said first.
+    var opening = Opening.silent
     /// The peer has said that it sends no more (close_notify): what ends now ends whole.
     var hasEnded = false
     /// We have said so.
@@ -52,6 +54,25 @@ final class SecureLayer {
 
     init(_ session: TLSSession) {
         self.session = session
+    }
+
+    enum Opening: UInt8 {
+        /// Nothing yet: who goes now has only looked whether the port is open.
+        case silent
+        /// A method by its looks: capital letters, and a blank if there is more. No record of TLS begins so, and OpenSSL
+        /// knows but the commonest of them.
+        case plainHTTP
+        case other
+
+        init(_ bytes: Span<UInt8>) {
+            var end = 0
+            while end < bytes.count, end < 24, bytes[end] &- 65 < 26 { end += 1 }
+            if bytes.isEmpty {
+                self = .silent
+            } else {
+                self = end > 0 && (end == bytes.count || bytes[end] == 0x20) ? .plainHTTP : .other
+            }
+        }
     }
 }
 
@@ -120,6 +141,7 @@ extension Loop {
 
     /// One step of the handshake; what is left of the input stays in `cipherIn`.
     private func shake<C: SecurableConnection>(_ c: C, _ tls: SecureLayer, _ cipher: Buffer) -> SecureEvent {
+        if tls.opening == .silent { tls.opening = SecureLayer.Opening(cipher.span) }
         var unread = 0
         func step(_ input: RawSpan) -> TLSProgress { tls.session.handshake(input, unread: &unread) }
         let progress = step(cipher.bytes)
@@ -178,14 +200,14 @@ extension Loop {
             d.flags.insert(.endRead)
             cut(d, tls)
         case .broken:
-            if tls.isHandshaking { telemetry.handshakeFailed(.cut) }
+            if tls.isHandshaking, tls.opening != .silent { telemetry.handshakeFailed(.cut) }
             perform(d, .broken)
         }
     }
 
     /// Whether what came is whole is for the framing of HTTP to say, and a tunnel has none.
     private func cut(_ d: Downstream, _ tls: SecureLayer) {
-        if tls.isHandshaking { telemetry.handshakeFailed(.cut) }
+        if tls.isHandshaking, tls.opening != .silent { telemetry.handshakeFailed(.cut) }
         if d.machine.isTunnelling {
             perform(d, .broken)
         } else {
@@ -211,7 +233,7 @@ extension Loop {
     }
 
     private func handshakeFailed(_ d: Downstream, _ tls: SecureLayer) {
-        let failure = tls.session.failure
+        let failure = tls.opening == .plainHTTP ? .notTLS : tls.session.failure
         telemetry.handshakeFailed(failure)
         if failure == .notTLS {
             // Whoever spoke plain HTTP by mistake understands no alert.

@@ -67,10 +67,23 @@ package struct TLSOptions: Sendable {
     package mutating func choose(ciphers list: String?) {
         guard let list else { return (ciphers, suites) = (nil, nil) }
         let names = list.split(separator: ":")
-        let isSuite = { (name: Substring) in name.hasPrefix("TLS_") && !name.contains("_WITH_") }
-        let (new, old) = (names.filter(isSuite), names.filter { !isSuite($0) })
+        let (new, old) = (names.filter(Self.isSuite), names.filter { !Self.isSuite($0) })
         suites = new.isEmpty ? nil : new.joined(separator: ":")
         ciphers = old.isEmpty && !new.isEmpty ? nil : old.joined(separator: ":")
+    }
+
+    private static func isSuite(_ name: Substring) -> Bool { name.hasPrefix("TLS_") && !name.contains("_WITH_") }
+
+    /// The names in such a list that OpenSSL does not know, and would pass over. What is left out (`!RC4`) need not be there,
+    /// and commands (`@SECLEVEL=1`) are no names.
+    package static func unknownCiphers(in list: String) -> [String] {
+        // ciphers(1): all of these separate.
+        list.split { ": ,;".contains($0) }.filter { name in
+            if let first = name.first, "!-@".contains(first) { return false }
+            // Proof: a text with its end, which outlives the call.
+            let text = String(name.first == "+" ? name.dropFirst() : name)
+            return unsafe !mg_tls_knows_cipher(text, isSuite(name))
+        }.map(String.init)
     }
 }
 

@@ -489,11 +489,17 @@ struct Settings: Sendable {
         }
         self.tlsMinVersion = tlsMinVersion
         tlsCiphers = read.text("tls-ciphers")
+        let unknown = tlsCiphers.map { TLSOptions.unknownCiphers(in: $0) } ?? []
+        guard unknown.isEmpty else {
+            throw SettingsError(
+                problem: "OpenSSL has no ciphers called \(unknown.joined(separator: ", "))", key: "tls-ciphers",
+                mend: "write names of `openssl ciphers -v ALL`, separated by colons, or leave it out")
+        }
         tlsHandshakeTimeout = try read.duration("tls-handshake-timeout", default: "10s", least: 1)
         sslRedirect = try read.flag("ssl-redirect", default: true)
         sslRedirectPort = try read.integer("ssl-redirect-port", default: 443, in: 1...65_535)
         let hsts = read.text("hsts") ?? "max-age=31536000; includeSubDomains"
-        guard hsts == "off" || (hsts.contains("max-age=") && hsts.utf8.allSatisfy { (0x20...0x7e).contains($0) }) else {
+        guard hsts == "off" || Self.isTransportSecurity(hsts) else {
             throw SettingsError(
                 problem: "\"\(hsts)\" is no value of Strict-Transport-Security", key: "hsts",
                 mend: "write max-age=SECONDS, then ; includeSubDomains and ; preload if they are meant, or off")
@@ -704,6 +710,22 @@ struct WebhookSettings: Sendable {
 }
 
 extension Settings {
+    /// A value of Strict-Transport-Security (RFC 6797 §6.1): directives, one of them max-age, with its seconds.
+    static func isTransportSecurity(_ text: String) -> Bool {
+        guard text.utf8.allSatisfy({ (0x20...0x7e).contains($0) }) else { return false }
+        let ages = text.split(separator: ";").compactMap { directive -> Substring? in
+            let sides = directive.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            guard sides[0].trimmingCharacters(in: .whitespaces).lowercased() == "max-age" else { return nil }
+            return sides.count == 2 ? sides[1] : ""
+        }
+        guard ages.count == 1 else { return false }
+        var digits = ages[0].trimmingCharacters(in: .whitespaces)
+        if digits.count > 2, digits.hasPrefix("\""), digits.hasSuffix("\"") {
+            digits = String(digits.dropFirst().dropLast())
+        }
+        return !digits.isEmpty && digits.utf8.allSatisfy { (48...57).contains($0) }
+    }
+
     /// A DNS label, as namespaces and many other objects are named.
     static func isName(_ text: String) -> Bool {
         (1...63).contains(text.utf8.count) && !text.hasPrefix("-") && !text.hasSuffix("-")

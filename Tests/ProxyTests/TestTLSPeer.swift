@@ -18,6 +18,24 @@ enum TestTLS {
         return try TLSContext(accepting: [#require(pair)], options)
     }
 
+    /// What clients are served with.
+    static func certificates() throws -> CertificateTable {
+        CertificateTable(
+            standard: ServedCertificate(
+                name: "web.test", pairs: [try #require(pair)], options: TLSOptions(), cache: ContextCache()))
+    }
+
+    /// What a client says first.
+    static func hello(_ host: String) throws -> [UInt8] {
+        let session = try #require(TLSSession(connecting: TLSContext(connecting: TLSOptions()), to: host))
+        var unread = 0
+        let nothing = Buffer(capacity: 1)
+        #expect(session.handshake(nothing.bytes, unread: &unread) == .needsInput)
+        let room = Buffer(capacity: 65_536)
+        room.write { _ = session.flush(output: &$0) }
+        return TestTLSPeer.bytes(room)
+    }
+
     static func security(
         name: String = "web.test", needsHTTP2: Bool = false, _ edit: (inout TLSOptions) -> Void = { _ in }
     ) throws -> UpstreamSecurity {
@@ -42,7 +60,7 @@ final class TestTLSPeer {
         self.session = session
     }
 
-    private static func bytes(_ buffer: Buffer) -> [UInt8] {
+    fileprivate static func bytes(_ buffer: Buffer) -> [UInt8] {
         var result: [UInt8] = []
         result.reserveCapacity(buffer.count)
         let span = buffer.span

@@ -31,6 +31,18 @@ struct SettingsTests {
     }
 
     @Test(arguments: [
+        ("hsts", "off"), ("hsts", "max-age=0"), ("hsts", "Max-Age = 5 ; preload"),
+        ("hsts", "includeSubDomains;max-age=\"7\""),
+        ("tls-ciphers", "ECDHE-RSA-AES128-GCM-SHA256:TLS_AES_128_CCM_SHA256"),
+        ("tls-ciphers", "HIGH:!aNULL:!RC4:-MD5:@STRENGTH"),
+        ("tls-ciphers", "ECDHE+AESGCM ECDHE-RSA-AES128-SHA,+AES256"),
+        ("tls-ciphers", "DEFAULT"),
+    ])
+    func `what is right is taken`(key: String, value: String) throws {
+        _ = try settings([key: value])
+    }
+
+    @Test(arguments: [
         ("http", "8080", "address"), ("http", "host:80", "address"), ("workers", "-1", "whole number"),
         ("workers", "many", "whole number"), ("workers", "0", "whole number from 1"),
         ("drain-timeout", "30", "duration"), ("max-head-size", "8 MB", "size"),
@@ -47,6 +59,11 @@ struct SettingsTests {
         ("connect-timeout", "0s", "no end"),
         ("proxy-protocol-header-timeout", "0s", "no end"), ("tls-handshake-timeout", "0ms", "no end"),
         ("http", "off", "can't be turned off"), ("https", "on", "not an address"),
+        ("hsts", "max-age=", "no value of"), ("hsts", "max-age=x", "no value of"), ("hsts", "max-age", "no value of"),
+        ("hsts", "includeSubDomains", "no value of"), ("hsts", "max-age=1; max-age=2", "no value of"),
+        ("hsts", "x-max-age=1", "no value of"),
+        ("tls-ciphers", "ECDHE-RSA-AES128-GCM-SHA256:TYPO", "called TYPO"),
+        ("tls-ciphers", "TLS_AES_128_GCM_SHA256:TLS_TYPO:ECDHE+TYPE", "called TLS_TYPO, ECDHE+TYPE"),
         ("tls-contexts", "0", "whole number"), ("certificate-expiry-warning", "soon", "duration"),
     ])
     func `a bad setting is refused with problem, place and mend`(key: String, value: String, problem: String) {

@@ -84,6 +84,10 @@ typedef struct {
     size_t identity_count;
 } mg_tls_options;
 
+/// Whether OpenSSL has a cipher, or a group of ciphers, of this name: of TLS 1.3 (`is_suite`) or of the versions before. In
+/// a longer list it passes over what it does not know.
+bool mg_tls_knows_cipher(const char *name, bool is_suite);
+
 /// A context for accepting or for connecting. NULL with a message in `error` (always terminated) when an option is bad.
 mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, char *error, size_t error_size);
 /// What stands in the first certificate of a chain.

@@ -1,0 +1,105 @@
+import HTTPWire
+import Model
+import TLSEngine
+import Telemetry
+import Testing
+
+@testable import Proxy
+
+/// TLS to clients before there is any, over a simulated network and a clock that the test turns.
+@Suite struct SecureLayerTests {
+    private static let passthrough = PassthroughHost(
+        pattern: .exact("db.shop.test"), upstream: 0,
+        ingress: ObjectReference(kind: "Ingress", namespace: "shop", name: "db"))
+
+    private func scene(passes: Bool) throws -> Scene {
+        try Scene(passthrough: passes ? [Self.passthrough] : [], certificates: TestTLS.certificates())
+    }
+
+    private func failures(_ scene: Scene) -> [String] {
+        scene.loop.telemetry.metrics.publish()
+        return scene.hub.render(process: nil).split(separator: "\n")
+            .filter { $0.hasPrefix("moongate_tls_handshake_failures_total") && !$0.hasSuffix(" 0") }
+            .map { String($0.dropFirst("moongate_tls_handshake_failures_total".count)) }
+    }
+
+    /// Whoever speaks plain HTTP by mistake is told so, whatever the method, and however it is cut.
+    @Test(arguments: ["GET", "DELETE", "PATCH", "PRI", "OPTIONS", "QUERY"], [false, true])
+    func plainHTTPIsToldSo(method: String, passes: Bool) throws {
+        for cut in [0, 1, 3] {
+            let scene = try scene(passes: passes)
+            let client = scene.client(kind: .https, port: 8443)
+            let request = Array("\(method) / HTTP/1.1\r\nHost: shop.test\r\n\r\n".utf8)
+            scene.network.send(client, request[..<cut])
+            try scene.settle()
+            scene.network.send(client, request[cut...])
+            try scene.settle()
+            #expect(try scene.responses(client).map(\.status) == [400], "\(method) \(cut)")
+            #expect(failures(scene) == ["{reason=\"not-tls\"} 1"])
+            scene.checkQuiet()
+        }
+    }
+
+    @Test(arguments: [
+        "SSH-2.0-x\r\n........", "\0\u{1}\u{2}\u{3}\u{4}\u{5}\u{6}\u{7}\u{8}", "EHLO\r\n......", "get / HTTP/1.1\r\n",
+    ])
+    func whatIsNeitherGetsNoPage(opening: String) throws {
+        let scene = try scene(passes: false)
+        let client = scene.client(kind: .https, port: 8443)
+        try scene.send(client, opening)
+        #expect(!String(decoding: scene.network.take(client, .max), as: UTF8.self).contains("HTTP"))
+        #expect(failures(scene).count == 1)
+    }
+
+    /// A health check only looks whether the port is open.
+    @Test(arguments: [false, true], [false, true])
+    func silenceIsNoFailure(passes: Bool, resets: Bool) throws {
+        let scene = try scene(passes: passes)
+        func leave(_ bytes: [UInt8]) throws {
+            let client = scene.client(kind: .https, port: 8443)
+            scene.network.send(client, bytes)
+            try scene.settle()
+            if resets { scene.network.reset(client) } else { scene.network.end(client) }
+            try scene.settle()
+        }
+        try leave([])
+        #expect(failures(scene) == [])
+        try leave([22, 3])
+        // A reset tears down what is no arrival any more without a word.
+        #expect(failures(scene) == (resets && !passes ? [] : ["{reason=\"cut\"} 1"]))
+        scene.checkQuiet()
+    }
+
+    @Test func balancerThatChecksIsNoFailure() throws {
+        let block = try #require(AddressBlock("192.168.0.0/16"))
+        let scene = try Scene(certificates: TestTLS.certificates()) {
+            $0.trustedProxies = [block]
+            $0.usesProxyProtocol = true
+        }
+        let client = scene.client(kind: .https, port: 8443)
+        scene.network.send(client, "\r\n\r\n\0\r\nQUIT\n\u{20}\0\0\0".utf8)
+        scene.network.end(client)
+        try scene.settle()
+        #expect(failures(scene) == [])
+        scene.checkQuiet()
+    }
+
+    /// The time of a handshake is one, whoever waits for its first message.
+    @Test func waitingForTheNameIsPartOfTheHandshake() throws {
+        let scene = try scene(passes: true)
+        let client = scene.client(kind: .https, port: 8443)
+        let hello = try TestTLS.hello("shop.test")
+        scene.network.send(client, hello[..<50])
+        try scene.settle()
+        scene.advance(milliseconds: 9_000)
+        scene.network.send(client, hello[50...])
+        try scene.settle()
+        #expect(scene.network.take(client, .max).first == 22)
+        scene.advance(milliseconds: 900)
+        #expect(!scene.network.isClosed(client))
+        scene.advance(milliseconds: 300)
+        #expect(scene.network.isClosed(client))
+        #expect(failures(scene) == ["{reason=\"timeout\"} 1"])
+        scene.checkQuiet()
+    }
+}
