@@ -41,14 +41,17 @@ struct FrameBudget: Sendable {
     private var noise = TokenBucket(capacity: 1_000, perSecond: 100)
     /// Streams that end before their response: by the client, or by us for the client's mistakes.
     private var resets = TokenBucket(capacity: 500, perSecond: 50)
-    /// WINDOW_UPDATE frames that small messages of ours have paid for.
-    private var windows = 0
+    /// WINDOW_UPDATE and PING frames that small messages of ours have paid for.
+    private var answers = 0
     private var continuations = 0
 
     /// CONTINUATION frames of one header block. A block of 64 KiB needs four of the usual size.
     static let mostContinuations = 8
-    /// Single bytes that fill a window of the usual size, two frames for each.
-    static let mostWindows = 131_072
+    /// What answers a small message of ours: a window of its stream, one of the connection, and a PING. gRPC's clients and
+    /// servers measure the path by one whenever data comes and none is under way.
+    static let framesPerMessage = 3
+    /// Single bytes that fill a window of the usual size, and the frames that answer them.
+    static let mostAnswers = framesPerMessage * 65_536
     /// Bytes of bodies, either way, that pay for one frame.
     static let bytesPerFrame = 128
     /// What a client's request pays for: its priority, and a window opened for its response.
@@ -75,8 +78,8 @@ struct FrameBudget: Sendable {
         case FrameHead.data:
             // The end of a body is worth a frame of its own; other data pays when it has been seen not to be empty.
             return frame.flags & FrameHead.endStream != 0 || noise.take(now: now)
-        case FrameHead.windowUpdate where windows > 0:
-            windows -= 1
+        case FrameHead.windowUpdate where answers > 0, FrameHead.ping where answers > 0:
+            answers -= 1
             return true
         default:
             return noise.take(now: now)
@@ -91,11 +94,11 @@ struct FrameBudget: Sendable {
         if bytes > 0 { noise.add(bytes / Self.bytesPerFrame + (received ? 1 : 0)) }
     }
 
-    /// A frame of a body went out that held all there was: a small message, for which the peer may open two windows. One
-    /// that was cut by the peer's window pays for nothing, or windows of single bytes would pay for themselves.
+    /// A frame of a body went out that held all there was: a small message, which the peer may answer. One that was cut by
+    /// the peer's window pays for nothing, or windows of single bytes would pay for themselves.
     ///
     /// Kept apart from the noise: as many as were sent within one round trip may be answered at once.
-    mutating func passedWhole() { windows = min(windows + 2, Self.mostWindows) }
+    mutating func passedWhole() { answers = min(answers + Self.framesPerMessage, Self.mostAnswers) }
 
     /// A request of ours goes out.
     mutating func requested() { noise.add(Self.framesPerResponse) }

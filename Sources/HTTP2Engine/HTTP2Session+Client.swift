@@ -45,12 +45,6 @@ extension HTTP2Session {
         return slots[row].wasSent
     }
 
-    /// So many bytes of the stream's body have been taken. The connection's window was opened when they came.
-    package func consumeStream(_ handle: HTTP2Handle, _ count: Int) {
-        guard count > 0, row(handle) != nil else { return }
-        unsafe nghttp2_session_consume_stream(session, handle.stream, count)
-    }
-
     /// A 1xx response: another head follows.
     func isInformational(_ head: borrowing MessageHead) -> Bool {
         guard let field = head.fields.first, field.nameRange.count == 7,

@@ -359,20 +359,11 @@ package import Model
         return slots[row].heads <= 0 && slots[row].available == 0
     }
 
-    /// So many bytes of a body have been taken: its sender may send as many more.
+    /// So many bytes of the stream's body have been taken: its sender may send as many more. The connection's window was
+    /// opened when they came.
     package func consume(_ handle: HTTP2Handle, _ count: Int) {
-        guard count > 0 else { return }
-        if row(handle) != nil {
-            unsafe nghttp2_session_consume(session, handle.stream, count)
-        } else {
-            unsafe nghttp2_session_consume_connection(session, count)
-        }
-    }
-
-    /// The same for bytes of a stream that nobody has taken up.
-    package func consumeConnection(_ count: Int) {
-        guard count > 0 else { return }
-        unsafe nghttp2_session_consume_connection(session, count)
+        guard count > 0, row(handle) != nil else { return }
+        unsafe nghttp2_session_consume_stream(session, handle.stream, count)
     }
 
     /// Ends a stream at once, adopted or not.
@@ -600,15 +591,11 @@ extension HTTP2Session {
     private func dataCame(_ tag: UnsafeMutableRawPointer?, _ data: UnsafePointer<UInt8>?, _ count: Int) -> Int32 {
         budget.passed(count, received: true)
         // What one stream's reader leaves lying is held back by its own window: streams of others share the connection.
-        if role == .client { unsafe nghttp2_session_consume_connection(session, count) }
+        unsafe nghttp2_session_consume_connection(session, count)
         guard let data = unsafe data, let base = unsafe input else { return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
         let offset = unsafe UnsafeRawPointer(data) - base
         guard offset >= 0, offset + count <= inputCount else { return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
-        if let owner = unsafe owner(tag) {
-            events.append(.dataReceived(owner: owner, offset..<offset + count))
-        } else if role == .server {
-            unsafe nghttp2_session_consume_connection(session, count)
-        }
+        if let owner = unsafe owner(tag) { events.append(.dataReceived(owner: owner, offset..<offset + count)) }
         return 0
     }
 

@@ -49,7 +49,8 @@ package struct HTTP2Limits: Sendable, Hashable {
     package var streams: Int
     /// Bytes of a stream's body that may come before we have taken any (RFC 9113 §6.9.2).
     package var streamWindow: Int
-    /// The same for all streams together.
+    /// Bytes of bodies, of all streams together, that may be on their way. It is opened as they come, taken or not: what
+    /// one stream's reader leaves lying would hold up all others. What may lie is `streams` windows of streams.
     package var connectionWindow: Int
     /// A header block, uncompressed, as SETTINGS_MAX_HEADER_LIST_SIZE counts it: 32 bytes more for each field. What is
     /// larger is not kept, and its stream told so; what is four times as large ends the connection.

@@ -75,10 +75,7 @@ extension Loop {
                 guard let (s, stream) = stream(owner) else { continue }
                 endInput(s, stream, trailers: &c.session.incoming, isCut: isCut)
             case .dataReceived(let owner, let range):
-                guard let (s, _) = stream(owner), let input else {
-                    c.session.consumeConnection(range.count)
-                    continue
-                }
+                guard let (s, _) = stream(owner), let input else { continue }
                 queue(&s.input, input.bytes.extracting(range))
                 enqueue(s)
             case .ended(let owner):
@@ -113,6 +110,15 @@ extension Loop {
         switch HTTP2ErrorCode(rawValue: code) {
         case .protocolError, .flowControlError, .streamClosed, .frameSizeError: .malformedRequest
         default: .clientClosed
+        }
+    }
+
+    /// Why the streams of a connection ended with it. What we have ended for is no leaving of the client's.
+    private static func reason(of fault: HTTP2Fault) -> FailureReason {
+        switch fault {
+        case .none: .none
+        case .malformed, .flood, .resets, .headers: .malformedRequest
+        case .internalError: .internalError
         }
     }
 
@@ -293,9 +299,7 @@ extension Loop {
         for owner in owners {
             guard let (s, stream) = stream(owner) else { continue }
             stream.isGone = true
-            if let f = s.flight, f.exchange.reason == .none, c.session.fault == .malformed {
-                f.exchange.reason = .malformedRequest
-            }
+            if let f = s.flight, f.exchange.reason == .none { f.exchange.reason = Self.reason(of: c.session.fault) }
             perform(s, .broken)
         }
         d.http2 = nil
@@ -530,7 +534,6 @@ extension Loop {
     /// Gives back what a stream holds, and tells the client if it was cut off.
     func close(_ s: Downstream, _ stream: HTTP2Stream, _ end: StreamEnd) {
         if let c = stream.carrier.http2 {
-            if let input = s.input { c.session.consumeConnection(input.count) }
             if !stream.isGone {
                 c.session.forget(stream.handle)
                 switch end {

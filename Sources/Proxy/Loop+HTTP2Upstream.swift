@@ -434,7 +434,7 @@ extension Loop {
             enqueue(u)
         }
         if let handle = stream.handle, let carrier = stream.carrier.carrier {
-            carrier.session.consumeStream(handle, bytes.byteCount)
+            carrier.session.consume(handle, bytes.byteCount)
             enqueue(stream.carrier)
         }
         touch(d)

@@ -168,11 +168,7 @@ private final class Play {
 
     private func settle() {
         for (owner, count) in due {
-            if let handle = streams[owner]?.handle {
-                session.consume(handle, count)
-            } else {
-                session.consumeConnection(count)
-            }
+            if let handle = streams[owner]?.handle { session.consume(handle, count) }
         }
         due = []
     }

@@ -77,7 +77,7 @@ private final class Talk {
                 ended.insert(owner)
             case .dataReceived(let owner, let range):
                 bodies[owner, default: []] += input[range]
-                if opensWindows, let handle = handles[owner] { session.consumeStream(handle, range.count) }
+                if opensWindows, let handle = handles[owner] { session.consume(handle, range.count) }
             case .ended(let owner): ended.insert(owner)
             case .finished(let owner): finished.insert(owner)
             case .closed(let owner, let code): closed[owner] = code
@@ -211,7 +211,7 @@ struct HTTP2ClientSessionTests {
         talk.settle()
         for owner: UInt64 in 0..<30 { #expect(talk.bodies[owner]?.count == 65_535) }
         let handle = try #require(talk.handles[7])
-        talk.session.consumeStream(handle, 65_535)
+        talk.session.consume(handle, 65_535)
         talk.settle()
         #expect(talk.bodies[7]?.count == 100_000 && talk.ended == [7])
     }
@@ -268,6 +268,19 @@ struct HTTP2ClientSessionTests {
             talk.settle()
         }
         #expect(talk.server[3].body.count == 9_000 && talk.session.fault == .none)
+    }
+
+    /// The same of a server that measures the path besides, as libraries of gRPC do.
+    @Test func aServerThatMeasuresThePathIsNoFlood() throws {
+        let talk = try Talk()
+        let call = try #require(talk.session.request(owner: 2, head: HTTP2ClientSessionTests.head, hasBody: true))
+        for _ in 0..<3_000 {
+            talk.outgoing[2, default: []] += [1, 2, 3]
+            talk.session.offer(call, 3)
+            talk.server.send(TestFrame(TestFrame.ping, [UInt8](repeating: 0, count: 8)))
+            talk.settle()
+        }
+        #expect(talk.server[1].body.count == 9_000 && talk.session.fault == .none)
     }
 
     /// But a window of one byte after the other does not pay for itself.

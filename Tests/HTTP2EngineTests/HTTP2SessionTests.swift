@@ -434,6 +434,45 @@ struct HTTP2SessionTests {
         #expect(talk.session.isOver)
     }
 
+    /// What libraries of gRPC do: two windows and a PING for each message, to measure the path. More than that pays for
+    /// nothing.
+    @Test(arguments: [1, 4])
+    func aClientThatMeasuresThePathIsNoFlood(pings: Int) throws {
+        let talk = try Talk()
+        talk.client.get(1, "/")
+        talk.settle()
+        talk.session.submit(
+            try #require(talk.handles[1]), head: Talk.head([(":status", "200")]), isFinal: true, hasBody: true)
+        var sent = 0
+        while talk.session.fault == .none, sent < 5_000 {
+            sent += 1
+            talk.outgoing[1_001, default: []] += [1, 2, 3]
+            talk.session.offer(try #require(talk.handles[1]), 3)
+            for _ in 0..<pings { talk.client.send(TestFrame(TestFrame.ping, [UInt8](repeating: 0, count: 8))) }
+            talk.settle()
+        }
+        #expect(talk.session.fault == (pings == 1 ? .none : .flood), "after \(sent)")
+        if pings == 1 { #expect(talk.client[1].body.count == 15_000) }
+    }
+
+    /// However many bodies lie untaken: the connection's window is not theirs.
+    @Test func aBodyThatIsNotTakenHoldsUpItselfAlone() throws {
+        let talk = try Talk()
+        talk.opensWindows = false
+        let streams = (0..<60).map { UInt32(2 * $0 + 1) }
+        for stream in streams {
+            talk.client.post(stream, "/")
+            talk.client.data(stream, [UInt8](repeating: 1, count: 65_535))
+            talk.settle()
+        }
+        #expect(talk.session.fault == .none && talk.bodies.values.allSatisfy { $0.count == 65_535 })
+        #expect(!talk.client.frames.contains { $0.type == TestFrame.windowUpdate && $0.stream != 0 })
+        talk.session.consume(try #require(talk.handles[7]), 65_535)
+        talk.settle()
+        let opened = talk.client.frames.filter { $0.type == TestFrame.windowUpdate && $0.stream != 0 }
+        #expect(opened.map(\.stream) == [7])
+    }
+
     /// RFC 9113 §5.1.1: a stream that is over, or was passed over, is not begun again; one that we have reset may still
     /// be spoken of by who does not know.
     @Test(arguments: [1, 3, 5, 7])

@@ -222,6 +222,29 @@ struct LoopHTTP2Tests {
         scene.checkQuiet()
     }
 
+    /// Uploads whose upstreams take nothing leave the connection's window to others.
+    @Test func uploadsThatStandStillHoldUpNobodyElse() throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        scene.network.outboundCapacity = 4_096
+        let peer = Peer(scene)
+        for i in 0..<40 {
+            peer.client.post(UInt32(2 * i + 1), "/")
+            peer.client.data(UInt32(2 * i + 1), pattern(65_535, i))
+            try peer.settle()
+        }
+        #expect(peer.client.goAways.isEmpty && scene.openedUpstreams.count == 40)
+        peer.client.post(101, "/len/5/5")
+        peer.client.data(101, pattern(900, 1), ends: true)
+        try peer.settle()
+        try scene.serve(try #require(scene.openedUpstreams.last), .max)
+        try peer.settle()
+        #expect(peer[101].body == pattern(5, 5) && peer[101].isEnded)
+        scene.network.reset(peer.descriptor)
+        try scene.settle()
+        scene.checkQuiet()
+    }
+
     // MARK: Ends
 
     @Test func aResetEndsTheUpstreamsRequestToo() throws {
@@ -454,6 +477,27 @@ struct LoopHTTP2Tests {
         #expect(other[1].status == "200")
         scene.advance(milliseconds: 6_000)
         #expect(scene.network.isClosed(peer.descriptor))
+        scene.checkQuiet()
+    }
+
+    /// The log does not say that it was the client who went.
+    @Test(arguments: [true, false])
+    func whatAFloodEndsIsLoggedAsEndedByUs(isFlood: Bool) throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        let peer = Peer(scene)
+        peer.client.get(1, "/len/1/1")
+        try peer.settle()
+        for _ in 0..<(isFlood ? 2_000 : 0) { peer.client.send(TestFrame(TestFrame.settings)) }
+        try peer.settle()
+        scene.network.end(peer.descriptor)
+        try scene.settle()
+        #expect((peer.client.goAways.last?.code == 11) == isFlood)
+        scene.loop.telemetry.metrics.publish()
+        let reason = isFlood ? "malformed-request" : "client-closed"
+        #expect(
+            scene.hub.render(process: nil).contains("moongate_failures_total{reason=\"\(reason)\"} 1\n"), "\(reason)")
+        scene.advance(milliseconds: 6_000)
         scene.checkQuiet()
     }
 
