@@ -231,10 +231,15 @@ package struct ChunkDecoder: Sendable {
 package enum Trailers {
     /// Takes out what may not stand in a trailer section: what routes, frames, authenticates or changes how the content
     /// is read. A framing field there is an attempt to be read twice: false, and the message is refused.
-    package static func check(_ head: inout MessageHead) -> Bool {
+    ///
+    /// - Parameter ofCall: they end a call of gRPC, and are its metadata: whatever their names, they mean something to the
+    ///   caller alone, who never takes them for a part of the head. Only what belongs to the connection is taken out.
+    package static func check(_ head: inout MessageHead, ofCall: Bool = false) -> Bool {
         for i in head.fields.indices {
             switch head.fields[i].name {
             case .contentLength, .transferEncoding, .host: return false
+            case let name where ofCall:
+                if name.isHopByHop || name == .trailer { head.remove(at: i) }
             case .accept, .authorization, .connection, .contentType, .cookie, .expect, .forwarded, .http2Settings,
                 .keepAlive, .proxyAuthenticate, .proxyAuthorization, .proxyConnection, .secWebSocketAccept,
                 .secWebSocketKey, .setCookie, .te, .trailer, .upgrade, .via, .xForwardedFor, .xForwardedHost,

@@ -27,6 +27,13 @@ package enum GRPCWeb {
         return value.count == n || value[n] == 0x2b || value[n] == 0x3b || value[n] == 0x20 ? n : nil
     }
 
+    /// Whether a request is a call of gRPC-Web, by its media type.
+    package static func isCall(_ head: borrowing MessageHead) -> Bool {
+        guard let index = head.firstIndex(of: .contentType) else { return false }
+        let range = head.fields[index].valueRange
+        return range.upperBound <= head.bytes.count && kind(of: head.bytes.span.extracting(range)) != nil
+    }
+
     /// Whether the request is one of gRPC-Web, by its media type: then it becomes one of gRPC, and what is returned says
     /// how its response is to be written.
     package static func toGRPC(_ head: inout MessageHead) -> GRPCWebBridge? {

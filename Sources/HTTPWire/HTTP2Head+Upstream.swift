@@ -95,10 +95,14 @@ extension HTTP2Head {
     }
 
     /// The same for the trailers of a response. An upstream's names may hold `_`: gRPC's metadata does.
-    package static func complete(responseTrailers head: inout MessageHead, limits: HeadLimits) -> Bool {
+    ///
+    /// - Parameter ofCall: they are such metadata (see `Trailers`).
+    package static func complete(
+        responseTrailers head: inout MessageHead, limits: HeadLimits, ofCall: Bool = false
+    ) -> Bool {
         head.version = .http2
         for field in head.fields where !isAcceptable(head, field, limits) { return false }
-        return Trailers.check(&head)
+        return Trailers.check(&head, ofCall: ofCall)
     }
 
     private static func isAcceptable(

@@ -8,7 +8,8 @@ package struct AdmissionRules: Sendable, Hashable {
     /// TRACE shows a client's own fields to scripts in its page, and nobody needs it at an edge.
     package var allowsTrace = false
     /// Take out fields with `_` in their names, as nginx does: a CGI upstream reads `X_Forwarded_For` as
-    /// `X-Forwarded-For`.
+    /// `X-Forwarded-For`. The metadata of gRPC has such names: those of calls are left to `settleUnderscores`, but for
+    /// the names that the proxy itself gives a meaning.
     package var dropsUnderscoreNames = true
 
     package init() {}
@@ -41,6 +42,8 @@ package struct RequestFacts: Sendable, Hashable {
     package var webSocketKeyRange: ByteRange = .empty
     /// The client reads trailers (`TE: trailers`).
     package var acceptsTrailers = false
+    /// Fields with `_` in their names were left in: `settleUnderscores` is to be asked before they are sent.
+    package var keptUnderscores = false
     package var targetForm: TargetForm = .origin
 
     package init() {}
@@ -73,13 +76,22 @@ package enum RequestAdmission: Sendable, Hashable {
         var host = -1
         var upgrade = -1
         var key = -1
+        var isCall: Bool?
 
         for i in head.fields.indices {
             let field = head.fields[i]
             switch field.name {
+            case .other where field.flags.contains(.hasUnderscore) && rules.dropsUnderscoreNames:
+                let mayStay = isCall ?? (GRPC.isCall(head) || GRPCWeb.isCall(head))
+                isCall = mayStay
+                if mayStay, !readsAsOurs(head.bytes.span.extracting(field.nameRange)) {
+                    facts.keptUnderscores = true
+                } else {
+                    head.remove(at: i)
+                }
+
             case .other:
-                if field.flags.contains(.hasUnderscore) && rules.dropsUnderscoreNames
-                    || !isTrusted && isHearsay(head.bytes.span.extracting(field.nameRange))
+                if !isTrusted && isHearsay(head.bytes.span.extracting(field.nameRange))
                     || isProxy(head.bytes.span.extracting(field.nameRange))
                 {
                     head.remove(at: i)
@@ -235,6 +247,48 @@ package enum RequestAdmission: Sendable, Hashable {
     private static func isProxy(_ name: Span<UInt8>) -> Bool {
         name.count == 5 && name[0] | 0x20 == 0x70 && name.equalsIgnoringCase("proxy")
     }
+
+    /// Whether a name with `_` would be one that the proxy gives a meaning, were it spelled with `-`: who tells the two not
+    /// apart takes it for what we say.
+    private static func readsAsOurs(_ name: Span<UInt8>) -> Bool {
+        // The longest of the known ones, and more than the prefixes.
+        var letters = InlineArray<20, UInt8>(repeating: 0)
+        let count = min(name.count, 20)
+        for i in 0..<count { letters[i] = name[i] == 0x5f ? 0x2d : name[i] }
+        let spelled = letters.span.extracting(0..<count)
+        if name.count <= 20, FieldName(spelled) != .other { return true }
+        return isHearsay(spelled)
+    }
+
+    /// Behind the scripts, and when it is known who will read the request: takes out the fields with `_` in their names
+    /// that were left in for a call.
+    ///
+    /// - Parameter areMetadata: the upstream speaks HTTP/2, as all servers of gRPC do, to which `_` and `-` are two. Then
+    ///   only those are taken out that share their name but for that with another field, as a script may have set it.
+    package static func settleUnderscores(in head: inout MessageHead, areMetadata: Bool) {
+        for i in head.fields.indices {
+            let field = head.fields[i]
+            guard field.flags.contains(.hasUnderscore), field.flags.isDisjoint(with: [.removed, .ours]) else {
+                continue
+            }
+            if !areMetadata || hasTwin(head, field) { head.remove(at: i) }
+        }
+    }
+
+    private static func hasTwin(_ head: borrowing MessageHead, _ field: FieldRecord) -> Bool {
+        let bytes = head.bytes.span
+        let name = bytes.extracting(field.nameRange)
+        for other in head.fields where !other.isRemoved && !other.flags.contains(.hasUnderscore) {
+            guard other.nameCount == field.nameCount, other.nameRange.upperBound <= bytes.count else { continue }
+            let twin = bytes.extracting(other.nameRange)
+            var i = 0
+            while i < name.count, folded(name[i]) == folded(twin[i]) { i += 1 }
+            if i == name.count { return true }
+        }
+        return false
+    }
+
+    private static func folded(_ byte: UInt8) -> UInt8 { byte == 0x5f ? 0x2d : MessageHead.lower(byte) }
 
     /// Takes the target apart (RFC 9112 §3.2) and brings the path to its canonical form.
     private static func readTarget(

@@ -71,6 +71,11 @@ extension Loop {
         f.exchange.response.set(name.span, to: value.span)
     }
 
+    /// Whether the client reads statuses of gRPC: over HTTP/2, or by way of gRPC-Web.
+    func isCall(_ f: Flight) -> Bool {
+        (f.exchange.request.version == .http2 || f.recoding?.bridge != nil) && GRPC.isCall(f.exchange.request)
+    }
+
     /// What a call ended with, for the log: in the trailers, or in the head of a response that is nothing else.
     func noteCallStatus(_ f: Flight) {
         let exchange = f.exchange
@@ -108,6 +113,9 @@ extension Loop {
     /// "Trailers-Only").
     private func makeCallStatus(_ f: Flight, _ httpStatus: UInt16) {
         let exchange = f.exchange
+        // HTTP has no status for it, and nginx's 400, or a page that explains it, says nothing to a call.
+        let lacksCertificate = exchange.reason == .noClientCertificate || exchange.reason == .badClientCertificate
+        let httpStatus = lacksCertificate ? 401 : httpStatus
         let status = GRPCStatus(httpStatus: httpStatus)
         exchange.grpcStatus = Int8(status.rawValue)
         exchange.origin = .moongate
@@ -122,7 +130,10 @@ extension Loop {
     private func makeErrorPage(_ f: Flight) {
         let exchange = f.exchange
         let status = f.refusedStatus != 0 ? f.refusedStatus : exchange.reason.status
-        if exchange.request.version == .http2 || f.recoding?.bridge != nil, GRPC.isCall(exchange.request) {
+        // A failure before the request was to be sent on is told in the same way as one behind that.
+        if exchange.route >= 0, f.policy.bridgesGRPCWeb { bridgeRequest(f) }
+        // 421 is what tells a client that another connection may do (RFC 9110 §15.5.20): no status of gRPC says so.
+        if isCall(f), exchange.reason != .misdirected {
             makeCallStatus(f, status)
             return
         }

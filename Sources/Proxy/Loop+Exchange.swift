@@ -5,6 +5,7 @@ internal import Middlewares
 internal import Model
 internal import Reactor
 internal import Routing
+internal import Upstreams
 
 /// Small bodies that come with their head go out with it, and are kept until the response begins.
 private let keptBody = 8 * 1024
@@ -307,6 +308,10 @@ extension Loop {
             return
         }
         if f.policy.bridgesGRPCWeb { bridgeRequest(f) }
+        if f.facts.keptUnderscores {
+            RequestAdmission.settleUnderscores(
+                in: &exchange.request, areMetadata: table.isMultiplexed(f.pin.map[Int(exchange.upstream)]))
+        }
         if f.policy.totalTimeout != 0 {
             f.totalDeadline = exchange.started / 1_000_000 &+ f.policy.totalTimeout
             scheduleFlight(f)
@@ -575,8 +580,8 @@ extension Loop {
         let framing: BodyFraming
         // How long a body becomes that is changed is known at its end.
         var body = f.recoding?.changesResponse == true ? .untilClose : f.responseFacts.body
-        // Of a length of nothing only trailers can follow, where the stream goes on: they pass where they can.
-        if body == .length(0), f.upstream?.stream?.inputEnded == false,
+        // They pass where they can.
+        if onlyTrailersFollow(f), body == .length(0),
             d.stream != nil || !isOld && exchange.response.firstIndex(of: .trailer) != nil
         {
             body = .untilClose
@@ -615,6 +620,11 @@ extension Loop {
             return
         }
         setDeadline(f, .stream, after: f.policy.streamIdleTimeout)
+    }
+
+    /// Of a length of nothing only trailers can follow, where the upstream's stream goes on.
+    func onlyTrailersFollow(_ f: Flight) -> Bool {
+        f.responseFacts.body == .length(0) && f.upstream?.stream?.inputEnded == false
     }
 
     /// The upstream's response is not to be sent: ours is.
@@ -769,7 +779,9 @@ extension Loop {
         let options = HeadWriter.RequestOptions(
             body: f.facts.body, upgrade: f.facts.upgrade, upgradeRange: f.facts.upgradeRange,
             expectsContinue: f.facts.expectsContinue,
-            acceptsTrailers: f.facts.acceptsTrailers && exchange.request.version != .http10)
+            // Those of gRPC-Web come in the body, whatever the client's version.
+            acceptsTrailers: f.facts.acceptsTrailers
+                && (exchange.request.version != .http10 || f.recoding?.bridge != nil))
         switch f.facts.body {
         case .none, .length(0), .untilClose: f.requestFraming = .none
         case .length: f.requestFraming = .length

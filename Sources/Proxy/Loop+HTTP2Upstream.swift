@@ -316,7 +316,10 @@ extension Loop {
             case .trailersReceived(let owner, let isCut):
                 guard let (s, stream, f) = stream(owner) else { continue }
                 swap(&carrier.session.incoming, &f.responseTrailers)
-                if isCut || !HTTP2Head.complete(responseTrailers: &f.responseTrailers, limits: responseLimits) {
+                if isCut
+                    || !HTTP2Head.complete(
+                        responseTrailers: &f.responseTrailers, limits: responseLimits, ofCall: isCall(f))
+                {
                     f.responseTrailers.removeAll()
                     broke(s, f, .malformedResponse)
                     continue

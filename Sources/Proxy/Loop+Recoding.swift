@@ -59,7 +59,9 @@ extension Loop {
     func prepareRecoding(_ f: Flight) {
         let exchange = f.exchange
         if let recoding = f.recoding, let bridge = recoding.bridge {
-            if GRPCWeb.fromGRPC(&exchange.response, isText: bridge.isResponseText), !f.responseFacts.body.isEmpty {
+            if GRPCWeb.fromGRPC(&exchange.response, isText: bridge.isResponseText),
+                !f.responseFacts.body.isEmpty || onlyTrailersFollow(f)
+            {
                 recoding.changesResponse = true
             }
             return
@@ -191,7 +193,7 @@ extension Loop {
 
     /// A request of gRPC-Web becomes one of gRPC.
     func bridgeRequest(_ f: Flight) {
-        guard let bridge = GRPCWeb.toGRPC(&f.exchange.request) else { return }
+        guard f.recoding?.bridge == nil, let bridge = GRPCWeb.toGRPC(&f.exchange.request) else { return }
         let recoding = f.recoding ?? Recoding()
         recoding.bridge = bridge
         f.recoding = recoding

@@ -79,6 +79,31 @@ struct HTTP2HeadUpstreamTests {
             #expect(!isGood, "\(bad)")
         }
     }
+
+    /// The metadata of a call is its caller's, whatever it is named.
+    @Test func trailersOfCalls() {
+        let fields = [
+            "grpc-status", "accept", "age", "cookie", "location", "range", "retry-after", "warning", "set-cookie",
+            "via",
+            "my_meta", "authorization", "content-type", "x-forwarded-x", "ssl-client-x", "x-request-id", "te",
+            "trailer",
+            "connection",
+        ].map { ($0, "1") }
+        var ofCall = head(fields)
+        var other = head(fields)
+        let areGood = (
+            HTTP2Head.complete(responseTrailers: &ofCall, limits: HeadLimits(), ofCall: true),
+            HTTP2Head.complete(responseTrailers: &other, limits: HeadLimits())
+        )
+        #expect(areGood == (true, true))
+        #expect(ofCall.fields.filter { !$0.isRemoved }.count == fields.count - 3)
+        #expect(other.fields.filter { !$0.isRemoved }.map { other.text($0.nameRange) } == ["grpc-status", "my_meta"])
+        for framing in ["content-length", "transfer-encoding"] {
+            var head = head([(framing, "1")])
+            let isGood = HTTP2Head.complete(responseTrailers: &head, limits: HeadLimits(), ofCall: true)
+            #expect(!isGood, "\(framing)")
+        }
+    }
 }
 
 struct GRPCTests {

@@ -119,6 +119,47 @@ import Testing
         #expect(!admit("GET / HTTP/1.1\r\nHost: a\r\n\(line)\r\n\r\n", rules: rules).head.fields[1].isRemoved)
     }
 
+    /// Calls of gRPC keep such names, but for those that would be ours with `-`; and it is to be asked who reads them.
+    @Test(
+        arguments: [
+            ("user_id", "application/grpc", true), ("user_id", "application/grpc+proto", true),
+            ("user_id", "application/grpc-web-text", true), ("user_id", "application/json", false),
+            ("x_user_id", "application/grpc", true), ("X_Forwarded_For", "application/grpc", false),
+            ("x-forwarded_for", "application/grpc", false),
+            ("x_forwarded_anything_at_all_is_ours", "application/grpc", false),
+            ("x_real_ip", "application/grpc", false), ("x_request_id", "application/grpc", false),
+            ("x_scheme", "application/grpc", false), ("ssl_client_verify", "application/grpc", false),
+            ("ssl-client_cert", "application/grpc", false), ("content_length", "application/grpc", false),
+            ("transfer_encoding", "application/grpc", false), ("keep_alive", "application/grpc", false),
+            ("set_cookie", "application/grpc", false), ("_", "application/grpc", true),
+        ] as [(String, String, Bool)])
+    func callsKeepUnderscores(_ name: String, _ type: String, stays: Bool) {
+        for isTrusted in [false, true] {
+            let (admission, head) = admit(
+                "POST / HTTP/1.1\r\nHost: a\r\n\(name): 1\r\nContent-Type: \(type)\r\n\r\n", isTrusted: isTrusted)
+            #expect(head.fields[1].isRemoved == !stays)
+            #expect(admission?.facts?.keptUnderscores == stays)
+        }
+    }
+
+    /// Who takes `_` for `-` gets none of them, and nobody gets one beside a field that it could be taken for.
+    @Test func underscoresOfCallsAreSettledByTheUpstream() {
+        for areMetadata in [true, false] {
+            var head = admit(
+                "POST / HTTP/1.1\r\nHost: a\r\nuser_id: 1\r\nx_who: 2\r\nContent-Type: application/grpc\r\n"
+                    + "user_id: 3\r\nx-key: 4\r\nX_Key: 5\r\n\r\n"
+            ).head
+            // A script says who asks, and something of its own.
+            head.append(.other, name: Array("X-Who".utf8).span, value: Array("me".utf8).span)
+            head.append(.other, name: Array("of_ours".utf8).span, value: Array("6".utf8).span)
+            RequestAdmission.settleUnderscores(in: &head, areMetadata: areMetadata)
+            let left = head.fields.filter { !$0.isRemoved }.map { head.text($0.nameRange) }
+            #expect(
+                left == (areMetadata ? ["Host", "user_id", "Content-Type", "user_id"] : ["Host", "Content-Type"])
+                    + ["x-key", "X-Who", "of_ours"])
+        }
+    }
+
     @Test(arguments: [
         ("Transfer-Encoding: chunked", 400), ("Transfer-Encoding: x", 400),
         ("Transfer-Encoding: chunked\r\nContent-Length: 1", 400),

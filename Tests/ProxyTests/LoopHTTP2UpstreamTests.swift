@@ -1002,6 +1002,56 @@ struct LoopHTTP2UpstreamTests {
         farm.checkQuiet()
     }
 
+    /// Both ways, and whatever the names.
+    @Test func theMetadataOfACallPasses() throws {
+        let farm = Farm()
+        let metadata = [("location", "here"), ("retry-after", "5"), ("user_id", "7"), ("range", "x")]
+        farm.answer = { server, stream in
+            server.headers(stream, [(":status", "200"), ("content-type", "application/grpc")], ends: false)
+            server.headers(stream, metadata + [("grpc-status", "0")], ends: true)
+        }
+        let caller = farm.caller()
+        caller.client.headers(
+            1, HTTP2Client.fields("POST", "/a.B/C", call + metadata + [("x_forwarded_for", "6.6.6.6")]), ends: true)
+        // What is no call loses them.
+        caller.client.headers(3, HTTP2Client.fields("POST", "/", metadata), ends: true)
+        try farm.settle()
+        let server = try farm.server()
+        for (name, value) in metadata {
+            #expect(server[1].value(name) == value && caller[1].value(name, in: 1) == value, "\(name)")
+            #expect(caller[3].value(name, in: 1) == (name == "user_id" ? "7" : nil), "\(name)")
+        }
+        #expect(server[1].value("x_forwarded_for") == nil && server[3].value("user_id") == nil)
+        farm.checkQuiet()
+    }
+
+    /// A server that has no message and says a length of nothing: the status is in its trailers.
+    @Test(arguments: ["application/grpc-web", "application/grpc-web-text"])
+    func trailersBehindALengthOfNothingReachTheBrowser(type: String) throws {
+        var policy = RoutePolicy()
+        policy.bridgesGRPCWeb = true
+        let farm = Farm(policy: policy)
+        farm.answer = { server, stream in
+            let fields = [("content-type", "application/grpc"), ("content-length", "0")]
+            server.respond(stream, "200", fields, body: [], trailers: [("grpc-status", "5")])
+        }
+        let answers = try farm.ask(
+            farm.scene.client(),
+            "POST /a.B/C HTTP/1.1\r\nHost: shop.test\r\nContent-Type: \(type)\r\nContent-Length: 0\r\n\r\n")
+        let isText = type.hasSuffix("text")
+        let frame = [0x80, 0, 0, 0, 15] + Array("grpc-status:5\r\n".utf8)
+        #expect(answers.map(\.status) == [200])
+        #expect(isText ? answers[0].body.count == 28 : answers[0].body == frame)
+        #expect(answers[0].value("content-length") == nil)
+        let caller = farm.caller()
+        caller.client.post(1, "/a.B/C", [("content-type", type)])
+        caller.client.data(1, [], ends: true)
+        try farm.settle()
+        #expect(isText ? caller[1].body.count == 28 : caller[1].body == frame)
+        #expect(caller[1].isEnded)
+        farm.checkQuiet()
+    }
+
     // MARK: All of it
 
     @Test(arguments: 0..<25)

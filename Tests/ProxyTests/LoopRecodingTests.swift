@@ -290,6 +290,38 @@ import Testing
         scene.checkQuiet()
     }
 
+    /// An old client of gRPC-Web reads its trailers in the body as any other does: the upstream is asked for them.
+    @Test func aCallOverHTTP10() throws {
+        let scene = Scene(policy: Self.bridge)
+        let client = scene.client()
+        try scene.send(
+            client,
+            "POST /grpc/20/3 HTTP/1.0\r\nHost: shop.test\r\nContent-Type: application/grpc-web\r\nContent-Length: 1\r\n\r\nx"
+        )
+        let response = try #require(try scene.responses(client).first)
+        #expect(response.body == pattern(20, 3) + Self.frame)
+        #expect(scene.requests.first?.value("te") == "trailers")
+        scene.checkQuiet()
+    }
+
+    /// The same form for what fails before the request would have been sent on.
+    @Test(arguments: ["application/grpc-web+proto", "application/grpc-web-text"])
+    func everyFailureIsAStatus(type: String) throws {
+        var policy = Self.bridge
+        policy.maxBodyBytes = 10
+        let scene = Scene(policy: policy)
+        let client = scene.client()
+        scene.network.send(client, call("/grpc/10/1", type, pattern(40, 1)))
+        try scene.settle()
+        let response = try #require(try scene.responses(client).first)
+        #expect(response.status == 200 && response.value("grpc-status") == "8")
+        #expect(response.value("content-type")?.hasPrefix(type.prefix(20)) == true)
+        #expect(scene.requests.isEmpty)
+        scene.network.end(client)
+        scene.advance(milliseconds: 61_000)
+        scene.checkQuiet()
+    }
+
     @Test(arguments: ["AAAA!AAA", "AAAAA", "AA=A", "="])
     func whatIsNoBase64IsRefused(_ text: String) throws {
         for chunks in [nil, 1] {
