@@ -335,7 +335,9 @@ extension Loop {
                 closed(s, stream, f, carrier, code)
             case .settingsReceived:
                 let most = carrier.session.mostStreams
-                table.limit(u.endpoint, connection: u.token.rawValue, streams: most, now: nowNanoseconds)
+                table.limit(
+                    u.endpoint, connection: u.token.rawValue, streams: most, running: most == 0 ? running(carrier) : 0,
+                    now: nowNanoseconds)
                 if carrier.streams > most { relieve(carrier, most: most, because: .overloaded) }
             case .goAwayReceived:
                 carrier.isGoingAway = true
@@ -361,6 +363,17 @@ extension Loop {
             carrier.heardAt < f.exchange.upstreamStarted
         else { return }
         retire(c, carrier)
+    }
+
+    /// How many requests on the connection have left.
+    private func running(_ carrier: UpstreamCarrier) -> Int {
+        let session = carrier.session
+        // Those whose response is all there, and on its way to a slow client, are none of the session's any more.
+        var waiting = 0
+        for owner in session.owners {
+            if let handle = stream(owner)?.1.handle, !session.wasSent(handle) { waiting += 1 }
+        }
+        return carrier.streams - waiting
     }
 
     /// More exchanges are on the connection than it takes, which is `most` at a time: those that still wait for their
@@ -554,7 +567,8 @@ extension Loop {
         giveBack(&u.input)
         giveBack(&u.output)
         upstreamConnections.remove(index: u.token.index, generation: u.token.generation)
-        let keeps = table.left(u.endpoint, connection: c.token.rawValue, now: nowNanoseconds)
+        let waited = stream.handle.map { handle in c.carrier.map { !$0.session.wasSent(handle) } ?? false } ?? true
+        let keeps = table.left(u.endpoint, connection: c.token.rawValue, waited: waited, now: nowNanoseconds)
         guard let carrier = c.carrier, !c.machine.isClosed else { return }
         if stream.handle == nil { carrier.waiting.removeAll { $0 == u.token } }
         if !stream.isGone, let handle = stream.handle {

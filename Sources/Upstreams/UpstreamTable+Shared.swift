@@ -18,6 +18,8 @@ extension UpstreamTable {
         var since: UInt64
         /// The endpoint takes none on it for now.
         var isFull = false
+        /// Those of `streams` that the endpoint had taken before: the others wait.
+        var running: Int32 = 0
     }
 
     /// Requests that wait on a connection of an endpoint that takes none for now.
@@ -39,7 +41,7 @@ extension UpstreamTable {
                 return joined(u, slot, free, tried: tried)
             }
             if let full = endpoints[slot].shared.firstIndex(where: { $0.isFull && $0.most > 0 }) {
-                if waiting == nil, endpoints[slot].shared[full].streams < Self.mostWaiting { waiting = (slot, full) }
+                if waiting == nil, isWaitable(slot, full) { waiting = (slot, full) }
             } else if endpoints[slot].fullUntil <= now,
                 // Those that take no more may carry long calls to their end: they keep nobody from another.
                 endpoints[slot].shared.count(where: { $0.most > 0 }) < settings.mostShared
@@ -59,6 +61,12 @@ extension UpstreamTable {
         }
         if let waiting { return joined(u, waiting.slot, waiting.position, tried: tried) }
         return .shed(.full)
+    }
+
+    /// Few wait on the connection.
+    private func isWaitable(_ slot: Int, _ position: Int) -> Bool {
+        let shared = endpoints[slot].shared[position]
+        return shared.streams - shared.running < Self.mostWaiting
     }
 
     private mutating func countRequest(_ u: Int, _ slot: Int, tried: TriedEndpoints) {
@@ -82,9 +90,14 @@ extension UpstreamTable {
     }
 
     /// How many requests the connection may carry at a time, by the endpoint's word; more that are on it stay.
-    package mutating func limit(_ endpoint: EndpointID, connection: UInt64, streams: Int, now: UInt64) {
+    ///
+    /// - Parameter running: those on it that the endpoint has taken; needed where it takes no more.
+    package mutating func limit(
+        _ endpoint: EndpointID, connection: UInt64, streams: Int, running: Int = 0, now: UInt64
+    ) {
         guard let e = index(endpoint), let i = position(e, connection), endpoints[e].shared[i].most > 0 else { return }
         endpoints[e].shared[i].isFull = streams <= 0
+        endpoints[e].shared[i].running = streams <= 0 ? Int32(clamping: running) : 0
         endpoints[e].fullUntil = streams <= 0 ? now &+ Self.fullFor : 0
         guard streams > 0 else { return }
         let most = Int32(clamping: min(streams, settings.mostStreams))
@@ -99,12 +112,17 @@ extension UpstreamTable {
     }
 
     /// A request of a shared connection is over. False: the connection should be closed when nothing is on it.
-    package mutating func left(_ endpoint: EndpointID, connection: UInt64, now: UInt64) -> Bool {
+    ///
+    /// - Parameter waited: the endpoint had not taken it.
+    package mutating func left(
+        _ endpoint: EndpointID, connection: UInt64, waited: Bool = false, now: UInt64
+    ) -> Bool {
         guard let e = index(endpoint) else { return false }
         endRequest(e)
         defer { freeIfDone(e) }
         guard let i = position(e, connection) else { return false }
         endpoints[e].shared[i].streams -= 1
+        if !waited, endpoints[e].shared[i].running > 0 { endpoints[e].shared[i].running -= 1 }
         endpoints[e].shared[i].since = now
         return !endpoints[e].isLeaving && endpoints[e].shared[i].most > 0
     }

@@ -94,6 +94,27 @@ struct UpstreamTableSharedTests {
         #expect(try bench.enter(now: second, next: &next).1 == 2)
     }
 
+    /// Long calls that a connection carries already are none that wait.
+    @Test func whatRunsDoesNotCountAsWaiting() throws {
+        let bench = Bench([shared("a", [1])])
+        var next: UInt64 = 0
+        let (id, connection) = try bench.enter(next: &next)
+        for _ in 1..<20 { #expect(try bench.enter(next: &next).1 == connection) }
+        bench.table.limit(id, connection: connection, streams: 0, running: 20, now: 0)
+        for _ in 0..<16 { #expect(try bench.enter(next: &next).1 == connection) }
+        #expect(bench.choose(now: 0) == .shed(.full))
+        // One that ran is over: no more wait by that. One that waited gives its place up.
+        _ = bench.left(id, connection)
+        #expect(bench.choose(now: 0) == .shed(.full))
+        _ = bench.table.left(id, connection: connection, waited: true, now: 0)
+        #expect(try bench.enter(next: &next).1 == connection)
+        #expect(bench.choose(now: 0) == .shed(.full))
+        // Taken again, and then no more: those that were waiting run now.
+        bench.table.limit(id, connection: connection, streams: 100, now: 0)
+        bench.table.limit(id, connection: connection, streams: 0, running: 35, now: 0)
+        #expect(try bench.enter(next: &next).1 == connection)
+    }
+
     @Test func connectionsAreBoundedAndThenRequestsAreShed() throws {
         var settings = UpstreamSettings()
         settings.mostShared = 2
