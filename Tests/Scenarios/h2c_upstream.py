@@ -19,7 +19,7 @@ import h2.settings
 from tls_files import Files, endpoints
 
 kind, proxy, path = sys.argv[1:4]
-count = {"connections": 0, "served": 0, "refused": 0, "dropped": 0, "most": 0}
+count = {"connections": 0, "full": 0, "served": 0, "refused": 0, "dropped": 0, "most": 0}
 
 
 class Server(asyncio.Protocol):
@@ -104,6 +104,7 @@ class Full(Server):
 
     def connection_made(self, transport):
         super().connection_made(transport)
+        count["full"] += 1
         self.h2.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 0})
         self.flush()
 
@@ -111,6 +112,23 @@ class Full(Server):
         count["refused"] += 1
         self.h2.reset_stream(stream, h2.errors.ErrorCodes.REFUSED_STREAM)
         self.flush()
+
+
+async def listen(tls):
+    """The server, its port, and one at the same port of another address that takes no requests, where there is one."""
+    loop = asyncio.get_running_loop()
+    for _ in range(100):
+        server = await loop.create_server(Server, "127.0.0.1", 0, ssl=tls)
+        port = server.sockets[0].getsockname()[1]
+        if kind != "full":
+            return server, port
+        try:
+            await loop.create_server(Full, "127.0.0.2", port)
+            return server, port
+        except OSError:
+            # The port is free on one address, and not on the other.
+            server.close()
+    raise OSError("no port is free on both addresses")
 
 
 async def load(*arguments):
@@ -147,12 +165,10 @@ def security(files):
 async def main():
     files = Files(os.path.dirname(path))
     tls = security(files) if sys.argv[4:] == ["tls"] else None
-    server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0, ssl=tls)
-    port = server.sockets[0].getsockname()[1]
+    server, port = await listen(tls)
     slice = endpoints("a", port)
     if kind == "full":
-        await asyncio.get_running_loop().create_server(Full, "127.0.0.2", port)
-        slice = slice.replace('"127.0.0.1"', '"127.0.0.1", "127.0.0.2"')
+        slice = slice.replace("endpoints: [", 'endpoints: [{ addresses: ["127.0.0.2"], conditions: { ready: true } }, ')
     files.put("endpoints", slice)
     while not (await get("/")).startswith(b"HTTP/1.1 200"):
         pass
@@ -186,7 +202,8 @@ async def main():
         if kind == "few":
             print("at once:", count["most"])
         if kind == "full":
-            print("asked of the one that takes none:", "few" if count["refused"] < 40 else count["refused"])
+            print("connections to the one that takes none:", "some" if count["full"] > 0 else "none")
+            print("asked of it:", "few" if count["refused"] < 40 else count["refused"])
     server.close()
 
 
