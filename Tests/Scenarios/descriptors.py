@@ -39,6 +39,7 @@ try:
     resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (most, most))
     # More than there are descriptors: the kernel takes them all, the program can not.
     held = [socket.create_connection((host, int(port)), timeout=2) for _ in range(2 * FEW)]
+    held[0].settimeout(30)
     first = ask(held[0])[0]
     # The first got its connection before the descriptors ran out; whether one is left for its upstream is chance.
     print("the first is answered:", first in (b"200", b"502", b"503") or first)

@@ -9,6 +9,8 @@ import sys
 import tempfile
 import threading
 
+from edge import free_ports
+
 MOONGATE = os.environ["MOONGATE"]
 
 
@@ -81,7 +83,7 @@ def start(*flags):
 
 def stop(program):
     program.terminate()
-    return program.wait(10)
+    return program.wait(60)
 
 
 def port(text):
@@ -92,7 +94,7 @@ def ask(host, number, name, proto="http"):
     """The echo of a request to that address, with that Host."""
     address = f"[{host}]" if ":" in host else host
     return json.loads(subprocess.run(
-        ["curl", "-sk", "--max-time", "10", "-H", f"Host: {name}", f"{proto}://{address}:{number}/"],
+        ["curl", "-sk", "--max-time", "60", "-H", f"Host: {name}", f"{proto}://{address}:{number}/"],
         stdout=subprocess.PIPE, check=True).stdout)
 
 
@@ -100,13 +102,6 @@ def refused(host, number):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as s:
         return s.connect_ex((host, number)) != 0
-
-
-def free_port():
-    with socket.socket(socket.AF_INET6) as s:
-        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        s.bind(("::", 0))
-        return s.getsockname()[1]
 
 
 # Several of each kind, of both families; the admin port too.
@@ -134,7 +129,7 @@ print("dual stack")
 
 # Both spelt out, with the same port: each takes its own family.
 for order in ("0.0.0.0:{0},[::]:{0}", "[::]:{0},0.0.0.0:{0}"):
-    number = free_port()
+    number = free_ports(1)[0]
     program, said = start("--http", order.format(number), "--https", "off", "--admin", "127.0.0.1:0")
     assert sorted(said["listeners"]) == sorted([f"0.0.0.0:{number}", f"[::]:{number}"]), said
     for _ in range(4):
@@ -146,8 +141,8 @@ assert refused("127.0.0.1", port(said["http"]))
 stop(program)
 print("each family alone")
 
-number = free_port()
+number = free_ports(1)[0]
 program, said = start("--http", f"127.0.0.1:{number}", "--https", f"127.0.0.1:{number}", "--admin", "127.0.0.1:0")
-assert said is None and program.wait(10) != 0
+assert said is None and program.wait(60) != 0
 assert f"cannot listen on 127.0.0.1:{number}: it is given twice" in program.stderr.read()
 print("the same twice is refused")

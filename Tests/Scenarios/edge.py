@@ -1,4 +1,5 @@
 """What the scenarios of connections that are no HTTP share: a program with a folder of its own, and raw upstreams."""
+import itertools
 import json
 import os
 import socket
@@ -96,11 +97,11 @@ spec:
 
     def stop(self):
         self.program.terminate()
-        return self.program.wait(10)
+        return self.program.wait(60)
 
 
 def until(find, complaint):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         found = find()
         if found:
@@ -145,7 +146,7 @@ def echo(connection, greeting=b""):
 
 
 def connect(port, source="127.0.0.1"):
-    s = socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(source, 0))
+    s = socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(source, 0))
     return s
 
 
@@ -170,9 +171,18 @@ def rest(s):
     return data
 
 
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+# Below the ephemeral ports, so that the kernel gives none of them away before it is bound; each program from elsewhere.
+candidates = (20000 + (os.getpid() * 61 + i) % 10000 for i in itertools.count())
+
+
+def free_ports(count, kind=socket.SOCK_STREAM):
+    ports = []
+    for port in candidates:
+        with socket.socket(socket.AF_INET, kind) as s:
+            try:
+                s.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+        ports.append(port)
+        if len(ports) == count:
+            return ports

@@ -121,9 +121,9 @@ async def stream(version, coding):
         "curl", "-sN", "--compressed", f"--http{version}", "-H", "Host: shop.test", "-H", f"Accept-Encoding: {coding}",
         f"http://{proxy}/stream", stdout=asyncio.subprocess.PIPE,
     )
-    first = await asyncio.wait_for(process.stdout.readline(), 10)
+    first = await asyncio.wait_for(process.stdout.readline(), 60)
     goes.set()
-    rest = await asyncio.wait_for(process.stdout.read(), 10)
+    rest = await asyncio.wait_for(process.stdout.read(), 60)
     await process.wait()
     return first + rest
 

@@ -45,7 +45,7 @@ class Events(http.server.BaseHTTPRequestHandler):
             self.wfile.write(f"data: event {n}\n\n".encode())
             self.wfile.flush()
             # Nothing more is sent before the client has this one.
-            if seen.get(timeout=10) != n:
+            if seen.get(timeout=60) != n:
                 return
 
 

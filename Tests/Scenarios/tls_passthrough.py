@@ -107,7 +107,7 @@ print("behind the PROXY protocol")
 
 def curl(url, *more):
     host = url.split("/")[2].split(":")[0]
-    return subprocess.run(["curl", "-sk", "--max-time", "10", "--resolve", f"{host}:{port}:127.0.0.1", "-w",
+    return subprocess.run(["curl", "-sk", "--max-time", "60", "--resolve", f"{host}:{port}:127.0.0.1", "-w",
                            "%{response_code}", *more, url], stdout=subprocess.PIPE, text=True).stdout
 
 

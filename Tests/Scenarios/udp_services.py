@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 
-from edge import Edge, until
+from edge import Edge, free_ports, until
 
 
 class Echo:
@@ -31,7 +31,7 @@ class Echo:
 
 def client(port, source="127.0.0.1"):
     s = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM)
-    s.settimeout(5)
+    s.settimeout(60)
     s.bind((source, 0))
     s.connect(("::1" if ":" in source else "127.0.0.1", port))
     return s
@@ -40,7 +40,7 @@ def client(port, source="127.0.0.1"):
 def ask(s, data, answers=1, tries=1):
     if tries > 1:
         # What went to nobody is lost, and asked again.
-        s.settimeout(0.3)
+        s.settimeout(2)
     for attempt in range(tries):
         try:
             s.send(data)
@@ -54,7 +54,7 @@ def ask(s, data, answers=1, tries=1):
 def is_open(port):
     """Where nobody listens, the kernel says so."""
     with client(port) as s:
-        s.settimeout(0.3)
+        s.settimeout(2)
         try:
             s.send(b"?")
             s.recv(100)
@@ -65,20 +65,10 @@ def is_open(port):
             return True
 
 
-def free_ports(count):
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-first, second, third, dead = free_ports(4)
+first, second, third, dead = free_ports(4, socket.SOCK_DGRAM)
 a, b, many = Echo(b"a"), Echo(b"b"), Echo(b"m", answers=3)
-edge = Edge("--udp-services-configmap", "edge/udp", "--tcp-services-configmap", "edge/tcp", "--udp-session-timeout", "2s",
-            "--http", "[::1]:0", "--max-udp-sessions", "64", "--max-udp-sessions-per-client", "40", "--trusted-proxies", "127.0.0.9")
+edge = Edge("--udp-services-configmap", "edge/udp", "--tcp-services-configmap", "edge/tcp", "--udp-session-timeout", "20s",
+            "--http", "[::1]:0", "--drain-timeout", "120s")
 edge.service("a", a.port, protocol="UDP")
 edge.service("many", many.port, protocol="UDP")
 edge.service("empty", protocol="UDP")
@@ -104,7 +94,7 @@ entry = edge.log(protocol="UDP", port=third)
 assert entry["service"] == f"udp:{third}" and entry["upstream"] == "shop/many:raw+udp", entry
 assert entry["endpoint"] == f"127.0.0.1:{many.port}" and entry["client"] == "127.0.0.1", entry
 assert (entry["datagrams_in"], entry["datagrams_out"], entry["bytes_in"], entry["bytes_out"]) == (1, 3, 1, 6), entry
-assert "error" not in entry and entry["duration_ms"] < 1000, entry
+assert "error" not in entry and entry["duration_ms"] < 10000, entry
 assert edge.metric(f'moongate_udp_sent_datagrams_total{{service="udp:{third}"}}') == 3
 assert edge.metric(f'moongate_udp_received_bytes_total{{service="udp:{first}"}}') == 1 + 1472 + 64000 + 5 + 3
 assert edge.log(protocol="UDP", client="::1", datagrams_in=1, datagrams_out=1)
@@ -155,29 +145,36 @@ until(lambda: is_open(third), lambda: "the port did not open")
 print("ports that are taken")
 
 # Beyond the most there may be, who is new is dropped, and who is there lives; one client has a share.
-until(lambda: edge.metric("moongate_udp_sessions_active") == 0, lambda: "sessions do not end")
-old = client(first)
+few = Edge("--udp-services-configmap", "edge/udp", "--udp-session-timeout", "60s", "--max-udp-sessions", "64",
+           "--max-udp-sessions-per-client", "40")
+few.service("a", a.port, protocol="UDP")
+few.service("many", many.port, protocol="UDP")
+first_of_few, third_of_few = free_ports(2, socket.SOCK_DGRAM)
+few.ports("udp", **{f"p{first_of_few}": "shop/a:80", f"p{third_of_few}": "shop/many:raw"})
+few.start()
+until(lambda: is_open(first_of_few) and is_open(third_of_few), lambda: "the ports did not open")
+old = client(first_of_few)
 assert ask(old, b"8") == [b"a8"]
 crowd = []
 for _ in range(200):
-    s = client(first)
+    s = client(first_of_few)
     s.send(b"c")
     crowd.append(s)
 assert ask(old, b"9") == [b"a9"]
-assert edge.metric("moongate_udp_sessions_active") == 40
-assert edge.metric('moongate_udp_dropped_datagrams_total{reason="client-limit"}') > 0
+assert few.metric("moongate_udp_sessions_active") == 40
+assert few.metric('moongate_udp_dropped_datagrams_total{reason="client-limit"}') > 0
 for i in range(200):
-    s = client(first, f"127.0.1.{i + 1}")
+    s = client(first_of_few, f"127.0.1.{i + 1}")
     s.send(b"c")
     crowd.append(s)
 assert ask(old, b"10") == [b"a10"]
-assert edge.metric("moongate_udp_sessions_active") <= 64
-assert edge.metric('moongate_udp_dropped_datagrams_total{reason="session-limit"}') > 0
+assert few.metric("moongate_udp_sessions_active") <= 64
+assert few.metric('moongate_udp_dropped_datagrams_total{reason="session-limit"}') > 0
 # A part is kept for the other service, whatever floods the first.
-assert ask(client(third, "127.0.2.1"), b"z", answers=3) == [b"mz"] * 3
+assert ask(client(third_of_few, "127.0.2.1"), b"z", answers=3) == [b"mz"] * 3
 for s in crowd:
     s.close()
-until(lambda: edge.metric("moongate_udp_sessions_active") == 0, lambda: "sessions do not end")
+few.program.kill()
 print("limits")
 
 # Clients that ask on and on, while the configuration changes: nobody loses an answer, or his session.
@@ -194,16 +191,21 @@ print("reloads under load")
 s = client(first)
 assert ask(s, b"11") == [b"a11"]
 edge.program.send_signal(signal.SIGTERM)
-time.sleep(0.5)
+
+
+def is_served():
+    with client(first) as n:
+        n.settimeout(0.5)
+        try:
+            return ask(n, b"new") == [b"anew"]
+        except TimeoutError:
+            return False
+
+
+until(lambda: not is_served(), lambda: "who is new is served")
 assert ask(s, b"12") == [b"a12"]
-n = client(first)
-n.settimeout(0.5)
-try:
-    n.send(b"new")
-    raise AssertionError(n.recv(100))
-except TimeoutError:
-    pass
+assert not is_served()
 assert ask(s, b"13") == [b"a13"]
-assert edge.program.wait(10) == 0
+assert edge.program.wait(120) == 0
 assert edge.log(protocol="UDP", datagrams_in=3, datagrams_out=3, bytes_in=6)
 print("drained")
