@@ -16,6 +16,8 @@ package final class APIServer: Sendable {
         package enum Action: Sendable {
             /// An answer with this code and nothing done.
             case status(Int, retryAfter: Int? = nil)
+            /// The same, when the value is true.
+            case lateStatus(Int, Watched<Bool>)
             /// A good answer that says something else.
             case body(String)
             /// The connection is closed without an answer.
@@ -167,7 +169,10 @@ package final class APIServer: Sendable {
 
     // MARK: Faults
 
-    package func inject(_ fault: Fault) { control.withLock { $0.faults.append(fault) } }
+    /// - Parameter first: it goes before those that are there.
+    package func inject(_ fault: Fault, first: Bool = false) {
+        control.withLock { $0.faults.insert(fault, at: first ? 0 : $0.faults.endIndex) }
+    }
 
     /// From here on nothing goes wrong.
     package func clearFaults() { control.withLock { $0.faults = [] } }
@@ -390,6 +395,12 @@ package final class APIServer: Sendable {
         switch action {
         case .status(let code, let retryAfter):
             throw Refusal(code: code, reason: "Injected", message: "injected fault", retryAfter: retryAfter)
+        case .lateStatus(let code, let isDue):
+            let refusal = Refusal(code: code, reason: "Injected", message: "injected fault")
+            Task {
+                try? await isDue.wait { $0 }
+                responder.send(.answer(status: code, headers: [:], body: Array(refusal.status.text.utf8)))
+            }
         case .body(let text): responder.send(.answer(status: 200, headers: [:], body: Array(text.utf8)))
         case .reset: responder.close()
         case .silence: break

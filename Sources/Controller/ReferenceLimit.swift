@@ -16,9 +16,9 @@ package struct ReferenceLimit: Sendable, Equatable {
         var name: ObjectName
         var isSecret: Bool
 
-        /// Secrets first, for want of them hurts more.
+        /// Secrets first: a host without its certificate is unreachable as a whole.
         static func precedes(_ a: Reference, _ b: Reference) -> Bool {
-            a.name != b.name ? a.name < b.name : a.isSecret && !b.isSecret
+            a.isSecret != b.isSecret ? a.isSecret : a.name < b.name
         }
     }
 
@@ -27,18 +27,27 @@ package struct ReferenceLimit: Sendable, Equatable {
             + references.configMaps.map { Reference(name: $0, isSecret: false) }
     }
 
-    /// Which are followed, and which are not. The same on every replica, but for what one already follows: that keeps
-    /// its place.
+    package struct Choice: Sendable, Equatable {
+        package var followed = ObjectReferences()
+        package var refused = ObjectReferences()
+        /// Namespaces that ask for no more than one may, and for which nothing is left.
+        package var crowdedOut: Set<String> = []
+
+        package init() {}
+    }
+
+    /// Which are followed, and which are not. The same on every replica, but for what one already follows: that goes
+    /// before the rest of its namespace, and no namespace has its second before another has its first.
     ///
     /// - Parameters:
     ///   - kept: what is followed so far.
     ///   - always: what the operator asks for.
     package func choose(
         _ wanted: ObjectReferences, kept: ObjectReferences, always: ObjectReferences
-    ) -> (followed: ObjectReferences, refused: ObjectReferences) {
-        guard wanted.secrets.count + wanted.configMaps.count > min(perNamespace, total) else {
-            return (wanted, ObjectReferences())
-        }
+    ) -> Choice {
+        var choice = Choice()
+        choice.followed = wanted
+        guard wanted.secrets.count + wanted.configMaps.count > min(perNamespace, total) else { return choice }
         let (all, kept, always) = (Self.list(wanted), Set(Self.list(kept)), Set(Self.list(always)))
         var room = total - all.count(where: always.contains)
         let candidates = all.filter { !always.contains($0) }.sorted(by: Reference.precedes)
@@ -53,22 +62,25 @@ package struct ReferenceLimit: Sendable, Equatable {
             }
         }
         dealt.sort { a, b in
-            if a.isKept != b.isKept { return a.isKept }
-            return a.turn != b.turn ? a.turn < b.turn : Reference.precedes(a.reference, b.reference)
+            if a.turn != b.turn { return a.turn < b.turn }
+            return a.isKept != b.isKept ? a.isKept : Reference.precedes(a.reference, b.reference)
         }
-        var refused = ObjectReferences()
         for (reference, _, turn) in dealt {
             if turn < perNamespace, room > 0 {
                 room -= 1
-            } else if reference.isSecret {
-                refused.secrets.insert(reference.name)
+                continue
+            }
+            if reference.isSecret {
+                choice.refused.secrets.insert(reference.name)
             } else {
-                refused.configMaps.insert(reference.name)
+                choice.refused.configMaps.insert(reference.name)
+            }
+            if turns[reference.name.namespace, default: 0] <= perNamespace {
+                choice.crowdedOut.insert(reference.name.namespace)
             }
         }
-        var followed = wanted
-        followed.secrets.subtract(refused.secrets)
-        followed.configMaps.subtract(refused.configMaps)
-        return (followed, refused)
+        choice.followed.secrets.subtract(choice.refused.secrets)
+        choice.followed.configMaps.subtract(choice.refused.configMaps)
+        return choice
     }
 }

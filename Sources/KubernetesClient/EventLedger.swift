@@ -71,8 +71,10 @@ package struct EventLedger: Sendable {
     package enum Decision: Sendable, Equatable {
         /// Told recently enough; it is counted, and the count goes out with the next write.
         case quiet
-        /// Over the limit until then; nothing is counted.
+        /// Over the limit of its object until then; nothing is counted.
         case later(Duration)
+        /// Over the limit of all until then; nothing is counted.
+        case full(Duration)
         /// A new Event, under this name.
         case create(name: String)
         /// The Event of this name goes on as a series.
@@ -124,14 +126,14 @@ package struct EventLedger: Sendable {
                 entries[note] = entry
                 return .quiet
             }
-            if let later = take(about: note.object, now) { return .later(later) }
+            if let refusal = take(about: note.object, now) { return refusal }
             entry.count += times
             entry.toldAt = now
             entry.writtenAt = now
             entries[note] = entry
             return .extend(name: entry.name, count: entry.count)
         }
-        if let later = take(about: note.object, now) { return .later(later) }
+        if let refusal = take(about: note.object, now) { return refusal }
         // A name is a DNS subdomain of at most 253 characters.
         let name = "\(note.object.name.prefix(200)).\(suffix)"
         entries[note] = Entry(name: name, count: times, writtenAt: now, toldAt: now)
@@ -142,13 +144,13 @@ package struct EventLedger: Sendable {
     package mutating func writeFailed(_ note: EventNote) { entries[note] = nil }
 
     /// Nil if a write is allowed now, which it then counts as; else when to ask again.
-    private mutating func take(about object: ObjectName, _ now: Duration) -> Duration? {
+    private mutating func take(about object: ObjectName, _ now: Duration) -> Decision? {
         var bucket = objects[object] ?? Bucket(tokens: terms.objectBurst, filledAt: now)
         bucket.fill(at: now, burst: terms.objectBurst, period: terms.objectPeriod)
         total.fill(at: now, burst: terms.totalBurst, period: terms.totalPeriod)
         defer { objects[object] = bucket }
-        guard bucket.tokens > 0 else { return bucket.filledAt + terms.objectPeriod }
-        guard total.tokens > 0 else { return total.filledAt + terms.totalPeriod }
+        guard bucket.tokens > 0 else { return .later(bucket.filledAt + terms.objectPeriod) }
+        guard total.tokens > 0 else { return .full(total.filledAt + terms.totalPeriod) }
         bucket.tokens -= 1
         total.tokens -= 1
         return nil

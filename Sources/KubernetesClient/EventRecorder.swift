@@ -6,7 +6,7 @@ package import Logging
 /// What became of something that was told.
 package enum EventOutcome: Sendable {
     case written
-    /// There was no room for it, or it could not be written for long.
+    /// It could not be written for long.
     case dropped
     /// A write that did not work; it is done again.
     case failed
@@ -25,25 +25,40 @@ package actor EventRecorder {
 
     /// What waits to be written.
     private struct Pending {
-        /// The oldest goes first.
+        /// The oldest of its namespace goes first.
         var number: UInt64
         var times = 1
         var notBefore: Duration
         var failures = 0
     }
 
-    private var pending: [EventNote: Pending] = [:]
+    /// What waits of one namespace. Namespaces take turns: one that has thousands of findings holds nobody up.
+    private struct Queue {
+        var notes: [EventNote: Pending] = [:]
+        /// When it last had its turn, in turns.
+        var turn: UInt64
+    }
+
+    private var queues: [String: Queue] = [:]
+    private var pendingCount = 0
     private var number: UInt64 = 0
-    /// Withdrawn while it is being written.
-    private var withdrawn: EventNote?
+    private var turn: UInt64 = 0
+    private var writing: EventNote?
+    private var writingIsWithdrawn = false
     /// After a failure that may be the API server's.
     private var resumeAt = Duration.zero
+    /// When as much was written as may be.
+    private var roomAt = Duration.zero
     private var backoff = Backoff(first: .seconds(1), limit: .seconds(60))
     /// Moves with everything that is told.
     private let waiting = Watched(UInt64(0))
 
     private static let mostPending = 2_000
-    /// About one object, which may be written about once a minute: the others are to have room as well.
+    /// Of one namespace: the others are to have room as well.
+    private static let mostPendingOfNamespace = mostPending / 4
+    /// These have room even where others have taken it all.
+    private static let fewPendingOfNamespace = 4
+    /// About one object, which may be written about once a minute.
     private static let mostPendingOfObject = 50
     /// Nearly half an hour.
     private static let mostFailures = 10
@@ -61,28 +76,44 @@ package actor EventRecorder {
         ledger = EventLedger(terms: terms, now: clock.now())
     }
 
-    /// False if there is no room for it now.
+    /// False if there is no room for it now: it is lost, unless it is told again.
     @discardableResult
     package func tell(_ note: EventNote) -> Bool {
-        if pending[note] != nil {
-            pending[note]?.times += 1
-            return true
+        let namespace = note.object.namespace
+        if queues[namespace]?.notes[note] != nil {
+            queues[namespace]?.notes[note]?.times += 1
+        } else {
+            guard hasRoom(for: note) else { return false }
+            number += 1
+            // Behind the namespaces that wait already.
+            queues[namespace, default: Queue(turn: turn)].notes[note] = Pending(number: number, notBefore: clock.now())
+            pendingCount += 1
+            waiting.update { $0 += 1 }
         }
-        guard pending.count < Self.mostPending,
-            pending.keys.count(where: { $0.object == note.object }) < Self.mostPendingOfObject
-        else {
-            count(.dropped)
-            return false
-        }
-        number += 1
-        pending[note] = Pending(number: number, notBefore: clock.now())
-        waiting.update { $0 += 1 }
+        if note == writing { writingIsWithdrawn = false }
         return true
+    }
+
+    private func hasRoom(for note: EventNote) -> Bool {
+        guard let notes = queues[note.object.namespace]?.notes else { return true }
+        guard notes.count < Self.mostPendingOfNamespace,
+            pendingCount < Self.mostPending || notes.count < Self.fewPendingOfNamespace
+        else { return false }
+        return notes.keys.count(where: { $0.object == note.object }) < Self.mostPendingOfObject
     }
 
     /// It is no longer so: if it was not written yet, it is not written.
     package func withdraw(_ note: EventNote) {
-        if pending.removeValue(forKey: note) == nil { withdrawn = note }
+        _ = take(note)
+        if note == writing { writingIsWithdrawn = true }
+    }
+
+    private func take(_ note: EventNote) -> Pending? {
+        let namespace = note.object.namespace
+        guard let taken = queues[namespace]?.notes.removeValue(forKey: note) else { return nil }
+        pendingCount -= 1
+        if queues[namespace]?.notes.isEmpty == true { queues[namespace] = nil }
+        return taken
     }
 
     /// Writes what is told until the task is cancelled.
@@ -90,31 +121,64 @@ package actor EventRecorder {
         while !Task.isCancelled {
             let known = waiting.value
             let now = clock.now()
-            if now >= resumeAt, let note = next(now), let taken = pending.removeValue(forKey: note) {
-                await write(note, taken)
+            let opensAt = max(resumeAt, roomAt)
+            if now >= opensAt, let note = next(now) {
+                await write(note)
                 continue
             }
-            let due = pending.values.map(\.notBefore).min().map { max($0, resumeAt) }
+            let due = queues.values.lazy.flatMap(\.notes.values).map(\.notBefore).min().map { max($0, opensAt) }
             do { try await waiting.wait(until: due, by: clock) { $0 != known } } catch { return }
         }
     }
 
+    /// The oldest that is due, of the namespace that has waited for its turn the longest.
     private func next(_ now: Duration) -> EventNote? {
-        pending.filter { $0.value.notBefore <= now }.min { $0.value.number < $1.value.number }?.key
+        var best: (note: EventNote, turn: UInt64, number: UInt64)?
+        for queue in queues.values where queue.turn <= best?.turn ?? .max {
+            for (note, pending) in queue.notes where pending.notBefore <= now {
+                if let best, (best.turn, best.number) < (queue.turn, pending.number) { continue }
+                best = (note, queue.turn, pending.number)
+            }
+        }
+        return best?.note
     }
 
-    private func write(_ note: EventNote, _ taken: Pending) async {
-        withdrawn = nil
+    /// The next turn is another namespace's.
+    private func passTurn(of note: EventNote) {
+        turn += 1
+        queues[note.object.namespace]?.turn = turn
+    }
+
+    private func write(_ note: EventNote) async {
         // Unique among replicas and restarts: the time, and chance.
         let wall = clock.wallTime()
         let suffix =
             String(UInt64(bitPattern: wall.seconds * 1_000_000 + Int64(wall.nanoseconds / 1_000)), radix: 16)
             + String(Int(clock.random() * 65_535), radix: 16)
         let namespace = note.object.namespace.isEmpty ? fallbackNamespace : note.object.namespace
+        guard let waits = queues[note.object.namespace]?.notes[note] else { return }
+        let decision = ledger.told(note, times: waits.times, now: clock.now(), suffix: suffix)
+        switch decision {
+        case .quiet:
+            _ = take(note)
+            return
+        case .later(let time):
+            queues[note.object.namespace]?.notes[note]?.notBefore = time
+            return
+        case .full(let time):
+            // Of all: nobody else need be asked about until then.
+            roomAt = time
+            return
+        case .create, .extend: break
+        }
+        passTurn(of: note)
+        guard let taken = take(note) else { return }
+        writing = note
+        writingIsWithdrawn = false
+        defer { writing = nil }
         do throws(APIError) {
-            switch ledger.told(note, times: taken.times, now: clock.now(), suffix: suffix) {
-            case .quiet: return
-            case .later(let time): return putBack(note, taken, notBefore: time)
+            switch decision {
+            case .quiet, .later, .full: return
             case .create(let name): _ = try await client.create(event(note, name, namespace, wall))
             case .extend(let name, let count):
                 let patch = SeriesPatch(series: EventSeries(count: count, lastObservedTime: wall.asMicroTime))
@@ -123,6 +187,7 @@ package actor EventRecorder {
                 } catch {
                     // It expired meanwhile.
                     guard error.code == .notFound else { throw error }
+                    guard !writingIsWithdrawn else { return ledger.writeFailed(note) }
                     _ = try await client.create(event(note, name, namespace, wall))
                 }
             }
@@ -153,12 +218,13 @@ package actor EventRecorder {
     }
 
     private func putBack(_ note: EventNote, _ taken: Pending, notBefore: Duration) {
-        guard withdrawn != note else { return }
+        guard !writingIsWithdrawn else { return }
         var back = taken
         back.notBefore = notBefore
         // Told again while it was being written.
-        back.times += pending[note]?.times ?? 0
-        pending[note] = back
+        if let again = take(note) { back.times += again.times }
+        queues[note.object.namespace, default: Queue(turn: turn)].notes[note] = back
+        pendingCount += 1
     }
 
     private struct SeriesPatch: Encodable { var series: EventSeries }

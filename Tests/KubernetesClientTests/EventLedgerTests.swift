@@ -53,7 +53,7 @@ import Testing
         var written = 0
         for index in 0..<1_000 {
             let decision = ledger.told(note("a", object: "web\(index)"), now: .zero, suffix: "x")
-            if decision != .later(.milliseconds(200)) { written += 1 }
+            if decision != .full(.milliseconds(200)) { written += 1 }
         }
         #expect(written == 100)
         // Who had to wait has lost nothing of what it may write.
