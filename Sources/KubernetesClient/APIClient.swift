@@ -79,7 +79,7 @@ package final class APIClient: Sendable {
         self.credentials = credentials ?? CredentialStore(access: access, clock: clock)
         self.log = log
         self.limits = limits
-        tls = TLSSettings(access: access, clock: clock)
+        tls = TLSSettings(access: access, clock: clock, log: log)
         var configuration = HTTPClient.Configuration()
         // A redirect could carry the token to another host.
         configuration.redirectConfiguration = .disallow

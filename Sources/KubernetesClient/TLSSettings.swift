@@ -1,15 +1,19 @@
 // Whom we believe to be the API server, and the certificate that we show it. Files are read again as they rotate.
 
 import FoundationEssentials
+package import Logging
 package import NIOSSL
 
 package actor TLSSettings {
     private let access: ClusterAccess
     private let clock: any ControlClock
+    private let log: Logger
     private static let rereadAfter = Duration.seconds(60)
 
     /// Files that don't fit each other are in the middle of being replaced.
     private static let rereadSoonAfter = Duration.seconds(5)
+    /// What lasts longer is no replacing.
+    private static let trouble = Duration.seconds(60)
 
     /// What the files say.
     private struct Files: Equatable {
@@ -20,9 +24,14 @@ package actor TLSSettings {
 
     private var held: (configuration: TLSConfiguration, files: Files, rereadAt: Duration)?
 
-    package init(access: ClusterAccess, clock: any ControlClock) {
+    /// Since when the files are not as they should be, while the last good ones do.
+    private var troubledSince: Duration?
+    private var isTold = false
+
+    package init(access: ClusterAccess, clock: any ControlClock, log: Logger) {
         self.access = access
         self.clock = clock
+        self.log = log
     }
 
     /// Nil for a server without TLS. The same value is given out as long as the files say the same, because connections
@@ -40,16 +49,35 @@ package actor TLSSettings {
                 key: certificate == nil ? nil : try read(key, "the client key"))
             if let held, held.files == files {
                 self.held?.rereadAt = now + Self.rereadAfter
+                isWell()
                 return held.configuration
             }
             let configuration = try configuration(files)
             held = (configuration, files, now + Self.rereadAfter)
+            isWell()
             return configuration
         } catch {
             guard let held else { throw error }
             self.held?.rereadAt = now + Self.rereadSoonAfter
+            isTroubled(error, now)
             return held.configuration
         }
+    }
+
+    private func isTroubled(_ error: AccessError, _ now: Duration) {
+        let since = troubledSince ?? now
+        troubledSince = since
+        guard !isTold, now - since > Self.trouble else { return }
+        isTold = true
+        log.warning(
+            "The certificate for the API server can't be renewed; the last good one is in use",
+            metadata: ["error": "\(error.problem)", "mend": "\(error.mend)"])
+    }
+
+    private func isWell() {
+        if isTold { log.notice("The certificate for the API server is renewed") }
+        troubledSince = nil
+        isTold = false
     }
 
     private func configuration(_ files: Files) throws(AccessError) -> TLSConfiguration {

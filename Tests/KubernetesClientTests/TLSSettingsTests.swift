@@ -2,6 +2,7 @@ import Admission
 import ClusterTesting
 import Foundation
 import KubernetesClient
+import Logging
 import NIOSSL
 import Testing
 
@@ -28,7 +29,7 @@ import Testing
             let (oldKey, newKey) = (try key(old), try key(new))
             try folder.write("tls.crt", old.certificate)
             try folder.write("tls.key", old.key)
-            let settings = TLSSettings(access: access, clock: clock)
+            let settings = TLSSettings(access: access, clock: clock, log: quiet)
             func current() async throws -> NIOSSLPrivateKeySource? {
                 clock.advance(by: .seconds(61))
                 return try await settings.current(certificate: access.clientCertificate, key: access.clientKey)?
@@ -44,12 +45,46 @@ import Testing
         }
     }
 
+    /// A key that never comes shows when its old certificate ends, unless it is said before.
+    @Test func whatDoesNotComeIsSaidOnce() async throws {
+        try await inFolder { folder in
+            let (clock, access, lines) = (ManualClock(), access(folder), Watched([String]()))
+            let (old, new) = (try pair(), try pair())
+            try folder.write("tls.crt", old.certificate)
+            try folder.write("tls.key", old.key)
+            let settings = TLSSettings(
+                access: access, clock: clock, log: Logger(label: "test") { _ in LineHandler(lines: lines) })
+            func pass(_ seconds: Int) async throws {
+                for _ in 0..<(seconds / 10) {
+                    clock.advance(by: .seconds(10))
+                    _ = try await settings.current(certificate: access.clientCertificate, key: access.clientKey)
+                }
+            }
+            try await pass(70)
+            try folder.write("tls.crt", new.certificate)
+            try await pass(60)
+            #expect(lines.value.isEmpty)
+            try await pass(300)
+            #expect(lines.value.count == 1)
+            try folder.write("tls.key", new.key)
+            try await pass(70)
+            #expect(lines.value.count == 2)
+            #expect(lines.value.last?.hasSuffix("is renewed") == true)
+            // A moment is nothing to speak of.
+            try folder.remove("tls.key")
+            try await pass(100)
+            try folder.write("tls.key", new.key)
+            try await pass(70)
+            #expect(lines.value.count == 2)
+        }
+    }
+
     @Test func aPairThatDoesNotFitIsSaid() async throws {
         try await inFolder { folder in
             let access = access(folder)
             try folder.write("tls.crt", try pair().certificate)
             try folder.write("tls.key", try pair().key)
-            let settings = TLSSettings(access: access, clock: ManualClock())
+            let settings = TLSSettings(access: access, clock: ManualClock(), log: quiet)
             let error = await #expect(throws: AccessError.self) {
                 try await settings.current(certificate: access.clientCertificate, key: access.clientKey)
             }
