@@ -49,17 +49,17 @@ final class CommandRun: Sendable {
         }
         var bytes: [UInt8] = []
         var isOpen = true
-        var status: Int32?
+        var end: End?
         var failure: Failure?
         while failure == nil {
             // What the plugin leaves behind may hold its output open for ever: when it has ended and what it wrote is
             // read, that is all.
-            let ended = status != nil
+            let ended = end != nil
             let isReadable = isOpen && Self.waitForOutput(ends[0])
             if !isOpen, !ended { usleep(1_000) }
             if isReadable { isOpen = Self.read(ends[0], into: &bytes) }
             if ended, !isReadable { break }
-            if status == nil { status = Self.ended(process) }
+            if end == nil { end = Self.ended(process) }
             if bytes.count > Self.outputLimit {
                 failure = Failure(problem: "printed too much")
             } else if isCancelled.load(ordering: .relaxed) {
@@ -71,17 +71,26 @@ final class CommandRun: Sendable {
         if let failure {
             // Whatever it started is of its group.
             kill(-process, SIGKILL)
-            while status == nil {
-                status = Self.ended(process)
-                if status == nil { usleep(1_000) }
+            while end == nil {
+                end = Self.ended(process)
+                if end == nil { usleep(1_000) }
             }
             return .failure(failure)
         }
-        let end = status ?? 0
-        guard end & 0x7f == 0 else { return .failure(Failure(problem: "was ended by signal \(end & 0x7f)")) }
-        let code = (end >> 8) & 0xff
-        guard code == 0 else { return .failure(Failure(problem: "failed with status \(code)")) }
-        return .success(bytes)
+        switch end {
+        case .status(0): return .success(bytes)
+        case .status(let code): return .failure(Failure(problem: "failed with status \(code)"))
+        case .signal(let number): return .failure(Failure(problem: "was ended by signal \(number)"))
+        case .unknown, nil: return .failure(Failure(problem: "has ended, and nobody can say how"))
+        }
+    }
+
+    /// How a process has ended.
+    enum End: Equatable {
+        case status(Int32)
+        case signal(Int32)
+        /// Somebody else has taken note of it: how it went is lost.
+        case unknown
     }
 
     private static func notStarted(_ code: Int32) -> Failure {
@@ -132,13 +141,13 @@ final class CommandRun: Sendable {
         return process
     }
 
-    /// The status of a process that has ended; nil while it runs.
-    private static func ended(_ process: pid_t) -> Int32? {
+    /// Nil while the process runs.
+    static func ended(_ process: pid_t) -> End? {
         var status: Int32 = 0
         switch unsafe waitpid(process, &status, WNOHANG) {
-        case process: return status
+        case process: return status & 0x7f == 0 ? .status((status >> 8) & 0xff) : .signal(status & 0x7f)
         case 0: return nil
-        default: return errno == EINTR ? nil : 0
+        default: return errno == EINTR ? nil : .unknown
         }
     }
 
