@@ -19,8 +19,19 @@ actor StatusWriter {
     private var ledger = StatusLedger()
     /// Ingresses to be looked at; nil stands for all.
     private var pending: Set<ObjectName>? = []
-    /// What the API server refused, and when it is asked again.
-    private var refused: [ObjectName: Duration] = [:]
+    /// A write that the API server would not have.
+    private struct Refusal {
+        var write: StatusWrite
+        var isForbidden: Bool
+        /// When it is asked again; nil while it is.
+        var due: Duration?
+        var backoff = Backoff(first: refusedDelay, limit: .seconds(3_600))
+    }
+
+    private var refused: [ObjectName: Refusal] = [:]
+    /// Namespaces whose last answer was that we may not: one of their Ingresses is tried a minute, and when that works,
+    /// all others.
+    private var closed: Set<String> = []
     private static let refusedDelay = Duration.seconds(60)
     private let wake = Watched(UInt64(0))
     private static let parallel = 8
@@ -80,16 +91,25 @@ actor StatusWriter {
 
     /// Until there is something to look at.
     private func wait(_ known: UInt64) async throws {
-        let times = Array(refused.values) + [ledger.standDownEnds].compactMap(\.self)
-        try await wake.wait(until: times.min(), by: clock) { $0 != known }
+        let due = [refused.values.lazy.compactMap(\.due).min(), ledger.standDownEnds].compactMap(\.self).min()
+        try await wake.wait(until: due, by: clock) { $0 != known }
     }
 
     /// What was refused, or left to another writer, for long enough.
     private func takeUpAgain() {
         let now = clock.now()
-        let due = refused.filter { $0.value <= now }.keys
-        for name in due { refused[name] = nil }
-        pending?.formUnion(due)
+        var probed: Set<String> = []
+        let due = refused.compactMap { name, refusal in refusal.due.map { (time: $0, name: name) } }
+        // The one that has waited the longest is tried, so that all have their turn.
+        for (_, name) in due.filter({ $0.time <= now }).sorted(by: { ($0.time, $0.name) < ($1.time, $1.name) }) {
+            let isClosed = refused[name]?.isForbidden == true && closed.contains(name.namespace)
+            if isClosed, !probed.insert(name.namespace).inserted {
+                refused[name]?.due = now + Self.refusedDelay
+            } else {
+                refused[name]?.due = nil
+                pending?.insert(name)
+            }
+        }
         pending?.formUnion(ledger.standDownsOver(by: now))
     }
 
@@ -99,16 +119,24 @@ actor StatusWriter {
         let now = clock.now()
         var ledger = ledger
         let isNobodys = isNobodys
+        let refused = refused
         // Under the store's lock, rather than on a copy of all objects.
-        let (writes, next) = store.watched.read { state in
+        let (writes, settled, next) = store.watched.read { state in
             var writes: [StatusWrite] = []
+            var settled: [ObjectName] = []
             for name in names ?? Set(state.objects.ingresses.keys) {
                 let write = ledger.look(
                     at: name, state.objects.ingresses[name], isNobodys: { isNobodys($0, state.objects) }, now: now)
-                if let write { writes.append(write) }
+                guard let write else {
+                    settled.append(name)
+                    continue
+                }
+                if let refusal = refused[name], refusal.write == write, let due = refusal.due, due > now { continue }
+                writes.append(write)
             }
-            return (writes.sorted { $0.ingress < $1.ingress }, ledger)
+            return (writes.sorted { $0.ingress < $1.ingress }, settled, ledger)
         }
+        for name in settled { self.refused[name] = nil }
         let disputes = next.disputes
         if disputes != self.ledger.disputes { tellDisputes(disputes) }
         self.ledger = next
@@ -146,10 +174,23 @@ actor StatusWriter {
         return failed
     }
 
+    /// Something was written there after all: the others have waited for that.
+    private func reopen(_ namespace: String) {
+        guard closed.remove(namespace) != nil else { return }
+        var waiting: Set<ObjectName> = []
+        for (name, refusal) in refused where refusal.isForbidden && name.namespace == namespace {
+            refused[name]?.due = nil
+            waiting.insert(name)
+        }
+        look(at: waiting)
+    }
+
     private func take(_ write: StatusWrite, _ result: Result<Ingress, APIError>, _ failed: inout Set<ObjectName>) {
         switch result {
         case .success(let ingress):
             ledger.written(write, uid: ingress.metadata.uid)
+            refused[write.ingress] = nil
+            reopen(write.ingress.namespace)
             count { $0.statusWrites += 1 }
         case .failure(let error):
             switch error.code {
@@ -157,9 +198,16 @@ actor StatusWriter {
                 // The watch brings the newer version, and with it the next look.
                 count { $0.statusConflicts += 1 }
             case .forbidden, .invalid:
-                refused[write.ingress] = clock.now() + Self.refusedDelay
+                let isNew = refused[write.ingress] == nil
+                var refusal = refused[write.ingress] ?? Refusal(write: write, isForbidden: false)
+                refusal.write = write
+                refusal.isForbidden = error.code == .forbidden
+                refusal.due = clock.now() + refusal.backoff.delay(random: clock.random())
+                refused[write.ingress] = refusal
+                if refusal.isForbidden { closed.insert(write.ingress.namespace) }
                 log.log(
-                    level: client.isNews(error) ? .error : .debug, "The status of an Ingress can't be written",
+                    level: isNew && client.isNews(error) ? .error : .debug,
+                    "The status of an Ingress can't be written",
                     metadata: ["ingress": "\(write.ingress)", "error": "\(error)"])
             case .unreachable, .timedOut, .noCredential, .unauthorized, .alreadyExists, .expired, .tooManyRequests,
                 .server, .unreadable:
