@@ -120,14 +120,16 @@ package final class ClusterController: Sendable {
 
     /// Tells something about an object from elsewhere (a script's failure, a breaker that opened). Written whether or not
     /// this replica leads: what happened here, only this replica knows.
-    package func tell(_ note: EventNote) async { await events.tell(note) }
+    package func tell(_ note: EventNote) async {
+        if await !events.tell(note) { state.update { $0.figures.eventsDropped += 1 } }
+    }
 
     /// The same for an object by its name, with its identity filled in.
     package func tell(
         _ kind: EventNote.Kind, about object: ObjectReference, reason: String, action: String, note: String
     ) async {
         guard let note = eventNote(kind, about: object, reason: reason, action: action, note: note) else { return }
-        await events.tell(note)
+        await tell(note)
     }
 
     private func eventNote(
@@ -216,9 +218,8 @@ package final class ClusterController: Sendable {
         var holdOff: HoldOff
         /// When the next translation may begin: translating may not take more than half of the time.
         var restUntil = Duration.zero
-        var followed = ObjectReferences()
-        /// What is referred to and not followed, because it is too much.
-        var refused = ObjectReferences()
+        /// What is followed of what is referred to, and what is not, because it is too much.
+        var references = ReferenceLimit.Choice()
         /// Until then the first publication waits for what it refers to.
         var firstWaitUntil: Duration?
         /// Of the last translation's snapshot.
@@ -281,7 +282,9 @@ package final class ClusterController: Sendable {
                 memory.holdOff.noticed(count: count, at: now)
                 let wait = max(memory.holdOff.remaining(at: now) ?? .zero, memory.restUntil - now)
                 if wait > .zero {
-                    try await pause(wait, unless: { $0.changes.count != count || !$0.changes.endpoints.isEmpty })
+                    try await store.watched.wait(until: now + wait, by: clock) {
+                        $0.changes.count != count || !$0.changes.endpoints.isEmpty
+                    }
                 } else {
                     try await translate(&memory)
                 }
@@ -295,24 +298,11 @@ package final class ClusterController: Sendable {
     private func waitForFirstLists(_ memory: inout Memory) async throws {
         while true {
             let count = store.watched.read { $0.changes.count }
-            memory.fromLoop = loopDiagnostics(memory.refused)
+            memory.fromLoop = loopDiagnostics(memory.references)
             showDiagnostics(memory)
             if store.watched.read({ SourcePlan.isSettled($0.sources) }) { return }
             try await store.watched.wait { SourcePlan.isSettled($0.sources) || $0.changes.count != count }
         }
-    }
-
-    /// Waits, but no longer than something else is to be done.
-    private func pause(_ duration: Duration, unless isMet: @escaping @Sendable (StoreState) -> Bool) async throws {
-        let clock = clock
-        let watched = store.watched
-        await withTaskGroup(of: Void.self) { group in
-            group.addTask { try? await clock.sleep(for: duration) }
-            group.addTask { try? await watched.wait(until: isMet) }
-            await group.next()
-            group.cancelAll()
-        }
-        try Task.checkCancellation()
     }
 
     /// The long road.
@@ -348,7 +338,7 @@ package final class ClusterController: Sendable {
             if !late.isEmpty { _ = refresh(&translation, late, memory.index) }
         }
         memory.last = translation
-        memory.fromLoop = loopDiagnostics(memory.refused)
+        memory.fromLoop = loopDiagnostics(memory.references)
         if isNew {
             memory.generation += 1
             memory.fromPublisher = await publish(
@@ -457,13 +447,14 @@ package final class ClusterController: Sendable {
                 options.namespaces.contains(name.namespace) || options.extra.secrets.contains(name)
             }
         }
-        (wanted, memory.refused) = options.references.choose(wanted, kept: memory.followed, always: options.extra)
-        guard wanted != memory.followed else { return false }
+        let before = memory.references.followed
+        memory.references = options.references.choose(wanted, kept: before, always: options.extra)
+        wanted = memory.references.followed
+        guard wanted != before else { return false }
         let new = (
-            secrets: wanted.secrets.subtracting(memory.followed.secrets),
-            configMaps: wanted.configMaps.subtracting(memory.followed.configMaps)
+            secrets: wanted.secrets.subtracting(before.secrets),
+            configMaps: wanted.configMaps.subtracting(before.configMaps)
         )
-        memory.followed = wanted
         await secrets.follow(wanted.secrets)
         await configMaps.follow(wanted.configMaps)
         guard !new.secrets.isEmpty || !new.configMaps.isEmpty else { return true }
@@ -478,7 +469,7 @@ package final class ClusterController: Sendable {
             wait = options.referenceWait
         }
         _ = try await whileEndpointsMove(&memory) { [self] in
-            try? await pause(wait) { state in
+            try? await store.watched.wait(until: clock.now() + wait, by: clock) { state in
                 SourcePlan.isAnswered(state.sources, kind: Secret.kind, new.secrets)
                     && SourcePlan.isAnswered(state.sources, kind: ConfigMap.kind, new.configMaps)
             }
@@ -554,7 +545,7 @@ package final class ClusterController: Sendable {
 
     // MARK: Diagnostics and Events
 
-    private func loopDiagnostics(_ unfollowed: ObjectReferences) -> [Diagnostic] {
+    private func loopDiagnostics(_ references: ReferenceLimit.Choice) -> [Diagnostic] {
         let (unreadable, sources) = store.watched.read { ($0.unreadable, $0.sources) }
         var diagnostics: [Diagnostic] = []
         for (source, objects) in unreadable.sorted(by: { "\($0.key)" < "\($1.key)" }) {
@@ -603,11 +594,14 @@ package final class ClusterController: Sendable {
                         "look at the API server and at what stands before it; until then the last known ones are served"
                 ))
         }
-        return diagnostics + Self.tooManyReferences(unfollowed, store)
+        return diagnostics + Self.tooManyReferences(references, store)
     }
 
     /// One finding for each namespace, on the first of its Ingresses that names such a Secret.
-    private static func tooManyReferences(_ refused: ObjectReferences, _ store: ClusterStore) -> [Diagnostic] {
+    private static func tooManyReferences(
+        _ references: ReferenceLimit.Choice, _ store: ClusterStore
+    ) -> [Diagnostic] {
+        let refused = references.refused
         guard !refused.isEmpty else { return [] }
         var (counts, places): ([String: Int], [String: Place]) = ([:], [:])
         for (kind, names) in [(Secret.kind, refused.secrets), (ConfigMap.kind, refused.configMaps)] {
@@ -635,11 +629,15 @@ package final class ClusterController: Sendable {
                 object: ObjectReference(kind: Ingress.kind, namespace: namespace, name: name.name), field: "spec.tls")
         }
         return counts.sorted { $0.key < $1.key }.map { namespace, count in
-            ControllerCode.tooManyReferences.diagnostic(
-                "\(count) of the Secrets and ConfigMaps that the namespace \(namespace) refers to are not read: there are too many",
+            let isCrowdedOut = references.crowdedOut.contains(namespace)
+            return ControllerCode.tooManyReferences.diagnostic(
+                "\(count) of the Secrets and ConfigMaps that the namespace \(namespace) refers to are not read: "
+                    + (isCrowdedOut ? "those of all namespaces together are too many" : "there are too many"),
                 at: places[namespace] ?? Place(),
-                mend: "refer to fewer of them, or let Moongate watch all by --watch-all-secrets and "
-                    + "--watch-all-config-maps, which takes one watch for all")
+                mend: (isCrowdedOut
+                    ? "the limit is that of the whole cluster; whoever runs Moongate can let it watch all by "
+                    : "refer to fewer of them, or let Moongate watch all by ")
+                    + "--watch-all-secrets and --watch-all-config-maps, which takes one watch for all")
         }
     }
 
@@ -712,9 +710,7 @@ package final class ClusterController: Sendable {
                 let known = version
                 var due = toldAllAt + options.events.refreshAfter
                 if let first = fresh.values.min() { due = min(due, max(roomAt, first + options.events.settleAfter)) }
-                try await race(due - clock.now()) { [state] in
-                    try await state.wait { $0.diagnosticsVersion != known }
-                }
+                try await state.wait(until: due, by: clock) { $0.diagnosticsVersion != known }
                 let (now, diagnostics) = state.read { ($0.diagnosticsVersion, $0.diagnostics) }
                 version = now
                 let current = Set(diagnostics.filter { $0.severity > .note })
@@ -729,7 +725,7 @@ package final class ClusterController: Sendable {
                 }
                 if at - toldAllAt >= options.events.refreshAfter {
                     toldAllAt = at
-                    for note in told.values { if let note { await events.tell(note) } }
+                    for case let note? in told.values { await tell(note) }
                 }
                 guard at >= roomAt else { continue }
                 let settled = fresh.filter { at - $0.value >= options.events.settleAfter }
@@ -745,19 +741,9 @@ package final class ClusterController: Sendable {
                 }
             }
         } catch {
-            return
+            // Whoever leads now tells what there is to be told.
+            for case let note? in told.values { await events.withdraw(note) }
         }
-    }
-
-    private func race(_ duration: Duration, _ other: @escaping @Sendable () async throws -> Void) async throws {
-        let clock = clock
-        await withTaskGroup(of: Void.self) { group in
-            group.addTask { try? await clock.sleep(for: max(.zero, duration)) }
-            group.addTask { try? await other() }
-            await group.next()
-            group.cancelAll()
-        }
-        try Task.checkCancellation()
     }
 
     private func eventNote(of diagnostic: Diagnostic) -> EventNote? {
@@ -860,8 +846,8 @@ package final class ClusterController: Sendable {
                 try await store.watched.wait { SourcePlan.outage($0.sources) != nil }
                 let since = store.watched.read { SourcePlan.outage($0.sources) } ?? clock.now()
                 // A server that restarts, or a connection that breaks, is no outage yet.
-                try await race(since + options.outageNotice - clock.now()) { [store] in
-                    try await store.watched.wait { SourcePlan.outage($0.sources) == nil }
+                try await store.watched.wait(until: since + options.outageNotice, by: clock) {
+                    SourcePlan.outage($0.sources) == nil
                 }
                 guard store.watched.read({ SourcePlan.outage($0.sources) }) != nil else { continue }
                 let message = store.watched.read { $0.sources.values.lazy.compactMap(\.message).first } ?? ""
@@ -893,21 +879,15 @@ package final class ClusterController: Sendable {
                     return (SourcePlan.troubles(state), Dictionary(messages, uniquingKeysWith: min))
                 }
                 let stale = troubles.filter { now - $0.value >= options.troubleNotice }
-                let shown = state.read { $0.staleKinds }
-                if Set(stale.keys) != Set(shown.keys) {
-                    let said = stale.keys.map { ($0, messages[$0] ?? "") }
-                    state.update { $0.staleKinds = Dictionary(said, uniquingKeysWith: { $1 }) }
+                let said = Dictionary(stale.keys.map { ($0, messages[$0] ?? "") }, uniquingKeysWith: { $1 })
+                if said != state.read({ $0.staleKinds }) {
+                    state.update { $0.staleKinds = said }
                     // It is said beside what is served.
                     store.noticeMeaning()
                 }
-                let change: @Sendable () async throws -> Void = { [store] in
-                    try await store.watched.wait { SourcePlan.troubles($0) != troubles }
-                }
-                if let next = troubles.filter({ stale[$0.key] == nil }).values.min() {
-                    try await race(next + options.troubleNotice - now, change)
-                } else {
-                    try await change()
-                }
+                // What is in trouble already may come to be so for another reason; the text follows once in a while.
+                let next = troubles.map { max($0.value, stale[$0.key] == nil ? .zero : now) + options.troubleNotice }
+                try await store.watched.wait(until: next.min(), by: clock) { SourcePlan.troubles($0) != troubles }
             }
         } catch {
             return

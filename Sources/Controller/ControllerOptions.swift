@@ -53,6 +53,10 @@ package struct ControllerOptions: Sendable {
     /// The same before anything is served: what a replica serves first should be all that it can have.
     package var firstReferenceWait = Duration.seconds(30)
     package var references = ReferenceLimit()
+    /// Descriptors that watches on single objects may take.
+    package var referenceDescriptors: Int {
+        secrets == .namespaces && configMaps == .namespaces ? 0 : references.total
+    }
     /// How long the API server may be silent before a log line says so.
     package var outageNotice = Duration.seconds(5)
     /// How long a kind may be in trouble before a diagnostic says so.

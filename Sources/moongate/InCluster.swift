@@ -28,7 +28,7 @@ struct InCluster {
         let access = try access()
         let options = try options(access)
         let edge = try Edge(
-            settings, options: options.translation, reservedDescriptors: options.references.total)
+            settings, options: options.translation, reservedDescriptors: options.referenceDescriptors)
         let clock = SystemClock()
         let client = APIClient(access: access, clock: clock, log: edge.logger)
         // True: the first configuration stands. False: there will be none.
