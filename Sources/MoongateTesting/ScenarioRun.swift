@@ -86,9 +86,9 @@ package final class ScenarioRun {
     private func cleanUp() {
         for load in loads.values { load.stop() }
         clients.removeAll()
-        program?.stop(within: .seconds(3))
-        for process in background.reversed() { process.stop(within: .seconds(3)) }
-        for echo in echoes.values { echo.process.stop(within: .seconds(1)) }
+        program?.stop(within: .seconds(20))
+        for process in background.reversed() { process.stop(within: .seconds(20)) }
+        for echo in echoes.values { echo.process.stop(within: .seconds(20)) }
         for upstream in upstreams.values { upstream.stop() }
         if ProcessInfo.processInfo.environment["MOONGATE_KEEP"] == nil {
             try? FileManager.default.removeItem(atPath: folder)

@@ -77,7 +77,7 @@ package final class ScriptedUpstream: Sendable {
             case "blackhole":
                 listener = try RawSocket.listener(backlog: 0)
                 let address = listener.localAddress
-                let first = try RawSocket.connect(to: address, by: Deadline(after: .seconds(5)))
+                let first = try RawSocket.connect(to: address, by: Deadline(after: ScenarioRun.patience))
                 plugs = [first] + (try (0..<3).map { _ throws(SocketError) in try RawSocket.start(connectTo: address) })
             default:
                 listener = try RawSocket.listener()
@@ -143,7 +143,7 @@ package final class ScriptedUpstream: Sendable {
         }
         for socket in open { socket.shutdownBoth() }
         listener.shutdownBoth()
-        _ = record.wait(by: Deadline(after: .seconds(5))) { $0.running == 0 ? true : nil }
+        _ = record.wait(by: Deadline(after: ScenarioRun.patience)) { $0.running == 0 ? true : nil }
     }
 
     private func log(_ number: Int, _ what: String) { transcript.add("upstream \(name)#\(number)", what) }

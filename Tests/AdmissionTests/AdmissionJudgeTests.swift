@@ -5,6 +5,13 @@ import Testing
 
 @testable import Admission
 
+/// What this thread has used of the processor: other tests run beside.
+func processorTime() -> Duration {
+    var time = timespec()
+    unsafe clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    return .seconds(time.tv_sec) + .nanoseconds(time.tv_nsec)
+}
+
 /// An answer, as the API server reads it.
 struct Verdict: Decodable, Equatable {
     struct Response: Decodable, Equatable {
@@ -146,10 +153,10 @@ struct Verdict: Decodable, Equatable {
         let text = String(decoding: try JSONEncoder().encode(source), as: UTF8.self)
         let map =
             #"{"metadata": {"name": "s", "labels": {"moongate.dev/script": "true"}}, "data": {"main.lua": \#(text)}}"#
-        let started = ContinuousClock.now
+        let started = processorTime()
         let answer = try ask(judge(), group: "", kind: "ConfigMap", map)
         #expect(answer.allowed == isAllowed)
-        #expect(ContinuousClock.now - started < .seconds(1))
+        #expect(processorTime() - started < .seconds(1))
         if !isAllowed { #expect(answer.status?.message.contains("data[main.lua]") == true) }
         // Without the label it is any ConfigMap.
         let unlabelled = map.replacing(#""true""#, with: #""no""#)

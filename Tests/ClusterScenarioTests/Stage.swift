@@ -105,7 +105,7 @@ enum Client {
     static func ask(
         _ address: SocketAddress, _ path: String, host: String, method: String = "GET"
     ) throws -> Answer {
-        let deadline = Deadline(after: .seconds(10))
+        let deadline = Deadline(after: .seconds(60))
         let socket = try RawSocket.connect(to: address, by: deadline)
         var reader = MessageReader(socket)
         return try ask(&reader, socket, path, host: host, method: method, close: true, by: deadline)
@@ -157,7 +157,7 @@ final class Load: Sendable {
         var connection: (reader: MessageReader, socket: RawSocket)?
         while !stopped.withLock({ $0 }) {
             do {
-                let deadline = Deadline(after: .seconds(10))
+                let deadline = Deadline(after: .seconds(60))
                 if connection == nil {
                     let socket = try RawSocket.connect(to: address, by: deadline)
                     connection = (MessageReader(socket), socket)
@@ -231,7 +231,7 @@ final class Stage: Sendable {
                 Issue.record("\(error)\n--- transcript ---\n\(stage.transcript.text)")
             }
             let processes = stage.processes.withLock { $0 }
-            await blocking { for process in processes { process.stop(within: .seconds(5)) } }
+            await blocking { for process in processes { process.stop(within: .seconds(20)) } }
             for pod in stage.pods.withLock({ $0 }) { try? await pod.leave() }
             for ending in stage.endings.withLock({ $0 }) { await ending() }
             await stage.cluster.close()
@@ -303,7 +303,7 @@ final class Stage: Sendable {
             name: name,
             arguments: program + ["run"] + access + [
                 "--http", "127.0.0.1:0", "--https", "127.0.0.1:0",
-                "--admin", "127.0.0.1:0", "--workers", "2", "--access-log", "off", "--drain-timeout", "5s",
+                "--admin", "127.0.0.1:0", "--workers", "2", "--access-log", "off", "--drain-timeout", "15s",
             ] + options, environment: variables, transcript: transcript)
         processes.withLock { $0.append(process) }
         let output = process.output

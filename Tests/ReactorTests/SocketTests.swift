@@ -106,7 +106,7 @@ struct Pair {
         case .failed(let code): #expect(SystemError(code: code, call: "connect").isRefused)
         case .inProgress(let socket):
             try poller.register(socket, Token(kind: 1, index: 0, generation: 0))
-            #expect(poller.wait(milliseconds: 1_000) == 1)
+            #expect(poller.wait(milliseconds: 30_000) == 1)
             #expect(poller[0].readiness.contains(.broken))
             #expect(SystemError(code: socket.pendingError, call: "connect").isRefused)
             socket.close()
