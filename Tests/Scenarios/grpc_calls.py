@@ -123,7 +123,7 @@ def main():
     call = late.future(b"0.5")
     call.cancel()
     print("called off:", call.cancelled())
-    print("the proxy's deadline:", status(late, b"8"))
+    print("the proxy's deadline:", status(late, b"13"))
     other = grpc.insecure_channel(proxy, [("grpc.default_authority", "nobody.test")])
     print("no such host:", status(other.unary_unary("/moon.Gate/Unary"), b""))
     print("no such path:", status(channel.unary_unary("/nowhere/Unary"), b""))
