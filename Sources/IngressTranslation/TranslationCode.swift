@@ -144,7 +144,8 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .noClass: "The Ingress names no class, and no default class is ours, so it is not served."
         case .badHost: "A rule's host is no DNS name or wildcard; the rule is not served."
         case .badPath: "A path cannot match any request; it is not served."
-        case .pathConflict: "An Ingress that comes first (by age, then by name) has the same host and path; it keeps it."
+        case .pathConflict:
+            "An Ingress that comes first (by age, then by name) has the same host and path; it keeps it."
         case .sharedHost: "Ingresses of several namespaces have rules for one host."
         case .hostTaken: "The host belongs to the namespace of an Ingress that comes first, and hosts are not shared."
         case .noRules: "The Ingress has neither rules nor a default backend."

@@ -717,7 +717,9 @@ private struct Work {
             report(
                 .pathConflict,
                 "\(path) of the host \(quoted(hosts[host].pattern.description)) is already served by "
-                    + (owner == reference ? "\(routes[winner].rule) of this Ingress" : "\(owner), which comes first (by age, then by name)"),
+                    + (owner == reference
+                        ? "\(routes[winner].rule) of this Ingress"
+                        : "\(owner), which comes first (by age, then by name)"),
                 at: places.place(Ingress.kind, name, field.map { fieldPath() + $0 } ?? fieldPath()),
                 mend: "delete one of the two; until then this one is not served")
             return

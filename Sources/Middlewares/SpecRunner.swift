@@ -83,9 +83,10 @@ package struct SpecRunner {
             return result
         }
         do throws(ScriptFailure) {
-            try vm.addModule(name: "moongate.test", file: Self.ours, source: Array(Self.prelude.utf8))
+            try vm.addModule(
+                name: "moongate.test", file: Self.ours, source: Array(Self.prelude.utf8), mustCompile: true)
             // As it is, so that whatever is wrong with it is told of its own lines.
-            try vm.addModule(name: "spec", file: file, source: Array(source.utf8))
+            try vm.addModule(name: "spec", file: file, source: Array(source.utf8), mustCompile: true)
             let main = "require(\"moongate.test\") require(\"spec\") return {}"
             try vm.compile(file: Self.ours, source: Array(main.utf8))
             try vm.load()

@@ -328,7 +328,8 @@ package struct RequestExplainer {
         switch candidate.verdict {
         case .chosen: return "\(name): chosen"
         case .outranked(let winner): return "\(name): matches too, but \(path(winner, routes)) goes first"
-        case .shadowed(let winner): return "\(name): says the same as \(path(winner, routes)), which comes first (by age, then by name)"
+        case .shadowed(let winner):
+            return "\(name): says the same as \(path(winner, routes)), which comes first (by age, then by name)"
         case .pathDiffers: return "\(name): does not match"
         }
     }
