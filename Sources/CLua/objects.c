@@ -160,7 +160,10 @@ static int mg_map_pairs(lua_State *L) {
     lua_Integer count = 0;
     for (uint64_t cursor = 0;;) {
         mg_out_clear(&vm->out);
-        if (!vm->host.map_entry(vm->run, mg_map_of(mg_handle_kind(handle)), &cursor, &vm->out)) break;
+        if (!vm->host.map_entry(vm->run, mg_map_of(mg_handle_kind(handle)), &cursor, &vm->out)) {
+            mg_charge_out(L, vm);
+            break;
+        }
         if (vm->out.failed || vm->out.count != 2) mg_kill(L, vm, MG_ERROR_MEMORY);
         for (int i = 0; i < 2; i++) {
             const mg_value *value = &vm->out.values[i];

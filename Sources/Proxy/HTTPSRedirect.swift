@@ -18,7 +18,8 @@ enum HTTPSRedirect {
     /// Whether the request is an ACME server's, by its canonical path.
     static func isChallenge(_ request: borrowing MessageHead) -> Bool {
         let range = request.pathRange.range
-        guard range.count >= challenge.count else { return false }
+        // A token has no slash, and one that is encoded may lead elsewhere.
+        guard range.count >= challenge.count, !request.hasEncodedSlash else { return false }
         for i in challenge.indices where request.bytes[range.lowerBound + i] != challenge[i] { return false }
         return true
     }

@@ -45,7 +45,7 @@ extension Loop {
         guard number >= 0 else { return .none }
         let tls = f.downstream?.secureLayer
         // A host that is closed to it would never get the certificate that opens it.
-        if tls == nil, HTTPSRedirect.isChallenge(exchange.request) { return .none }
+        if tls == nil, !exchange.client.isSecure, HTTPSRedirect.isChallenge(exchange.request) { return .none }
         let rule = rules.rules[Int(number)]
         if rule.isBroken { return .clientRulesBroken }
         if let tls, let asked = rule.asked {

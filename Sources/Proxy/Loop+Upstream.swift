@@ -103,7 +103,7 @@ extension Loop {
         let exchange = f.exchange
         guard exchange.isUpstreamChosen, !exchange.isUpstreamStrict else { return false }
         let own = f.pin.publication.upstream(of: exchange.route, isSecure: exchange.client.channel != nil)
-        guard own >= 0, own != exchange.upstream, f.requestBodyBytes == 0 else { return false }
+        guard own >= 0, own != exchange.upstream, f.requestBodyBytes == 0, isHeadFit(f, for: own) else { return false }
         exchange.upstream = own
         exchange.isUpstreamChosen = false
         exchange.tag(Self.fallbackTag.span, Self.noEndpointsTag.span)
@@ -195,8 +195,14 @@ extension Loop {
 
     /// What has gone of the body is kept in the form of the protocol that it went by: with another one it is lost.
     private func isKeptForResending(_ f: Flight) -> Bool {
-        f.requestBodyBytes == 0
-            || table.isMultiplexed(f.pin.map[Int(f.exchange.upstream)]) == (f.sentBody != nil)
+        isHeadFit(f, for: f.exchange.upstream)
+            && (f.requestBodyBytes == 0
+                || table.isMultiplexed(f.pin.map[Int(f.exchange.upstream)]) == (f.sentBody != nil))
+    }
+
+    /// Names with `_` that were left in for one that speaks HTTP/2 are not shown to others.
+    private func isHeadFit(_ f: Flight, for upstream: Int32) -> Bool {
+        !f.facts.keptUnderscores || table.isMultiplexed(f.pin.map[Int(upstream)])
     }
 
     func attemptEnded(_ f: Flight, mayRetry: Bool, needsFresh: Bool) {

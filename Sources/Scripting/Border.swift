@@ -617,9 +617,21 @@ extension MessageHead {
 
     fileprivate mutating func giveCookie(at cursor: inout UInt64, to out: ValueWriter) -> Bool {
         var walk = CookieCursor(position: cursor)
-        guard let cookie = nextCookie(&walk) else { return false }
+        let cookie = nextCookie(&walk)
+        // Parts that are no cookies are walked over, too.
+        var walked = Int(walk.position & 0xffff_ffff) - Int(cursor & 0xffff_ffff)
+        let last = cookie == nil ? fields.count : Int(walk.position >> 32)
+        if last > Int(cursor >> 32) {
+            walked = 0
+            var index = firstIndex(of: .cookie, from: Int(cursor >> 32))
+            while let found = index, found <= last {
+                walked += Int(fields[found].valueCount)
+                index = firstIndex(of: .cookie, from: found + 1)
+            }
+        }
+        out.charge(walked / 4 + 1)
         cursor = walk.position
-        out.charge((cookie.name.range.count + cookie.value.range.count) / 4 + 1)
+        guard let cookie else { return false }
         give(cookie.name, to: out)
         give(cookie.value, to: out)
         return true

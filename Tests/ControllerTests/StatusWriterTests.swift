@@ -43,9 +43,9 @@ import Testing
                 try await server.requests.wait { $0.contains { $0.verb == "patch" } }
                 let began = clock.now()
                 await clock.run(step: .seconds(1)) { clock.now() - began > .seconds(7_200) }
+                try await levels.wait { $0.count >= 2 }
                 // A clock that runs ahead of the network leaves out, and never adds.
                 #expect((2...8).contains(Self.patches(server)))
-                try await levels.wait { $0.count >= 2 }
                 #expect(levels.value.count(where: { $0 == .error }) == 1)
             }
         }
@@ -61,10 +61,12 @@ import Testing
                 for round in 1...5 {
                     // It sleeps until the next one is due.
                     let asked = Self.patches(server)
-                    #expect(asked == 39 + round)
+                    #expect(asked >= 39 + round)
                     await clock.run(step: .seconds(1)) { Self.patches(server) > asked }
-                    try await levels.wait { $0.count == 40 + round }
+                    try await levels.wait { $0.count >= 40 + round }
                 }
+                // A clock that runs ahead of the network adds some, and not five rounds of forty.
+                #expect(Self.patches(server) < 120)
                 server.deny { _ in false }
                 await clock.run(step: .seconds(1)) { figures.value.statusWrites == 40 }
             }

@@ -6,6 +6,6 @@ import Testing
 @Suite struct CommandRunTests {
     /// A process whose end somebody else has taken note of may have failed.
     @Test func anEndThatNobodySawIsNoSuccess() {
-        #expect(CommandRun.ended(getppid()) == .unknown)
+        #expect(CommandRun.ended(getpid()) == .unknown)
     }
 }

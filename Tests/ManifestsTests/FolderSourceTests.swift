@@ -109,7 +109,7 @@ private final class Inbox: Sendable {
         try folder.link(".next", to: ".v2")
         try folder.rename(".next", to: ".now")
         let swap = try #require(inbox.wait { $0.value("a") == "new" })
-        for took in [file.took, edit.took, whole.took, swap.took] { #expect(took < .seconds(2)) }
+        for took in [file.took, edit.took, whole.took, swap.took] { #expect(took < .seconds(20)) }
     }
 
     /// The way to the folder leads through a link, as where git-sync puts what it has fetched.
@@ -124,7 +124,7 @@ private final class Inbox: Sendable {
         defer { source.stop() }
         try above.link("next", to: "v2")
         try above.rename("next", to: "current")
-        #expect(try #require(inbox.wait { $0.value("a") == "two" }).took < .seconds(2))
+        #expect(try #require(inbox.wait { $0.value("a") == "two" }).took < .seconds(20))
     }
 
     @Test func aFolderThatIsMovedAwayIsNotCalledUnwatchable() throws {
@@ -144,7 +144,7 @@ private final class Inbox: Sendable {
         let back = try #require(inbox.wait { $0.value("a") == "two" })
         #expect(back.contents.diagnostics.isEmpty)
         try above.write(configMap("a", "three"), to: "in/m/a.yaml")
-        #expect(try #require(inbox.wait { $0.value("a") == "three" }).took < .seconds(2))
+        #expect(try #require(inbox.wait { $0.value("a") == "three" }).took < .seconds(20))
         #expect(!inbox.all.flatMap(\.diagnostics).contains { $0.code == "MG113" })
     }
 

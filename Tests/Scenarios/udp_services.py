@@ -67,7 +67,7 @@ def is_open(port):
 
 first, second, third, dead = free_ports(4, socket.SOCK_DGRAM)
 a, b, many = Echo(b"a"), Echo(b"b"), Echo(b"m", answers=3)
-edge = Edge("--udp-services-configmap", "edge/udp", "--tcp-services-configmap", "edge/tcp", "--udp-session-timeout", "20s",
+edge = Edge("--udp-services-configmap", "edge/udp", "--tcp-services-configmap", "edge/tcp", "--udp-session-timeout", "6s",
             "--http", "[::1]:0", "--drain-timeout", "120s")
 edge.service("a", a.port, protocol="UDP")
 edge.service("many", many.port, protocol="UDP")
@@ -121,9 +121,9 @@ print("reloads")
 
 # An endpoint that goes: its clients are served by another, at once.
 edge.service("a", b.port, protocol="UDP")
-until(lambda: ask(s, b"4") == [b"b4"], lambda: "still the old endpoint")
+until(lambda: ask(s, b"4", tries=5) == [b"b4"], lambda: "still the old endpoint")
 edge.service("a", a.port, protocol="UDP")
-until(lambda: ask(s, b"5") == [b"a5"], lambda: "still the old endpoint")
+until(lambda: ask(s, b"5", tries=5) == [b"a5"], lambda: "still the old endpoint")
 # One where nobody is (ICMP port unreachable) is skipped, and ejected in the end.
 edge.service("a", dead, b.port, protocol="UDP")
 until(lambda: ask(client(first), b"6", tries=5) == [b"b6"], lambda: "still the old endpoint")

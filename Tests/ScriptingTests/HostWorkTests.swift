@@ -182,6 +182,20 @@ import Testing
         ),
     ]
 
+    /// Parts that are no cookies are paid for as well.
+    @Test(arguments: [";", "a;", "=1;"]) func emptyCookiesAreNotFree(_ part: String) throws {
+        let limit: UInt64 = 20
+        let vm = try Sample.vm(
+            "return { route = function(req, ctx) while true do req.cookies:pairs() end end }",
+            limits: Sample.limits(milliseconds: limit))
+        let exchange = Sample.exchange(headers: [("Cookie", String(repeating: part, count: 60_000 / part.utf8.count))])
+        let start = ScriptVM.threadCPUNanoseconds
+        let outcome = Sample.run(of: vm, on: exchange)
+        let used = ScriptVM.threadCPUNanoseconds - start
+        #expect(!outcome.isNext)
+        #expect(used <= limit * 1_000_000 + SandboxTests.slack * SandboxTests.patience, "\(used / 1000) µs")
+    }
+
     @Test(arguments: works)
     func endsAtTheDeadline(_ script: (name: String, top: String, body: String)) throws {
         let limit: UInt64 = 20
