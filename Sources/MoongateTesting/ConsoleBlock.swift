@@ -108,9 +108,10 @@ extension ScenarioRun {
     func runCommands(_ commands: [ConsoleCommand], directory: String?) throws(ScenarioFailure) {
         let place = directory.map { environment.root + "/" + $0 } ?? folder
         for command in commands {
-            if directory == nil { try refreshExamples() }
             if command.command.hasSuffix(" &") {
                 try startServer(command, in: place)
+                // Whoever reads them from here on finds it.
+                if directory == nil { try copyExamples() }
                 continue
             }
             let text = substituted(command.command)
@@ -174,7 +175,7 @@ extension ScenarioRun {
     }
 
     /// A document's commands run beside a copy of the examples in which the addresses are the real ones.
-    private func refreshExamples() throws(ScenarioFailure) {
+    private func copyExamples() throws(ScenarioFailure) {
         let source = environment.root + "/examples"
         let names = FileManager.default.enumerator(atPath: source)?.allObjects as? [String] ?? []
         for name in names where ["yaml", "lua", "sh", "py"].contains((name as NSString).pathExtension) {
@@ -195,6 +196,7 @@ extension ScenarioRun {
         if let admin { substitutions.append((from: "127.0.0.1:9901", to: admin.description)) }
         var skips = Set(section.commands.compactMap { $0.text.hasPrefix("skip ") ? String($0.text.dropFirst(5)) : nil })
         var ran = 0
+        if section.options["in"] == nil { try copyExamples() }
         let headings = section.options["under"]?.split(separator: ",").map(String.init) ?? []
         for block in ConsoleBlock.blocks(of: text, under: headings) {
             var commands: [ConsoleCommand] = []

@@ -136,8 +136,9 @@ for order in ("0.0.0.0:{0},[::]:{0}", "[::]:{0},0.0.0.0:{0}"):
         assert ask("127.0.0.1", number, "shop.test")["X-Forwarded-For"] == "127.0.0.1"
         assert ask("::1", number, "shop.test")["X-Forwarded-For"] == "::1"
     stop(program)
-program, said = start("--http", "[::1]:0", "--https", "off", "--admin", "127.0.0.1:0")
-assert refused("127.0.0.1", port(said["http"]))
+number = free_ports(1)[0]
+program, said = start("--http", f"[::1]:{number}", "--https", "off", "--admin", "127.0.0.1:0")
+assert port(said["http"]) == number and refused("127.0.0.1", number)
 stop(program)
 print("each family alone")
 
