@@ -533,7 +533,7 @@ import Testing
             local t = {} for i = 1, 2000 do t[i] = \(expression) end
             local text = moongate.json.encode(t)
             return text == "[" .. (moongate.json.encode(t[1]) .. ","):rep(1999) .. moongate.json.encode(t[1]) .. "]"
-            """)
+            """, limits: Sample.limits(milliseconds: 5_000))
         #expect(many == "true")
     }
 
