@@ -29,8 +29,8 @@ actor StatusWriter {
     }
 
     private var refused: [ObjectName: Refusal] = [:]
-    /// Namespaces whose last answer was that we may not: one of their Ingresses is tried a minute, and when that works,
-    /// all others.
+    /// Namespaces whose last answer was that we may not: one of their Ingresses is tried at a time, when it is due, and when
+    /// that works, all others.
     private var closed: Set<String> = []
     private static let refusedDelay = Duration.seconds(60)
     private let wake = Watched(UInt64(0))

@@ -6,6 +6,8 @@ package struct CookieCursor: Sendable {
     fileprivate var field = 0
     /// Within the value of `field`; negative before its first pair.
     fileprivate var offset = -1
+    /// Bytes that have been looked at, parts that are no cookies included.
+    package fileprivate(set) var walked = 0
 
     package init() {}
 
@@ -48,6 +50,7 @@ extension MessageHead {
                     end += 1
                 }
                 cursor.offset = end + 1
+                cursor.walked += end + 1 - start
                 guard equals >= 0 else { continue }
                 let name = trimmedRange(start..<equals)
                 guard !name.isEmpty else { continue }

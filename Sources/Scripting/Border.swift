@@ -618,18 +618,7 @@ extension MessageHead {
     fileprivate mutating func giveCookie(at cursor: inout UInt64, to out: ValueWriter) -> Bool {
         var walk = CookieCursor(position: cursor)
         let cookie = nextCookie(&walk)
-        // Parts that are no cookies are walked over, too.
-        var walked = Int(walk.position & 0xffff_ffff) - Int(cursor & 0xffff_ffff)
-        let last = cookie == nil ? fields.count : Int(walk.position >> 32)
-        if last > Int(cursor >> 32) {
-            walked = 0
-            var index = firstIndex(of: .cookie, from: Int(cursor >> 32))
-            while let found = index, found <= last {
-                walked += Int(fields[found].valueCount)
-                index = firstIndex(of: .cookie, from: found + 1)
-            }
-        }
-        out.charge(walked / 4 + 1)
+        out.charge(walk.walked / 4 + 1)
         cursor = walk.position
         guard let cookie else { return false }
         give(cookie.name, to: out)

@@ -13,13 +13,24 @@ import Testing
     }
 
     private func record(_ body: (APIServer, EventRecorder, ManualClock) async throws -> Void) async throws {
+        try await recording { server, recorder, clock, _ in try await body(server, recorder, clock) }
+    }
+
+    /// With how many were written.
+    private func recording(
+        _ body: (APIServer, EventRecorder, ManualClock, Watched<Int>) async throws -> Void
+    ) async throws {
         let clock = ManualClock()
         try await withServer(clock: clock) { server, client in
             try server.apply(configMap("a"))
+            let written = Watched(0)
             let recorder = EventRecorder(
                 client: client, controller: "moongate.dev/ingress-controller", instance: "pod-1", clock: clock,
-                log: quiet)
-            try await beside({ await recorder.run() }) { try await body(server, recorder, clock) }
+                log: quiet
+            ) { outcome in
+                if case .written = outcome { written.update { $0 += 1 } }
+            }
+            try await beside({ await recorder.run() }) { try await body(server, recorder, clock, written) }
         }
     }
 
@@ -91,25 +102,14 @@ import Testing
 
     /// More than may be written at once: none is lost, and the oldest goes first.
     @Test func whatIsOverTheLimitIsWrittenLater() async throws {
-        let clock = ManualClock()
-        try await withServer(clock: clock) { server, client in
-            try server.apply(configMap("a"))
-            let written = Watched(0)
-            let recorder = EventRecorder(
-                client: client, controller: "moongate.dev/ingress-controller", instance: "pod-1", clock: clock,
-                log: quiet
-            ) { outcome in
-                if case .written = outcome { written.update { $0 += 1 } }
-            }
-            try await beside({ await recorder.run() }) {
-                for index in 0..<150 { await recorder.tell(note("a", name: "web\(index)")) }
-                try await written.wait { $0 == 100 }
-                #expect(try server.all(Event.self).count == 100)
-                await clock.run(step: .milliseconds(100)) { written.value == 150 }
-                #expect(clock.now() - .seconds(1_000) >= .seconds(10))
-                let names = try server.all(Event.self).compactMap(\.regarding?.name)
-                #expect(Set(names).count == 150)
-            }
+        try await recording { server, recorder, clock, written in
+            for index in 0..<150 { await recorder.tell(note("a", name: "web\(index)")) }
+            try await written.wait { $0 == 100 }
+            #expect(try server.all(Event.self).count == 100)
+            await clock.run(step: .milliseconds(100)) { written.value == 150 }
+            #expect(clock.now() - .seconds(1_000) >= .seconds(10))
+            let names = try server.all(Event.self).compactMap(\.regarding?.name)
+            #expect(Set(names).count == 150)
         }
     }
 
@@ -124,23 +124,6 @@ import Testing
             await clock.run(step: .seconds(1)) { clock.now() > .seconds(1_030) }
             await clock.run(step: .milliseconds(100)) { ((try? server.all(Event.self)) ?? []).count == 1 }
             #expect(try server.all(Event.self).map(\.note) == ["b"])
-        }
-    }
-
-    private func recording(
-        _ body: (APIServer, EventRecorder, ManualClock, Watched<Int>) async throws -> Void
-    ) async throws {
-        let clock = ManualClock()
-        try await withServer(clock: clock) { server, client in
-            try server.apply(configMap("a"))
-            let written = Watched(0)
-            let recorder = EventRecorder(
-                client: client, controller: "moongate.dev/ingress-controller", instance: "pod-1", clock: clock,
-                log: quiet
-            ) { outcome in
-                if case .written = outcome { written.update { $0 += 1 } }
-            }
-            try await beside({ await recorder.run() }) { try await body(server, recorder, clock, written) }
         }
     }
 
