@@ -103,14 +103,16 @@ package enum CompressionRule {
         request: borrowing MessageHead, response: borrowing MessageHead, body: BodyFraming, accepted: AcceptEncoding,
         codings: CodingList, coversSecrets: Bool, isAuthenticated: Bool = false, limits: borrowing Limits
     ) -> Verdict {
-        // HTTP/1.0 could not tell the end of such a body from a cut; HEAD, 204 and 304 have none.
-        guard !codings.isEmpty, !body.isEmpty, request.version != .http10, response.status >= 200,
+        // HTTP/1.0 could not tell the end of such a body from a cut; 204 and 304 have none.
+        let isHead = body.isEmpty && request.method == .head && response.status != 204 && response.status != 304
+        guard !codings.isEmpty, !body.isEmpty || isHead, request.version != .http10, response.status >= 200,
             response.status != 206
         else { return .untouched }
         let facts = look(response, limits)
         guard facts.isCompressible else { return .untouched }
         let wish = look(request)
-        guard !wish.isUntouchable else { return .untouched }
+        // What a GET without such a wish gets may be compressed: caches must know (RFC 9110 §9.3.2, §12.5.5).
+        guard !wish.isUntouchable, !isHead else { return .varies }
         // Who refuses it as it is gets a short one compressed: caches must know.
         if case .length(let length) = body, length < limits.minLength, !accepted.refusesIdentity { return .varies }
         if !coversSecrets, facts.isSecret || wish.isSecret || isAuthenticated { return .varies }

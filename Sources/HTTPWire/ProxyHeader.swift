@@ -188,13 +188,13 @@ package struct ProxyHeader: Sendable, Equatable {
 
     // MARK: Writing
 
-    /// Appends the header that tells of a connection's two ends; nil where they are not known, which the receiver is told to
-    /// take for what it sees itself (§2.1: UNKNOWN; §2.2: UNSPEC).
-    package static func write(_ version: ProxyProtocolVersion, _ ends: Ends?, to output: inout [UInt8]) {
+    /// Appends the header. Where the ends are not known the receiver is told to take what it sees itself (§2.1: UNKNOWN;
+    /// §2.2: UNSPEC, or LOCAL, for which version 1 has no word of its own).
+    package func write(_ version: ProxyProtocolVersion, to output: inout [UInt8]) {
         guard let ends else {
             switch version {
             case .v1: output.append(contentsOf: "PROXY UNKNOWN\r\n".utf8)
-            case .v2: output.append(contentsOf: signature + [0x21, 0, 0, 0])
+            case .v2: output.append(contentsOf: Self.signature + [isLocal ? 0x20 : 0x21, 0, 0, 0])
             }
             return
         }
@@ -209,7 +209,7 @@ package struct ProxyHeader: Sendable, Equatable {
                     "PROXY \(isV4 ? "TCP4" : "TCP6") \(text(source.ip)) \(text(destination.ip)) \(source.port) \(destination.port)\r\n"
                     .utf8)
         case .v2:
-            output.append(contentsOf: signature)
+            output.append(contentsOf: Self.signature)
             output.append(0x21)
             output.append(isV4 ? 0x11 : 0x21)
             output.append(contentsOf: [0, isV4 ? 12 : 36])

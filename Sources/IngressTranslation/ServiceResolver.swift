@@ -221,7 +221,7 @@ private struct ServiceWork {
         var serverName = "\(name.service.name).\(name.service.namespace).svc"
         if service.spec.type == "ExternalName" {
             // The API demands no ports of an ExternalName: a number in the Ingress is enough.
-            guard let number = port?.port ?? Int(name.port) else { return .noPort(known: Self.names(ports)) }
+            guard let number = port?.port ?? Int(name.port) else { return .noPort(known: names(service.spec.ports)) }
             upstream.endpoints = externalEndpoints(service, port: number)
             switch upstream.endpoints.first?.host {
             case .ip(let ip)?: serverName = "\(ip)"
@@ -229,7 +229,7 @@ private struct ServiceWork {
             case nil: break
             }
         } else {
-            guard let port else { return .noPort(known: Self.names(ports)) }
+            guard let port else { return .noPort(known: names(service.spec.ports)) }
             upstream.endpoints = sliceEndpoints(service, port)
         }
         return .made(upstream, serverName: serverName)
@@ -237,8 +237,12 @@ private struct ServiceWork {
 
     private func place(_ service: Service) -> Place { places.place(Service.kind, service.metadata.objectName) }
 
-    private static func names(_ ports: [ServicePort]) -> [String] {
-        ports.map { $0.name.isEmpty ? String($0.port) : "\($0.port) (\($0.name))" }
+    /// What could have been meant; of another protocol, with that one's name.
+    private func names(_ ports: [ServicePort]) -> [String] {
+        ports.map { port in
+            let facts = [port.name, port.protocol == transport ? "" : port.protocol].filter { !$0.isEmpty }
+            return facts.isEmpty ? String(port.port) : "\(port.port) (\(facts.joined(separator: ", ")))"
+        }
     }
 
     // MARK: Slices

@@ -1305,6 +1305,7 @@ private struct Work {
 
     /// An entry of such a ConfigMap whose port is one.
     private struct PortEntry {
+        var transport: String
         var port: UInt16
         var text: String
         var parts: [String]
@@ -1315,11 +1316,11 @@ private struct Work {
         guard let name else { return [] }
         guard let map = objects.configMaps[name] else {
             report(
-                .noPortServices, "there is no ConfigMap \(quoted("\(name)"))",
+                .noPortServices, "there is no ConfigMap \(quoted("\(name)")) that can be read",
                 at: Place(
                     object: ObjectReference(kind: ConfigMap.kind, namespace: name.namespace, name: name.name),
                     field: "--\(flag)"),
-                mend: "create it; until then no \(transport) service is served")
+                mend: "create it, or mend what is said of its file; until then no \(transport) service is served")
             return []
         }
         var entries: [PortEntry] = []
@@ -1332,7 +1333,7 @@ private struct Work {
                 continue
             }
             let parts = text.trimmed.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
-            entries.append(PortEntry(port: port, text: text, parts: parts, place: place))
+            entries.append(PortEntry(transport: transport, port: port, text: text, parts: parts, place: place))
         }
         return entries
     }
@@ -1348,7 +1349,8 @@ private struct Work {
                 mend: "create it; until then the port \(entry.port) is not open")
         case .noPort(let known):
             report(
-                .noPortBackend, "the Service \(quoted("\(backend.service)")) has no port \(quoted(backend.port))",
+                .noPortBackend,
+                "the Service \(quoted("\(backend.service)")) has no \(entry.transport) port \(quoted(backend.port))",
                 at: entry.place,
                 mend: (known.isEmpty ? "give the Service ports" : "its ports are \(known.joined(separator: ", "))")
                     + "; until then the port \(entry.port) is not open")

@@ -157,6 +157,9 @@ package struct AddressBlock: Sendable, Hashable, CustomStringConvertible {
         base = Self.mask(ip, bits)
     }
 
+    /// Every address of a family is in it: `0.0.0.0/0`, `::/0`.
+    package var isEverybody: Bool { bits == 0 || base.isV4 && bits == 96 }
+
     package func contains(_ ip: IPAddress) -> Bool { Self.mask(ip, bits) == base }
 
     private static func mask(_ ip: IPAddress, _ bits: Int) -> IPAddress {

@@ -231,6 +231,8 @@ final class Flight {
     var isRelay = false
     /// The endpoint is told first whom the connection is for.
     var proxyHeader: ProxyProtocolVersion?
+    /// As whom a balancer presented the client of a relay: said on as it was.
+    var introduction: ProxyHeader?
     /// The answer is a redirect to HTTPS.
     var isRedirect = false
     /// Where a client without a good certificate is sent; empty without.
@@ -302,6 +304,7 @@ final class Flight {
         responsePhasesRan = false
         continueWasSent = false
         isTunnel = false
+        if isRelay { introduction = nil }
         isRelay = false
         proxyHeader = nil
         isRedirect = false

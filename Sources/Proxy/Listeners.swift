@@ -19,9 +19,11 @@ enum Listeners {
         }
     }
 
-    /// Whether another process takes connections at this address already, and would have a part of them.
-    static func isTaken(_ wanted: Model.SocketAddress, beside others: [Model.SocketAddress]) -> Bool {
-        wanted.port != 0 && Listener.isTaken(NetworkAddress(wanted), isDualStack: isDualStack(wanted, others))
+    /// Whether another process takes connections, or datagrams, at this address already, and would have a part of them.
+    static func isTaken(
+        _ wanted: Model.SocketAddress, _ kind: SocketKind = .stream, beside others: [Model.SocketAddress]
+    ) -> Bool {
+        wanted.port != 0 && Listener.isTaken(NetworkAddress(wanted), kind, isDualStack: isDualStack(wanted, others))
     }
 
     private static func isDualStack(_ wanted: Model.SocketAddress, _ others: [Model.SocketAddress]) -> Bool {

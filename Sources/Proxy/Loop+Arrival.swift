@@ -27,6 +27,8 @@ struct Newcomer {
     var isTrusted: Bool
     /// The balancer's port was that of HTTPS: TLS ended there.
     var isSecured = false
+    /// As whom the balancer presented it.
+    var introduction: ProxyHeader?
     /// What its ClientHello asks for, where that leads to a relay.
     var serverName: [UInt8] = []
 }
@@ -82,6 +84,12 @@ extension Loop {
     }
 
     func isTrusted(_ ip: IPAddress) -> Bool { configuration.trustedProxies.contains { $0.contains(ip) } }
+
+    /// Whether a client that a balancer names is itself a proxy to be believed. Who lets everybody send PROXY protocol headers
+    /// (`0.0.0.0/0`) does not say that of those named in them: else each client could choose its address by a field.
+    private func isTrustedBehindBalancer(_ ip: IPAddress) -> Bool {
+        configuration.trustedProxies.contains { !$0.isEverybody && $0.contains(ip) }
+    }
 
     private func expectsProxyHeader(_ newcomer: Newcomer) -> Bool {
         newcomer.kind == .stream
@@ -254,9 +262,10 @@ extension Loop {
     /// The balancer has said whom it speaks for; of a connection of its own (LOCAL) it is the client itself. Whom it does not
     /// name is anybody: what comes is not the balancer's word.
     private func introduce(_ a: Arrival, _ header: ProxyHeader) {
+        a.newcomer.introduction = header
         if let ends = header.ends {
             a.newcomer.peer = ends.source
-            a.newcomer.isTrusted = isTrusted(ends.source.ip)
+            a.newcomer.isTrusted = isTrustedBehindBalancer(ends.source.ip)
             if a.newcomer.kind != .stream {
                 a.newcomer.port = ends.destination.port
                 a.newcomer.isSecured = ends.destination.port == 443

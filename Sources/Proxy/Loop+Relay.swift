@@ -90,6 +90,7 @@ extension Loop {
         let f = beginFlight(d)
         f.isRelay = true
         f.proxyHeader = target.sendsProxyHeader
+        f.introduction = newcomer.introduction
         f.policy = current.publication.relayPolicy
         f.exchange.relay = target.index
         f.exchange.upstream = target.upstream
@@ -104,14 +105,21 @@ extension Loop {
     /// The connection to an endpoint stands: the header is the first on it, before TLS. False: it can't be written.
     func introduce(_ u: UpstreamConnection, _ version: ProxyProtocolVersion) -> Bool {
         guard let f = u.flight, let d = f.downstream else { return false }
-        let client = f.isRelay ? d.peer : f.exchange.client.address
-        // Ours, with the port that X-Forwarded-Port says.
-        let own = transport.localAddress(d.stream?.carrier.socket ?? d.socket).map { Model.SocketAddress($0).ip }
-        let ends = own.map {
-            ProxyHeader.Ends(source: client, destination: Model.SocketAddress(ip: $0, port: d.localPort))
+        let told: ProxyHeader
+        if let introduction = f.introduction {
+            // Bytes that are passed as they are: so is what the balancer said of them.
+            told = introduction
+        } else {
+            let client = f.isRelay ? d.peer : f.exchange.client.address
+            // Ours, with the port that X-Forwarded-Port says.
+            let own = transport.localAddress(d.stream?.carrier.socket ?? d.socket).map { Model.SocketAddress($0).ip }
+            told = ProxyHeader(
+                ends: own.map {
+                    ProxyHeader.Ends(source: client, destination: Model.SocketAddress(ip: $0, port: d.localPort))
+                })
         }
         var header: [UInt8] = []
-        ProxyHeader.write(version, ends, to: &header)
+        told.write(version, to: &header)
         u.isPrivate = true
         // Nothing else has been written: the kernel has room for it.
         let buffer = buffers.lend(room: header.count)

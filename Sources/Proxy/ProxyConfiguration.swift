@@ -9,6 +9,11 @@ package struct ProxyConfiguration: Sendable {
     package var listenSecure: [Model.SocketAddress] = []
     /// Ports that no TCP service can have, for another part of the process listens there.
     package var reservedPorts: [UInt16] = []
+    /// Whether Moongate listens there itself, as far as ports are known before they are bound (0 takes a free one).
+    func reserves(tcpPort port: UInt16) -> Bool {
+        (listen + listenSecure).contains { $0.port == port } || reservedPorts.contains(port)
+    }
+
     /// Event loops; each has a thread.
     package var loops: Int
     /// Each loop on a CPU of its own.

@@ -7,25 +7,29 @@ internal import Synchronization
 package enum ProxyCode: String, CaseIterable, Sendable {
     case portNotOpened = "MG208"
     case badProxyHeader = "MG209"
+    case portShared = "MG210"
 
     package var name: String {
         switch self {
         case .portNotOpened: "port-not-opened"
         case .badProxyHeader: "bad-proxy-header"
+        case .portShared: "port-shared"
         }
     }
 
     package var severity: Severity {
         switch self {
         case .portNotOpened: .error
-        case .badProxyHeader: .warning
+        case .badProxyHeader, .portShared: .warning
         }
     }
 
     /// What the finding means, for the documentation.
     package var meaning: String {
         switch self {
-        case .portNotOpened: "The port of a TCP service cannot be listened on; the service is not served."
+        case .portNotOpened: "The port of a TCP or UDP service cannot be listened on; the service is not served."
+        case .portShared:
+            "Another process listens on the port of a TCP or UDP service too, and gets a part of what comes."
         case .badProxyHeader:
             "A trusted proxy's connection does not begin with a PROXY protocol header as it should, and is closed."
         }
@@ -49,7 +53,12 @@ package final class ProxyNotices: Sendable {
 
     private let entries = Mutex([Entry](repeating: Entry(), count: ProxyHeaderFault.allCases.count))
 
+    private let ports = Mutex<[Diagnostic]>([])
+
     package init() {}
+
+    /// Told once: nobody sees when the other process has ended.
+    func note(portShared diagnostic: Diagnostic) { ports.withLock { $0.append(diagnostic) } }
 
     func note(_ fault: ProxyHeaderFault, from peer: SocketAddress) {
         entries.withLock { entries in
@@ -60,14 +69,19 @@ package final class ProxyNotices: Sendable {
 
     /// What is to be told now. `now` in seconds of any clock that does not run back.
     package func take(now: Int64) -> [Diagnostic] {
-        entries.withLock { entries in
-            ProxyHeaderFault.allCases.compactMap { fault in
-                let entry = entries[Int(fault.rawValue)]
-                guard entry.count > 0, entry.told.map({ now - $0 >= Self.pause }) ?? true else { return nil }
-                entries[Int(fault.rawValue)] = Entry(told: now)
-                return Self.diagnostic(fault, entry.count, entry.peer)
-            }
+        let shared = ports.withLock { ports in
+            defer { ports = [] }
+            return ports
         }
+        return shared
+            + entries.withLock { entries in
+                ProxyHeaderFault.allCases.compactMap { fault in
+                    let entry = entries[Int(fault.rawValue)]
+                    guard entry.count > 0, entry.told.map({ now - $0 >= Self.pause }) ?? true else { return nil }
+                    entries[Int(fault.rawValue)] = Entry(told: now)
+                    return Self.diagnostic(fault, entry.count, entry.peer)
+                }
+            }
     }
 
     private static func diagnostic(_ fault: ProxyHeaderFault, _ count: Int, _ peer: SocketAddress) -> Diagnostic {

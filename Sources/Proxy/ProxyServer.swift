@@ -32,6 +32,10 @@ package final class ProxyServer: Sendable {
         var ports: [ServicePort: [[PortListener]]] = [:]
         var nextListener: UInt32 = 0
         var portDiagnostics: [Diagnostic] = []
+        /// Why those of the ports that are wanted are not open that are not.
+        var closedPorts: [ServicePort: String] = [:]
+        /// All that were ever opened here: what listens there when one is opened again may be our own, on its way out.
+        var knownPorts: Set<ServicePort> = []
     }
 
     package let configuration: ProxyConfiguration
@@ -205,6 +209,7 @@ package final class ProxyServer: Sendable {
                 (ServicePort(number: $0.port, kind: .datagrams), $0.upstream, $0.place)
             }
         var diagnostics: [Diagnostic] = []
+        var closed: [ServicePort: String] = [:]
         var ports: [ServicePort: [[PortListener]]] = [:]
         for (port, upstream, place) in wanted {
             guard upstreams.indices.contains(upstream), !upstreams[upstream].addresses.isEmpty else { continue }
@@ -212,16 +217,29 @@ package final class ProxyServer: Sendable {
                 ports[port] = open
                 continue
             }
+            let name = port.kind == .stream ? "port" : "UDP port"
             do throws(PortProblem) {
-                ports[port] = try open(port, &state.nextListener)
+                let hosts = try hosts(port)
+                // Asked before it is opened: then our own would be seen.
+                let isShared =
+                    state.knownPorts.insert(port).inserted
+                    && hosts.contains { Listeners.isTaken($0, port.kind, beside: hosts) }
+                ports[port] = try open(port, hosts, &state.nextListener)
+                if isShared {
+                    notices.note(
+                        portShared: ProxyCode.portShared.diagnostic(
+                            "another process listens on the \(name) \(port.number) too, and gets a part of what comes",
+                            at: place, mend: "end it, unless it is the one that this one takes over from"))
+                }
             } catch {
-                let name = port.kind == .stream ? "port" : "UDP port"
+                closed[port] = error.why
                 diagnostics.append(
                     ProxyCode.portNotOpened.diagnostic(
                         "the \(name) \(port.number) cannot be opened: \(error.why)", at: place, mend: error.mend))
             }
         }
         state.portDiagnostics = diagnostics
+        state.closedPorts = closed
         guard ports.keys != state.ports.keys else { return }
         state.ports = ports
         for (loop, worker) in workers.enumerated() {
@@ -232,21 +250,44 @@ package final class ProxyServer: Sendable {
     private struct PortProblem: Error {
         let why: String
         let mend: String
+
+        static let ours = PortProblem(
+            why: "Moongate itself listens there", mend: "choose another port; until then the service is not served")
     }
 
-    /// One listener a loop for each address that HTTP is listened for on.
-    private func open(_ port: ServicePort, _ next: inout UInt32) throws(PortProblem) -> [[PortListener]] {
+    /// Why the port of a TCP or UDP service is wanted and not open; nil where it is open, or not wanted.
+    package func whyClosed(_ number: UInt16, isUDP: Bool) -> String? {
+        state.withLock { $0.closedPorts[ServicePort(number: number, kind: isUDP ? .datagrams : .stream)] }
+    }
+
+    /// What TCP services want of a port that Moongate has for itself, as far as can be said before anything is opened.
+    package static func collisions(_ snapshot: Snapshot, _ configuration: ProxyConfiguration) -> [Diagnostic] {
+        snapshot.tcpServices.filter { configuration.reserves(tcpPort: $0.port) }.map { service in
+            ProxyCode.portNotOpened.diagnostic(
+                "the port \(service.port) cannot be opened: \(PortProblem.ours.why)", at: service.place,
+                mend: PortProblem.ours.mend)
+        }
+    }
+
+    /// Where it is listened: on each address that HTTP is listened for on.
+    private func hosts(_ port: ServicePort) throws(PortProblem) -> [Model.SocketAddress] {
         let own = addresses + secureAddresses
         // Asked of the kernel, our own port would be given to us twice, and each of the two get half of the connections.
-        let isOurs = own.contains { $0.port == port.number } || configuration.reservedPorts.contains(port.number)
-        guard port.kind == .datagrams || !isOurs else {
-            throw PortProblem(
-                why: "Moongate itself listens there", mend: "choose another port; until then the service is not served")
-        }
+        guard
+            port.kind == .datagrams
+                || !own.contains(where: { $0.port == port.number }) && !configuration.reserves(tcpPort: port.number)
+        else { throw .ours }
         var hosts: [Model.SocketAddress] = []
         for address in own where !hosts.contains(where: { $0.ip == address.ip }) {
             hosts.append(Model.SocketAddress(ip: address.ip, port: port.number))
         }
+        return hosts
+    }
+
+    /// One listener a loop for each of `hosts`.
+    private func open(
+        _ port: ServicePort, _ hosts: [Model.SocketAddress], _ next: inout UInt32
+    ) throws(PortProblem) -> [[PortListener]] {
         var made = [[PortListener]](repeating: [], count: loops)
         for host in hosts {
             do {

@@ -144,7 +144,8 @@ package struct RequestExplainer {
     // MARK: What is no HTTP
 
     /// A connection, or a datagram, to a port of TCP or UDP services.
-    package func explain(port: UInt16, isUDP: Bool) -> RequestExplanation {
+    /// - Parameter whyClosed: what has kept a running instance from opening it.
+    package func explain(port: UInt16, isUDP: Bool, whyClosed: String? = nil) -> RequestExplanation {
         let snapshot = table.snapshot
         let tcp = isUDP ? nil : snapshot.tcpServices.first { $0.port == port }
         let udp = isUDP ? snapshot.udpServices.first { $0.port == port } : nil
@@ -157,6 +158,11 @@ package struct RequestExplainer {
         var details = ["of \(tcp?.place ?? udp?.place ?? Place())"]
         if tcp?.acceptsProxyProtocol == true { details.append("trusted proxies begin with a PROXY protocol header") }
         result.steps.append(.init("listener", "\(isUDP ? "udp" : "tcp"):\(port)", details: details))
+        let isOurs = !isUDP && configuration.reserves(tcpPort: port)
+        if let why = whyClosed ?? (isOurs ? "Moongate itself listens there" : nil) {
+            result.steps.append(.init("answer", "the port is not open: \(why)"))
+            return result
+        }
         if endpoints(of: snapshot.upstreams[number]).isEmpty {
             result.steps.append(
                 .init("answer", "the port is not open: \(snapshot.upstreams[number].name) has no endpoint"))

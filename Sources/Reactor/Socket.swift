@@ -177,14 +177,17 @@ package struct Listener: Sendable {
     /// The address really bound: a port 0 is filled in.
     package let address: NetworkAddress
 
-    /// Whether somebody else takes connections at this address already: with SO_REUSEPORT the kernel lets a second process
+    /// Whether somebody else takes connections, or datagrams, at this address already: with SO_REUSEPORT the kernel lets a second process
     /// of the same user in, and each gets a part of them.
-    package static func isTaken(_ address: NetworkAddress, isDualStack: Bool = true) -> Bool {
-        let fd = Socket.make(address.family, .stream)
+    package static func isTaken(
+        _ address: NetworkAddress, _ kind: SocketKind = .stream, isDualStack: Bool = true
+    ) -> Bool {
+        let fd = Socket.make(address.family, kind)
         guard fd >= 0 else { return false }
         let probe = Socket(descriptor: fd)
         defer { probe.close() }
-        probe.set(SOL_SOCKET, SO_REUSEADDR, 1)
+        // Of connections that are over, the ends that linger do not count.
+        if kind == .stream { probe.set(SOL_SOCKET, SO_REUSEADDR, 1) }
         if address.family == .v6 { probe.set(Int32(IPPROTO_IPV6), IPV6_V6ONLY, isDualStack ? 0 : 1) }
         // SAFETY: the kernel reads the address during the call only.
         return unsafe address.withKernelForm { pointer, length in unsafe moongate_bind(fd, pointer, length) }

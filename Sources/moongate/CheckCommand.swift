@@ -4,6 +4,7 @@ import ArgumentParser
 import Foundation
 import Manifests
 import Model
+import Proxy
 import Routing
 import TLSEngine
 
@@ -44,7 +45,10 @@ struct CheckCommand: AsyncParsableCommand {
             options: .init(settings), loops: 0,
             certificates: try CertificateStore(
                 TLSOptions(settings), warning: Int64(settings.certificateExpiryWarning / 1_000)))
-        let (configuration, diagnostics) = await pipeline.prepare(contents)
+        var (configuration, diagnostics) = await pipeline.prepare(contents)
+        if let snapshot = configuration?.table.snapshot {
+            diagnostics += ProxyServer.collisions(snapshot, ProxyConfiguration(settings))
+        }
         let routes = configuration?.table.snapshot.routes.count ?? 0
         let report = Report(routes: routes, diagnostics: diagnostics)
         switch output {

@@ -58,6 +58,13 @@ struct Edge: Sendable {
                     "address": "\(address)", "mend": "end it, unless it is the one that this one takes over from",
                 ])
         }
+        if settings.trustedProxies.contains(where: \.isEverybody) {
+            logger.warning(
+                "everybody is a trusted proxy, and can choose the address that he is known by",
+                metadata: [
+                    "mend": "give the balancers' own addresses by --trusted-proxies, unless nobody else gets here"
+                ])
+        }
         logger.info("client connections", metadata: ["most": "\(server.maxConnections)", "loops": "\(server.loops)"])
         resolver = NameResolver(allowsThisHost: options.allowsLoopbackNames)
         pipeline = Pipeline(
@@ -197,7 +204,9 @@ struct Edge: Sendable {
                     }
                     let request = try ExplainedRequest(
                         query.request, headers: query.headers, cookies: query.cookies, peer: peer)
-                    let explanation = await state.explain(served.configuration, request, configuration)
+                    let whyClosed = request.port.flatMap { server.whyClosed($0.number, isUDP: $0.isUDP) }
+                    let explanation = await state.explain(
+                        served.configuration, request, configuration, whyClosed: whyClosed)
                     return ExplainAnswer(text: explanation.text + "\n", json: try explanation.json)
                 } catch {
                     throw AdminProblem("\(error)")

@@ -158,14 +158,16 @@ struct ExplainedRequest {
 
 extension PreparedConfiguration {
     /// Explains by the set that is there for it, which no loop uses.
-    func explain(_ request: ExplainedRequest, _ configuration: ProxyConfiguration) -> RequestExplanation {
+    func explain(
+        _ request: ExplainedRequest, _ configuration: ProxyConfiguration, whyClosed: String? = nil
+    ) -> RequestExplanation {
         let explainer = RequestExplainer(
             table: table, middlewares: explanations ?? MiddlewareSet(), configuration: configuration,
             addresses: addresses, clientRules: clientRules)
         guard let port = request.port else {
             return explainer.explain(head: request.head, peer: request.peer, isSecure: request.isSecure)
         }
-        return explainer.explain(port: port.number, isUDP: port.isUDP)
+        return explainer.explain(port: port.number, isUDP: port.isUDP, whyClosed: whyClosed)
     }
 }
 

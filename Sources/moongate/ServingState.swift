@@ -89,16 +89,18 @@ final class ServingState: Sendable {
 
     /// Explains a request by that configuration, one request at a time: its set of scripts belongs to nobody else.
     func explain(
-        _ configuration: PreparedConfiguration, _ request: ExplainedRequest, _ settings: ProxyConfiguration
+        _ configuration: PreparedConfiguration, _ request: ExplainedRequest, _ settings: ProxyConfiguration,
+        whyClosed: String?
     ) async -> RequestExplanation {
-        await explanations.explain(configuration, request, settings)
+        await explanations.explain(configuration, request, settings, whyClosed)
     }
 
     private actor Explanations {
         func explain(
-            _ configuration: PreparedConfiguration, _ request: ExplainedRequest, _ settings: ProxyConfiguration
+            _ configuration: PreparedConfiguration, _ request: ExplainedRequest, _ settings: ProxyConfiguration,
+            _ whyClosed: String?
         ) -> RequestExplanation {
-            configuration.explain(request, settings)
+            configuration.explain(request, settings, whyClosed: whyClosed)
         }
     }
 }

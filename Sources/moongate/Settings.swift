@@ -578,7 +578,7 @@ struct Settings: Sendable {
             throw SettingsError(
                 problem: "nobody's PROXY protocol header would be believed: there are no trusted proxies",
                 key: "use-proxy-protocol",
-                mend: "give the balancers' addresses by --trusted-proxies; 0.0.0.0/0,::/0 believes everybody")
+                mend: "give the balancers' addresses by --trusted-proxies; 0.0.0.0/0,::/0 takes one of everybody")
         }
         proxyProtocolHeaderTimeout = try read.duration("proxy-protocol-header-timeout", default: "5s", least: 1)
         tcpServicesConfigMap = try read.objectName("tcp-services-configmap")

@@ -55,15 +55,23 @@ import Testing
     @Test(arguments: [
         "Accept-Encoding: gzip|Range: bytes=0-9", "Accept-Encoding: gzip|Cache-Control: no-transform",
     ])
-    func untouchedByRequest(_ request: String) throws {
-        #expect(try judge(Self.html, to: request).0 == .untouched)
+    func asItIsByRequest(_ request: String) throws {
+        #expect(try judge(Self.html, to: request).0 == .varies)
+        #expect(try judge("Content-Type: image/png", to: request).0 == .untouched)
+    }
+
+    /// A cache that asks by HEAD about what it stored of a GET is told the same (RFC 9110 §9.3.2).
+    @Test func headIsToldThatTheResponseVaries() throws {
+        #expect(try judge("\(Self.html)|Content-Length: 5000", method: "HEAD").0 == .varies)
+        #expect(try judge(Self.html, method: "HEAD").0 == .varies)
+        #expect(try judge("Content-Type: image/png", method: "HEAD").0 == .untouched)
+        #expect(try judge(Self.html, status: 304, method: "HEAD").0 == .untouched)
     }
 
     @Test func untouchedByStatusMethodAndVersion() throws {
         #expect(try judge(Self.html, status: 204).0 == .untouched)
         #expect(try judge(Self.html, status: 304).0 == .untouched)
         #expect(try judge(Self.html, status: 206).0 == .untouched)
-        #expect(try judge("\(Self.html)|Content-Length: 5000", method: "HEAD").0 == .untouched)
         #expect(try judge(Self.html, version: "1.0").0 == .untouched)
         #expect(try judge(Self.html, codings: CodingList()).0 == .untouched)
         #expect(try judge(Self.html, status: 404).0 == .compress(.gzip))

@@ -35,7 +35,7 @@ enum OpeningChecks {
         guard let ends = header.ends else { return nil }
         for version in ProxyProtocolVersion.allCases {
             var bytes: [UInt8] = []
-            ProxyHeader.write(version, ends, to: &bytes)
+            header.write(version, to: &bytes)
             guard ProxyHeader.parse(bytes.span) == .complete(header, consumed: bytes.count) else {
                 return "written as \(version.rawValue), \(ends) is something else"
             }

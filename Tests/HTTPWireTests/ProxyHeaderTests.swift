@@ -165,25 +165,27 @@ import Testing
         let ends = ProxyHeader.Ends(
             source: try #require(SocketAddress(source)), destination: try #require(SocketAddress(destination)))
         var text: [UInt8] = []
-        ProxyHeader.write(.v1, ends, to: &text)
+        ProxyHeader(ends: ends).write(.v1, to: &text)
         #expect(String(decoding: text, as: UTF8.self) == line)
         #expect(parse(text) == .complete(ProxyHeader(ends: ends), consumed: text.count))
         var binary: [UInt8] = []
-        ProxyHeader.write(.v2, ends, to: &binary)
+        ProxyHeader(ends: ends).write(.v2, to: &binary)
         #expect(Array(binary.dropFirst(12)) == behind)
         #expect(parse(binary) == .complete(ProxyHeader(ends: ends), consumed: binary.count))
     }
 
     /// Where the ends are not known, whoever reads it is to take his own.
     @Test(arguments: [
-        (ProxyProtocolVersion.v1, Array("PROXY UNKNOWN\r\n".utf8)),
-        (.v2, [13, 10, 13, 10, 0, 13, 10, 81, 85, 73, 84, 10, 0x21, 0, 0, 0]),
+        (ProxyProtocolVersion.v1, false, Array("PROXY UNKNOWN\r\n".utf8)),
+        (.v1, true, Array("PROXY UNKNOWN\r\n".utf8)),
+        (.v2, false, [13, 10, 13, 10, 0, 13, 10, 81, 85, 73, 84, 10, 0x21, 0, 0, 0]),
+        (.v2, true, [13, 10, 13, 10, 0, 13, 10, 81, 85, 73, 84, 10, 0x20, 0, 0, 0]),
     ])
-    func unknownIsWritten(version: ProxyProtocolVersion, bytes: [UInt8]) {
+    func unknownIsWritten(version: ProxyProtocolVersion, isLocal: Bool, bytes: [UInt8]) {
         var output: [UInt8] = [7]
-        ProxyHeader.write(version, nil, to: &output)
+        ProxyHeader(isLocal: isLocal).write(version, to: &output)
         #expect(output == [7] + bytes)
-        #expect(parse(bytes) == .complete(ProxyHeader(), consumed: bytes.count))
+        #expect(parse(bytes) == .complete(ProxyHeader(isLocal: isLocal && version == .v2), consumed: bytes.count))
     }
 
     private static func v6(_ first: UInt8..., last: UInt8) -> [UInt8] {

@@ -11,10 +11,10 @@ import Testing
     private static let header = "PROXY TCP4 203.0.113.7 198.51.100.1 5555 443\r\n"
     private static let request = "GET /len/5/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n"
 
-    private func scene(clients: ClientConnections? = nil) throws -> Scene {
-        let block = try #require(AddressBlock("10.1.0.0/16"))
+    private func scene(clients: ClientConnections? = nil, trusted: String...) throws -> Scene {
+        let blocks = (trusted.isEmpty ? ["10.1.0.0/16"] : trusted).compactMap { AddressBlock($0) }
         return Scene(clients: clients) { configuration in
-            configuration.trustedProxies = [block]
+            configuration.trustedProxies = blocks
             configuration.usesProxyProtocol = true
         }
     }
@@ -81,6 +81,27 @@ import Testing
         #expect(scene.requests.first?.value("x-forwarded-port") == "8080")
         #expect(scene.requests.first?.value("x-forwarded-proto") == "http")
         scene.checkQuiet()
+    }
+
+    /// Everybody may send headers: of those who are named in them, nobody's own fields are believed for it.
+    @Test(arguments: [
+        ("203.0.113.7", ["0.0.0.0/0", "::/0"], "203.0.113.7"), ("2001:db8::7", ["0.0.0.0/0", "::/0"], "2001:db8::7"),
+        ("203.0.113.7", ["0.0.0.0/0", "203.0.113.0/24"], "192.0.2.9, 203.0.113.7"),
+    ])
+    func whoIsNamedIsNoProxyBecauseEverybodyMaySendHeaders(named: String, trusted: [String], seen: String) throws {
+        let scene =
+            trusted[1] == "::/0" ? try scene(trusted: "0.0.0.0/0", "::/0") : try scene(trusted: trusted[0], trusted[1])
+        let client = scene.client(from: Self.balancer)
+        let family = named.contains(":") ? "TCP6" : "TCP4"
+        let destination = named.contains(":") ? "2001:db8::1" : "198.51.100.1"
+        try scene.send(
+            client,
+            "PROXY \(family) \(named) \(destination) 5555 443\r\n"
+                + "GET / HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Host: evil.test\r\n\r\n"
+        )
+        let request = try #require(scene.requests.first)
+        #expect(request.value("x-forwarded-for") == seen)
+        #expect((request.value("x-forwarded-host") == "evil.test") == seen.contains(","))
     }
 
     @Test func strangersHeaderIsNotBelieved() throws {

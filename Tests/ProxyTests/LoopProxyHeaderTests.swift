@@ -11,11 +11,9 @@ import Testing
 
     private func header(_ version: ProxyProtocolVersion, _ source: String, to destination: String) throws -> [UInt8] {
         var output: [UInt8] = []
-        ProxyHeader.write(
-            version,
-            ProxyHeader.Ends(
-                source: try #require(SocketAddress(source)), destination: try #require(SocketAddress(destination))),
-            to: &output)
+        let ends = ProxyHeader.Ends(
+            source: try #require(SocketAddress(source)), destination: try #require(SocketAddress(destination)))
+        ProxyHeader(ends: ends).write(version, to: &output)
         return output
     }
 

@@ -165,13 +165,23 @@ import Testing
         let client = scene.client(from: Self.balancer, kind: .stream, port: 5433)
         try scene.send(client, "PROXY TCP4 203.0.113.7 198.51.100.1 5555 443\r\nfirst")
         let upstream = try #require(scene.openedUpstreams.first)
-        #expect(text(scene, upstream) == "PROXY TCP4 203.0.113.7 10.0.0.254 5555 5433\r\nfirst")
+        #expect(text(scene, upstream) == "PROXY TCP4 203.0.113.7 198.51.100.1 5555 443\r\nfirst")
         // A stranger comes without one, and is named all the same.
         let stranger = scene.client(kind: .stream, port: 5433)
         try scene.send(stranger, "second")
         #expect(
             text(scene, scene.openedUpstreams[1])
                 == "PROXY TCP4 192.168.0.1 10.0.0.254 \(UInt16(stranger)) 5433\r\nsecond")
+    }
+
+    /// Whom a balancer does not name is not made the balancer, and its own checks are not made a client's.
+    @Test(arguments: ["PROXY UNKNOWN\r\n", "\r\n\r\n\0\r\nQUIT\n\u{20}\0\0\0", "\r\n\r\n\0\r\nQUIT\n\u{21}\0\0\0"])
+    func whatNamesNobodyNamesNobody(header: String) throws {
+        let scene = try scene()
+        let client = scene.client(from: Self.balancer, kind: .stream, port: 5433)
+        try scene.send(client, header + "first")
+        let upstream = try #require(scene.openedUpstreams.first)
+        #expect(text(scene, upstream) == "PROXY UNKNOWN\r\nfirst")
     }
 
     @Test func binaryHeaderGoesFirstWhoeverSpeaksFirst() throws {

@@ -34,7 +34,9 @@ import Testing
     }
 
     /// What is no HTTP, by a snapshot with one of each.
-    private func explainer() -> RequestExplainer {
+    private func explainer(_ configuration: ProxyConfiguration = ProxyConfiguration(listen: [], loops: 1))
+        -> RequestExplainer
+    {
         var snapshot = Scene.snapshot([8001, 8002])
         snapshot.upstreams.append(Upstream(namespace: "shop", service: "empty", port: "80"))
         let place = Place(object: ObjectReference(kind: "ConfigMap", namespace: "edge", name: "ports"), field: "data")
@@ -45,8 +47,28 @@ import Testing
         snapshot.udpServices = [UDPService(port: 53, upstream: 0, place: place)]
         snapshot.passthrough = [PassthroughHost(pattern: .wildcard("raw.test"), upstream: 0, ingress: Self.ingress)]
         return RequestExplainer(
-            table: RouteTable(snapshot, generation: 1), middlewares: MiddlewareSet(),
-            configuration: ProxyConfiguration(listen: [], loops: 1))
+            table: RouteTable(snapshot, generation: 1), middlewares: MiddlewareSet(), configuration: configuration)
+    }
+
+    @Test func aPortThatIsNotOpenLeadsNowhere() {
+        let here = Model.SocketAddress(ip: IPAddress(v4: 0x7f00_0001), port: 5432)
+        var configuration = ProxyConfiguration(listen: [here], loops: 1)
+        let ours = "the port is not open: Moongate itself listens there"
+        #expect(explainer(configuration).explain(port: 5432, isUDP: false).steps.last?.decision == ours)
+        configuration = ProxyConfiguration(listen: [], loops: 1)
+        configuration.reservedPorts = [5432, 53]
+        #expect(explainer(configuration).explain(port: 5432, isUDP: false).steps.last?.decision == ours)
+        #expect(explainer(configuration).explain(port: 53, isUDP: true).steps.last?.decision != ours)
+        #expect(
+            explainer().explain(port: 5432, isUDP: false, whyClosed: "bind: Address already in use").steps.last?
+                .decision
+                == "the port is not open: bind: Address already in use")
+        #expect(explainer().explain(port: 5432, isUDP: false).steps.last?.part != "answer")
+        var snapshot = Snapshot()
+        snapshot.tcpServices = [TCPService(port: 5432, upstream: 0), TCPService(port: 5433, upstream: 0)]
+        snapshot.udpServices = [UDPService(port: 53, upstream: 0)]
+        #expect(ProxyServer.collisions(snapshot, configuration).map(\.code) == ["MG208"])
+        #expect(ProxyServer.collisions(snapshot, ProxyConfiguration(listen: [], loops: 1)).isEmpty)
     }
 
     @Test(

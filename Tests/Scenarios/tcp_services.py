@@ -5,7 +5,7 @@ import threading
 
 from edge import Edge, Upstream, connect, echo, free_ports, is_open, read, rest, until
 
-first, second, third, taken = free_ports(4)
+first, second, third, taken, shared = free_ports(5)
 a = Upstream(lambda c: echo(c, b"a"))
 b = Upstream(lambda c: echo(c, b"b"))
 edge = Edge("--tcp-services-configmap", "edge/tcp", "--trusted-proxies", "127.0.0.2", "--proxy-stream-timeout", "3s")
@@ -46,7 +46,7 @@ print("back-pressure")
 assert not is_open(second)
 s = connect(third, "127.0.0.2")
 s.sendall(b"PROXY TCP4 203.0.113.7 198.51.100.1 5555 443\r\nhi")
-line = b"aPROXY TCP4 203.0.113.7 127.0.0.1 5555 %d\r\nhi" % third
+line = b"aPROXY TCP4 203.0.113.7 198.51.100.1 5555 443\r\nhi"
 assert read(s, len(line)) == line
 s = connect(third)
 own = b"aPROXY TCP4 127.0.0.1 127.0.0.1 %d %d\r\n" % (s.getsockname()[1], third)
@@ -80,6 +80,14 @@ assert read(stays, 8) == b"and here"
 blocker.close()
 edge.ports(**{f"p{first}": "shop/a:80", f"p{second}": "shop/a:80"})
 until(lambda: is_open(second), lambda: "the port did not open")
+# Who shares a port, as another process of ours would, is told: the kernel gives each a part of the connections.
+with socket.socket() as other:
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    other.bind(("127.0.0.1", shared))
+    other.listen()
+    edge.ports(**{f"p{first}": "shop/a:80", f"p{second}": "shop/a:80", f"p{shared}": "shop/a:80"})
+    edge.error(f"another process listens on the port {shared} too")
+edge.ports(**{f"p{first}": "shop/a:80", f"p{second}": "shop/a:80"})
 print("ports that are taken")
 
 # An endpoint that refuses is skipped, and ejected in the end.

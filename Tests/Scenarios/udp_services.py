@@ -65,7 +65,7 @@ def is_open(port):
             return True
 
 
-first, second, third, dead = free_ports(4, socket.SOCK_DGRAM)
+first, second, third, dead, shared = free_ports(5, socket.SOCK_DGRAM)
 a, b, many = Echo(b"a"), Echo(b"b"), Echo(b"m", answers=3)
 edge = Edge("--udp-services-configmap", "edge/udp", "--tcp-services-configmap", "edge/tcp", "--udp-session-timeout", "6s",
             "--http", "[::1]:0", "--drain-timeout", "120s")
@@ -75,7 +75,7 @@ edge.service("empty", protocol="UDP")
 edge.ports("udp", **{f"p{first}": "shop/a:80", f"p{second}": "shop/empty:80", f"p{third}": "shop/many:raw"})
 edge.ports("tcp", **{f"p{first}": "shop/a:80"})
 edge.start()
-edge.error('the Service "shop/a" has no port "80"')
+edge.error('the Service "shop/a" has no TCP port "80"')
 
 # There and back, in one session a client: as short and as long as a datagram may be.
 s = client(first)
@@ -139,6 +139,11 @@ edge.service("a", a.port, protocol="UDP")
 edge.ports("udp", **{f"p{first}": "shop/a:80", f"p{third}": "shop/many:raw"})
 edge.error(f"the UDP port {third} cannot be opened: bind: Address already in use")
 blocker.close()
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    other.bind(("127.0.0.1", shared))
+    edge.ports("udp", **{f"p{first}": "shop/a:80", f"p{third}": "shop/many:raw", f"p{shared}": "shop/a:80"})
+    edge.error(f"another process listens on the UDP port {shared} too")
 edge.ports("udp", **{f"p{first}": "shop/a:80", f"p{third}": "shop/many:raw", "p0": "shop/a:80"})
 edge.error('"0" is no port')
 until(lambda: is_open(third), lambda: "the port did not open")
