@@ -229,7 +229,7 @@ package enum AnnotationTable {
             key: authTLSErrorPage, kinds: ingress, syntax: "URL or path", risk: .high,
             doc:
                 "Where a client without a good certificate is sent (302) in place of 400; a path of the host is served "
-                + "to it instead.",
+                + "to it instead, as if it had asked for that by GET.",
             effect: .clients(strict: true) { text, clients throws(ValueProblem) in
                 clients.errorPage = try ClientAnnotations.errorPage(text)
             }),
@@ -241,8 +241,10 @@ package enum AnnotationTable {
             }),
         AnnotationSpec(
             key: authTLSMatchCN, kinds: ingress, syntax: "CN=regex", risk: .high,
-            doc: "Searched in the certificate's subject (RFC 2253), the CN= included; where it is not found: 403, also "
-                + "over plain HTTP, but for ACME challenges.",
+            doc:
+                "Searched in the certificate's subject (RFC 2253), the CN= included, from where an attribute begins: of "
+                + "several names write the choice in parentheses behind CN=. Where it is not found: 403, also over plain "
+                + "HTTP, but for ACME challenges.",
             effect: .clients(strict: true) { text, clients throws(ValueProblem) in
                 guard text.hasPrefix("CN="), text.utf8.count <= 1024 else {
                     throw ValueProblem(wanted: "this is CN= and a regular expression", example: "CN=(alice|bob)(,|$)")

@@ -21,8 +21,29 @@ package final class SubjectPattern: Sendable {
         }
     }
 
-    /// Whether it is found in the text. What would take too long is not.
+    /// Whether it is found in the text, a name as RFC 2253 writes it, and there where an attribute begins: what its owner
+    /// wrote into the value of another, `O=CN=alice`, is none. What would take too long is not found.
     package func isFound(in text: borrowing [UInt8]) -> Bool {
-        pattern.withLock { pattern in (try? pattern.test(text.span)) ?? false }
+        pattern.withLock { pattern in
+            var start = 0
+            while true {
+                if (try? pattern.test(text.span, at: start)) ?? false { return true }
+                guard let next = Self.attribute(after: start, in: text.span) else { return false }
+                start = next
+            }
+        }
+    }
+
+    /// Where the next attribute begins: behind a comma, or a plus sign, that no backslash makes a part of a value (§2.4).
+    private static func attribute(after start: Int, in text: Span<UInt8>) -> Int? {
+        var i = start
+        while i < text.count {
+            switch text[i] {
+            case UInt8(ascii: "\\"): i += 2
+            case UInt8(ascii: ","), UInt8(ascii: "+"): return i + 1
+            default: i += 1
+            }
+        }
+        return nil
     }
 }

@@ -10,6 +10,8 @@ package final class ClientRules: Sendable {
         let pattern: SubjectPattern?
         /// Nobody can be told from anybody: everything is answered with 403.
         let isBroken: Bool
+        /// It closes the paths of an Ingress that may not decide for its host.
+        let isDenied: Bool
         /// It is the rule of whatever host nobody else has: clients may come without a name.
         let isForAnyHost: Bool
 
@@ -54,7 +56,7 @@ package final class ClientRules: Sendable {
             rules.append(
                 Rule(
                     authentication: ClientAuthentication(ingress: route.ingress), pattern: nil, isBroken: true,
-                    isForAnyHost: false))
+                    isDenied: true, isForAnyHost: false))
         }
         self.rules = rules
         self.byRoute = byRoute
@@ -80,7 +82,8 @@ package final class ClientRules: Sendable {
             }
         }
         return Rule(
-            authentication: authentication, pattern: pattern, isBroken: isBroken, isForAnyHost: host == .any)
+            authentication: authentication, pattern: pattern, isBroken: isBroken, isDenied: false,
+            isForAnyHost: host == .any)
     }
 
     /// Everything on the route is answered with 403.

@@ -9,18 +9,25 @@ enum HTTPSRedirect {
     /// no certificate yet.
     private static let challenge = Array("/.well-known/acme-challenge/".utf8)
 
-    /// Whether the request is to be redirected: over plain HTTP, to a host that it names.
+    /// Whether the request is not to be served by plain HTTP. One that names no host (HTTP/1.0 demands none) cannot be sent
+    /// anywhere, and is refused: served, it would pass by what the redirect stands before.
     static func applies(to exchange: Exchange) -> Bool {
-        if exchange.client.isSecure || exchange.request.hostRange.count == 0 { return false }
-        return !isChallenge(exchange.request)
+        !exchange.client.isSecure && !isChallenge(exchange.request)
     }
 
-    /// Whether the request is an ACME server's, by its canonical path.
+    /// Whether the request is an ACME server's, by its method and its canonical path: a GET, or a HEAD, for one token of
+    /// base64url (RFC 8555 §8.1, §8.3). Whatever else lies below that path is no challenge.
     static func isChallenge(_ request: borrowing MessageHead) -> Bool {
+        guard request.method == .get || request.method == .head else { return false }
         let range = request.pathRange.range
-        // A token has no slash, and one that is encoded may lead elsewhere.
-        guard range.count >= challenge.count, !request.hasEncodedSlash else { return false }
+        guard range.count > challenge.count, !request.hasEncodedSlash else { return false }
         for i in challenge.indices where request.bytes[range.lowerBound + i] != challenge[i] { return false }
+        for i in range.lowerBound + challenge.count..<range.upperBound {
+            switch request.bytes[i] {
+            case 48...57, 65...90, 97...122, UInt8(ascii: "-"), UInt8(ascii: "_"): continue
+            default: return false
+            }
+        }
         return true
     }
 

@@ -1,6 +1,7 @@
 // Between step 3 and step 4 of a request's walk, for hosts that ask for client certificates: who may pass, and what is
 // said of him. The handshake has asked and recorded; whether that was enough is decided here, where there is a request
 // to answer and a host that it is for.
+internal import HTTPWire
 internal import Middlewares
 internal import Model
 internal import Reactor
@@ -44,9 +45,12 @@ extension Loop {
         for name in ClientCertificateFields.all { exchange.request.removeAll(named: name.span) }
         guard number >= 0 else { return .none }
         let tls = f.downstream?.secureLayer
-        // A host that is closed to it would never get the certificate that opens it.
-        if tls == nil, !exchange.client.isSecure, HTTPSRedirect.isChallenge(exchange.request) { return .none }
         let rule = rules.rules[Int(number)]
+        // A host that is closed to it would never get the certificate that opens it. Nobody gets one by the paths of those
+        // who only share it.
+        if tls == nil, !exchange.client.isSecure, !rule.isDenied, HTTPSRedirect.isChallenge(exchange.request) {
+            return .none
+        }
         if rule.isBroken { return .clientRulesBroken }
         if let tls, let asked = rule.asked {
             if !isKnown(tls, by: rules, number, asked, f) { return .misdirected }
@@ -162,7 +166,9 @@ extension Loop {
     // MARK: The answer
 
     /// The page that a client without a good certificate gets in place of 400: the request goes on as one for a path of
-    /// the host, which its rules lead on, and nothing else of it gets through. False: it is answered.
+    /// the host, which its rules lead on, and what it wanted done does not: it is a GET without a body, as `error_page` of
+    /// nginx makes it, or a HEAD. False: it is answered. So are those who want a tunnel, to whom a page says nothing, and
+    /// calls, which are told in their own terms.
     func turnsToErrorPage(_ f: Flight, _ rules: ClientRules, _ reason: FailureReason) -> Bool {
         guard reason == .noClientCertificate || reason == .badClientCertificate else { return false }
         let exchange = f.exchange
@@ -174,9 +180,41 @@ extension Loop {
             f.refusedStatus = 302
             return false
         }
+        guard f.facts.upgrade == .none, !isCall(f) else { return false }
         guard (try? exchange.request.setPath(text.span)) != nil else { return false }
         exchange.request.hasQuery = false
         exchange.request.queryRange = .empty
+        if exchange.request.method != .head {
+            exchange.request.method = .get
+            exchange.request.methodRange = exchange.request.store("GET".utf8)
+        }
+        Self.takeOutBodyFields(of: &exchange.request)
+        if !f.facts.body.isEmpty {
+            f.facts.body = .none
+            // What is left of it is the connection's business, as after an early answer.
+            perform(f, .requestEnded)
+        }
         return true
+    }
+
+    /// What tells of a body, all of `content-…` (RFC 9110 §8) included.
+    private static func takeOutBodyFields(of request: inout MessageHead) {
+        let prefix = Array("content-".utf8)
+        for i in request.fields.indices where !request.fields[i].isRemoved {
+            let field = request.fields[i]
+            switch field.name {
+            case .contentLength, .contentType, .expect, .trailer, .transferEncoding:
+                request.remove(at: i)
+            default:
+                let name = field.nameRange
+                if name.count > prefix.count,
+                    prefix.indices.allSatisfy({
+                        MessageHead.lower(request.bytes[name.lowerBound + $0]) == prefix[$0]
+                    })
+                {
+                    request.remove(at: i)
+                }
+            }
+        }
     }
 }

@@ -224,7 +224,12 @@ extension Loop {
         }
         if !takesPath(f) { return }
         if f.policy.redirectsToHTTPS, HTTPSRedirect.applies(to: exchange) {
-            f.isRedirect = true
+            if exchange.request.hostRange.isEmpty {
+                exchange.reason = .malformedRequest
+                exchange.fault = .noHost
+            } else {
+                f.isRedirect = true
+            }
             perform(f, .answerDecided)
             return
         }
@@ -604,7 +609,10 @@ extension Loop {
         }
         f.isPersistent = d.machine.mayPersist && !announcesClose && f.responseFraming != .close
         // As in `answer`: the client may send its body after this, or its next request.
-        if f.facts.expectsContinue, !f.continueWasSent, !f.machine.requestHasEnded { f.isPersistent = false }
+        // The page for those without a certificate wants no body; what was asked for may come all the same.
+        if f.facts.expectsContinue, !f.continueWasSent, !f.machine.requestHasEnded || f.isErrorPage {
+            f.isPersistent = false
+        }
         var options = HeadWriter.ResponseOptions(
             body: framing, declaredLength: f.responseFacts.declaredLength, closes: !f.isPersistent,
             clientVersion: exchange.request.version)
@@ -778,7 +786,7 @@ extension Loop {
         let forwarding = forwarding(f)
         let options = HeadWriter.RequestOptions(
             body: f.facts.body, upgrade: f.facts.upgrade, upgradeRange: f.facts.upgradeRange,
-            expectsContinue: f.facts.expectsContinue,
+            expectsContinue: f.facts.expectsContinue && !f.facts.body.isEmpty,
             // Those of gRPC-Web come in the body, whatever the client's version.
             acceptsTrailers: f.facts.acceptsTrailers
                 && (exchange.request.version != .http10 || f.recoding?.bridge != nil))

@@ -123,6 +123,11 @@ package struct RequestExplainer {
         if routes.indices.contains(Int(exchange.route)), routes[Int(exchange.route)].policy.redirectsToHTTPS,
             HTTPSRedirect.applies(to: exchange)
         {
+            if exchange.request.hostRange.isEmpty {
+                return refused(
+                    &result, Refusal(400, .malformedRequest, .noHost),
+                    "plain HTTP is redirected (ssl-redirect), and it names no host", closes: false)
+            }
             var location: [UInt8] = []
             HTTPSRedirect.appendLocation(of: exchange.request, port: configuration.redirectPort, to: &location)
             result.status = HTTPSRedirect.status
@@ -220,7 +225,7 @@ package struct RequestExplainer {
             result.steps.append(.init("answer", "\(reason.status): \(why) (\(reason.label))"))
             return false
         }
-        if !isSecure, HTTPSRedirect.isChallenge(exchange.request) {
+        if !isSecure, !rule.isDenied, HTTPSRedirect.isChallenge(exchange.request) {
             result.steps.append(
                 .init("client", "an ACME challenge over plain HTTP: nobody is refused for it"))
             return true

@@ -138,6 +138,12 @@ package final class Pattern {
         try run(text, from: 0, options: 0, purse)
     }
 
+    /// Whether it matches at this place, and not behind it.
+    package func test(_ text: Span<UInt8>, at start: Int) throws(Failure) -> Bool {
+        guard start <= text.count else { return false }
+        return try run(text, from: start, options: PCRE2_ANCHORED, nil)
+    }
+
     /// The ranges of the whole match and of each group (nil: the group took no part); nil when nothing matches.
     package func match(
         _ text: Span<UInt8>, from start: Int = 0, paidBy purse: ScriptPurse? = nil

@@ -112,7 +112,7 @@ import Testing
 
     @Test(arguments: [
         ("/.well-known/acme-challenge/x", false, true), ("/.well-known/acme-challenge/x", true, false),
-        ("/x", false, false),
+        ("/x", false, false), ("/.well-known/acme-challenge/x/y", false, false),
     ])
     func challengesAreLetThroughToClosedHosts(path: String, isSecure: Bool, isLetThrough: Bool) {
         var snapshot = Scene.snapshot([8001])
