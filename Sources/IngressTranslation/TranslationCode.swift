@@ -35,6 +35,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case noSecret = "MG160"
     case badSecretName = "MG161"
     case emptySecret = "MG162"
+    case foreignTLS = "MG167"
     case badStatusSource = "MG170"
     case badDefaultBackend = "MG171"
     case badClientSecret = "MG172"
@@ -93,6 +94,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .noSecret: "no-secret"
         case .badSecretName: "bad-secret-name"
         case .emptySecret: "no-certificate"
+        case .foreignTLS: "foreign-tls"
         case .badStatusSource: "bad-status-source"
         case .badDefaultBackend: "bad-default-backend"
         case .badClientSecret: "bad-client-secret"
@@ -129,6 +131,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .sharedHost, .noRules, .noPaths, .noEndpoints, .targetPort, .badEndpoint, .balanceConflict,
             .unknownAnnotation,
             .badAnnotation, .foreignGuards, .scriptPath, .shadowNotYet, .noScripts, .noSecret, .emptySecret,
+            .foreignTLS,
             .badStatusSource, .idleBackendTLS, .clientRulesConflict, .plainClientRules, .unknownHost:
             .warning
         case .noPortServices, .proxyWithoutTrust, .udpProxyProtocol, .passthroughOff, .passthroughPath: .warning
@@ -174,7 +177,10 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .noScripts: "An annotation of scripts is empty: no script runs."
         case .noSecret: "A Secret named by spec.tls does not exist."
         case .badSecretName: "A Secret's name is none; Secrets of other namespaces cannot be named."
-        case .emptySecret: "A Secret named by spec.tls has no certificate or no key in it."
+        case .emptySecret:
+            "A Secret named by spec.tls has no certificate or no key in it; the last good one stays, or the default serves."
+        case .foreignTLS:
+            "A host of another namespace has spec.tls only here, or here first: this Ingress decides about its certificate."
         case .badStatusSource: "The Service whose address is published does not exist or has no address."
         case .badDefaultBackend: "The operator's default backend does not exist."
         case .badClientSecret:

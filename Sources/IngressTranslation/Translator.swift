@@ -1025,6 +1025,8 @@ private struct Work {
     private mutating func addCertificates(of index: Int) {
         if accepted[index].ingress.spec.tls.isEmpty { return }
         let item = accepted[index]
+        let unlisted = Self.unlisted(of: item.draft)
+        var asked = 0
         for (tlsIndex, tls) in item.ingress.spec.tls.enumerated() {
             let path = FieldPath([.key("spec"), .key("tls")]) + tlsIndex
             guard let secret = tls.secretName, !secret.isEmpty else { continue }
@@ -1053,12 +1055,36 @@ private struct Work {
             let pair = keyPair(in: name, at: place, instead: "the default certificate serves")
             // All hosts refused is not the same as no hosts named, which means all of the Ingress.
             guard names.isEmpty == tls.hosts.isEmpty else { continue }
-            result.snapshot.certificates.append(
-                CertificateReference(
-                    hosts: names,
-                    secret: ObjectReference(kind: Secret.kind, namespace: name.namespace, name: name.name),
-                    ingress: item.reference, pair: pair, place: place))
+            var reference = CertificateReference(
+                hosts: names,
+                secret: ObjectReference(kind: Secret.kind, namespace: name.namespace, name: name.name),
+                ingress: item.reference, pair: pair, place: place)
+            reference.isEmpty = pair == nil && objects.secrets[name] != nil
+            if asked < Self.mostAsked { reference.unlisted = unlisted }
+            asked += 1
+            result.snapshot.certificates.append(reference)
         }
+    }
+
+    /// How many entries of an Ingress are asked whether they cover a host that none lists. Each is asked for each such host:
+    /// an Ingress with thousands of both would hold up everybody's configuration.
+    private static let mostAsked = 32
+
+    /// The hosts of an Ingress's rules that no entry of its `spec.tls` lists; an entry without hosts stands for all.
+    private static func unlisted(of draft: IngressDraft) -> [String] {
+        var listed: Set<String> = []
+        for entry in draft.spec.tls {
+            if entry.hosts.isEmpty { return [] }
+            for host in entry.hosts {
+                if let pattern = try? HostSyntax.pattern(host) { listed.insert(pattern.description) }
+            }
+        }
+        var unlisted: [String] = []
+        for rule in draft.rules {
+            guard case .success(let pattern) = rule.host, pattern != .any else { continue }
+            if listed.insert(pattern.description).inserted { unlisted.append(pattern.description) }
+        }
+        return unlisted
     }
 
     /// The certificate in a Secret. Whether it is any good is not judged here: that takes a library.
@@ -1073,7 +1099,8 @@ private struct Work {
         else {
             report(
                 .emptySecret, "the Secret \(quoted("\(name)")) lacks tls.crt or tls.key", at: place,
-                mend: "put the certificate's chain and its key there, both PEM; until then \(instead)")
+                mend: "put the certificate's chain and its key there, both PEM; until then the last good certificate "
+                    + "serves, or without one \(instead)")
             return nil
         }
         return TLSKeyPair(chain: chain, key: key)
@@ -1089,7 +1116,17 @@ private struct Work {
                 guard case .success(let pattern) = rule.host, pattern != .any, let host = host(pattern),
                     !options.hostsAreExclusive || host.owner.namespace == item.name.namespace
                 else { continue }
-                secured.insert(pattern)
+                guard secured.insert(pattern).inserted, host.owner.namespace != item.name.namespace else { continue }
+                // As in ingress-nginx: the oldest with spec.tls decides, whosever the host is.
+                report(
+                    .foreignTLS,
+                    "the host \(quoted(pattern.description)) belongs to the namespace \(host.owner.namespace), whose "
+                        + "Ingress \(host.owner) comes first, and no older one there has spec.tls: this one decides about "
+                        + "its certificate, and sends its plain HTTP to HTTPS",
+                    at: places.place(Ingress.kind, item.name, FieldPath([.key("spec"), .key("tls")])),
+                    mend:
+                        "take another host, or have spec.tls for it in \(host.owner); --exclusive-hosts keeps hosts to "
+                        + "the namespaces that had them first")
             }
         }
         for index in routes.indices {
@@ -1237,9 +1274,10 @@ private struct Work {
         guard let name = options.defaultCertificate else { return }
         let secret = ObjectReference(kind: Secret.kind, namespace: name.namespace, name: name.name)
         let place = Place(object: secret, field: "--default-tls-secret")
-        let pair = keyPair(in: name, at: place, instead: "one made on start serves")
-        result.snapshot.defaultCertificate = CertificateReference(
-            hosts: [], secret: secret, ingress: secret, pair: pair, place: place)
+        let pair = keyPair(in: name, at: place, instead: "the one made on start serves")
+        var reference = CertificateReference(hosts: [], secret: secret, ingress: secret, pair: pair, place: place)
+        reference.isEmpty = pair == nil && objects.secrets[name] != nil
+        result.snapshot.defaultCertificate = reference
     }
 
     // MARK: What is no HTTP

@@ -400,10 +400,14 @@ package struct ScriptBinding: Sendable, Hashable {
 /// A Secret named by `spec.tls`, and the hosts that it is for.
 package struct CertificateReference: Sendable, Hashable {
     package var hosts: [String]
+    /// Those of the Ingress's rules that no entry of its `spec.tls` lists: it serves them if it covers them.
+    package var unlisted: [String] = []
     package var secret: ObjectReference
     package var ingress: ObjectReference
     /// What the Secret holds; nil where it is not there, or has no certificate in it.
     package var pair: TLSKeyPair?
+    /// The Secret is there, and has no certificate in it.
+    package var isEmpty = false
     /// Where the Secret is named, for diagnostics.
     package var place: Place
 

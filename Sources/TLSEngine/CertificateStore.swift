@@ -80,8 +80,8 @@ package final class CertificateStore: Sendable {
         var trial: TLSContext
         /// What was found of each pair: a certificate that did not change is not looked at again.
         var judged: [TLSKeyPair: Judgement] = [:]
-        /// By host and Secret: what last served.
-        var lastGood: [Claim: TLSKeyPair] = [:]
+        /// What last served a host and was good, at most one of a Secret.
+        var lastGood: [Claim: [Kept]] = [:]
         var served: [String: ServedCertificate] = [:]
         /// What was found of what hosts ask of their clients.
         var judgedClients: [ClientVerification: ClientJudgement] = [:]
@@ -93,9 +93,15 @@ package final class CertificateStore: Sendable {
         case unusable(String)
     }
 
+    /// Of a host by one namespace: what another has had there never comes back for it.
     private struct Claim: Hashable {
         var host: String
+        var namespace: String
+    }
+
+    private struct Kept {
         var secret: ObjectReference
+        var pair: TLSKeyPair
     }
 
     private enum Judgement {
@@ -155,7 +161,7 @@ package final class CertificateStore: Sendable {
         let warning: Int64
         var state: State
         var judged: [TLSKeyPair: Judgement] = [:]
-        var lastGood: [Claim: TLSKeyPair] = [:]
+        var lastGood: [Claim: [Kept]] = [:]
         var served: [String: ServedCertificate] = [:]
         var judgedClients: [ClientVerification: ClientJudgement] = [:]
         var diagnostics: [Diagnostic] = []
@@ -177,25 +183,26 @@ package final class CertificateStore: Sendable {
         ) -> CertificateTable {
             var exact: [String: ServedCertificate] = [:]
             var wildcards: [String: ServedCertificate] = [:]
+            /// By wildcard: whose valid certificate it has.
+            var above: [String: String] = [:]
+            // Wildcards come first: a star sorts before all that names begin with.
             for (host, references) in claims() {
-                var pairs: [(secret: ObjectReference, pair: TLSKeyPair)] = []
-                var hasKind: Set<Bool> = []
-                for reference in references {
-                    guard let (pair, facts) = pair(of: reference, for: host), hasKind.insert(facts.isECDSA).inserted
-                    else { continue }
-                    pairs.append((reference.secret, pair))
-                }
-                guard !pairs.isEmpty else { continue }
-                let certificate = serve(Self.name(of: pairs), pairs.map(\.pair), nil, options, cache)
+                let parent = Self.parent(host)
+                let (chosen, isValid) = choose(
+                    from: references, for: host, parent.flatMap { name in above[name].map { (name, $0) } })
+                guard !chosen.isEmpty else { continue }
+                let certificate = serve(Self.name(of: chosen), chosen.map(\.pair), nil, options, cache)
                 if host.hasPrefix("*.") {
                     wildcards[String(host.dropFirst(2))] = certificate
+                    if isValid { above[host] = references.first?.secret.namespace }
                 } else {
                     exact[host] = certificate
                 }
             }
             var standard = selfSigned
-            if let reference = snapshot.defaultCertificate, let (pair, _) = pair(of: reference, for: nil) {
-                standard = serve(Self.name(of: [(reference.secret, pair)]), [pair], nil, options, cache)
+            if let reference = snapshot.defaultCertificate {
+                let chosen = choose(from: [reference], for: nil, nil).chosen
+                if !chosen.isEmpty { standard = serve(Self.name(of: chosen), chosen.map(\.pair), nil, options, cache) }
             }
             let asked = askedClients()
             if !asked.isEmpty { ask(asked, of: &exact, &wildcards, &standard, options, cache) }
@@ -208,8 +215,8 @@ package final class CertificateStore: Sendable {
                 expiries: ends.values.sorted { ($0.notAfter, $0.secret) < ($1.notAfter, $1.secret) }, staleAt: staleAt)
         }
 
-        private static func name(of pairs: [(secret: ObjectReference, pair: TLSKeyPair)]) -> String {
-            pairs.map { "\($0.secret.namespace)/\($0.secret.name)" }.joined(separator: "+")
+        private static func name(of chosen: [Candidate]) -> String {
+            chosen.map { "\($0.reference.secret.namespace)/\($0.reference.secret.name)" }.joined(separator: "+")
         }
 
         private mutating func serve(
@@ -424,9 +431,10 @@ package final class CertificateStore: Sendable {
         /// For each host the references that may serve it, the oldest first.
         ///
         /// Whoever has a rule for a host decides about its certificate; whoever only lists it in `spec.tls` has it where
-        /// nobody has a rule. All certificates of a host come from one namespace: another's would be served to the
-        /// clients that prefer its kind of key.
-        private func claims() -> [(host: String, references: [CertificateReference])] {
+        /// nobody has a rule. A host that its own Ingress does not list has what covers it of that one's certificates. All
+        /// certificates of a host come from one namespace: another's would be served to the clients that prefer its kind
+        /// of key.
+        private mutating func claims() -> [(host: String, references: [CertificateReference])] {
             if snapshot.certificates.isEmpty { return [] }
             var rules: [ObjectReference: Set<String>] = [:]
             /// The namespaces with a rule for a host, and for a host below a wildcard.
@@ -438,28 +446,45 @@ package final class CertificateStore: Sendable {
                 owners[host, default: []].insert(route.ingress.namespace)
                 if let parent = Self.parent(host) { below[parent, default: []].insert(route.ingress.namespace) }
             }
-            var ruled: [String: [CertificateReference]] = [:]
-            var listed: [String: [CertificateReference]] = [:]
-            for reference in snapshot.certificates {
+            var ruled: [String: [Int]] = [:]
+            var listed: [String: [Int]] = [:]
+            var covered: [String: [Int]] = [:]
+            for (number, reference) in snapshot.certificates.enumerated() {
                 let own = rules[reference.ingress] ?? []
                 for host in reference.hosts.isEmpty ? own.sorted() : reference.hosts {
                     let namespace = reference.ingress.namespace
                     if let deciders = owners[host] ?? Self.parent(host).flatMap({ owners[$0] }) {
-                        if deciders.contains(namespace) { ruled[host, default: []].append(reference) }
+                        if deciders.contains(namespace) { ruled[host, default: []].append(number) }
                     } else if let beneath = below[host] {
                         // A wildcard that is no rule would serve every host below that has no certificate of its own.
-                        if beneath == [namespace] { ruled[host, default: []].append(reference) }
+                        if beneath == [namespace] { ruled[host, default: []].append(number) }
                     } else {
-                        listed[host, default: []].append(reference)
+                        listed[host, default: []].append(number)
                     }
                 }
+                for host in reference.unlisted where own.contains(host) && covers(reference, host) {
+                    covered[host, default: []].append(number)
+                }
             }
-            for (host, references) in listed { ruled[host] = references }
-            return ruled.map { host, references in
-                let owner = references.first?.secret.namespace
-                return (host, references.filter { $0.secret.namespace == owner })
+            for (host, numbers) in listed { ruled[host] = numbers }
+            let all = snapshot.certificates
+            return Set(ruled.keys).union(covered.keys).sorted().map { host in
+                let (named, covering) = (ruled[host] ?? [], covered[host] ?? [])
+                let first = min(named.first ?? .max, covering.first ?? .max)
+                let owner = all.indices.contains(first) ? all[first].secret.namespace : nil
+                let own = named.filter { all[$0].secret.namespace == owner }
+                return (
+                    host, (own.isEmpty ? covering.filter { all[$0].secret.namespace == owner } : own).map { all[$0] }
+                )
             }
-            .sorted { $0.host < $1.host }
+        }
+
+        /// Whether the certificate is for a host that nobody lists, or was when it was last good.
+        private mutating func covers(_ reference: CertificateReference, _ host: String) -> Bool {
+            if let pair = reference.pair, case .good(let facts) = judge(pair) { return facts.covers(host) }
+            guard reference.pair != nil || reference.isEmpty else { return false }
+            let before = state.lastGood[Claim(host: host, namespace: reference.secret.namespace)] ?? []
+            return before.contains { $0.secret == reference.secret }
         }
 
         /// `*.shop.test` for `www.shop.test`.
@@ -470,61 +495,155 @@ package final class CertificateStore: Sendable {
 
         // MARK: Judging
 
-        /// The pair that serves a host for a reference: its own, the last good one, or none.
-        private mutating func pair(
-            of reference: CertificateReference, for host: String?
-        ) -> (TLSKeyPair, TLSCertificateFacts)? {
-            // That a Secret is not there, or has no certificate in it, the translation has said.
-            guard let pair = reference.pair else { return nil }
-            let claim = Claim(host: host ?? "", secret: reference.secret)
-            let before = state.lastGood[claim].flatMap { pair -> (TLSKeyPair, TLSCertificateFacts)? in
-                guard case .good(let facts) = judge(pair) else { return nil }
-                return (pair, facts)
+        /// What may serve a host.
+        private struct Candidate {
+            var reference: CertificateReference
+            var pair: TLSKeyPair
+            var facts: TLSCertificateFacts
+            /// It is the last good one, not what its Secret holds now.
+            var isKept = false
+        }
+
+        /// What is wrong with what a reference's Secret holds.
+        private enum Fault {
+            case unusable(String)
+            case wrongName(TLSCertificateFacts, String)
+            case untimely(TLSCertificateFacts)
+            /// The translation has said it.
+            case empty
+        }
+
+        /// What serves a host: of each kind of key the first that is valid. What has ended, or has not begun, only where
+        /// nothing is valid, neither of any kind nor of the same namespace for the wildcard above.
+        ///
+        /// In the place of what can't serve stands what last did, of the same Secret, or of one that is not named any more:
+        /// a reference that was led to another Secret is no better than one whose Secret was written anew. Of a Secret that
+        /// is not there nothing stays: who deletes it wants it gone.
+        /// - Parameter above: the wildcard over the host that has a valid certificate, and whose that is.
+        private mutating func choose(
+            from references: [CertificateReference], for host: String?, _ above: (host: String, namespace: String)?
+        ) -> (chosen: [Candidate], isValid: Bool) {
+            guard let namespace = references.first?.secret.namespace else { return ([], false) }
+            let claim = Claim(host: host ?? "", namespace: namespace)
+            let before = state.lastGood[claim] ?? []
+            var valid: [Candidate] = []
+            var untimely: [Candidate] = []
+            var faults: [(reference: CertificateReference, fault: Fault)] = []
+            var kept: [Kept] = []
+            func offer(
+                _ reference: CertificateReference, _ pair: TLSKeyPair, _ facts: TLSCertificateFacts, _ isKept: Bool
+            ) {
+                let candidate = Candidate(reference: reference, pair: pair, facts: facts, isKept: isKept)
+                if facts.isValid(at: now) { valid.append(candidate) } else { untimely.append(candidate) }
             }
-            if let before { lastGood[claim] = before.0 }
-            let isFresh = before?.1.isValid(at: now) ?? false
-            let instead =
-                before == nil
-                ? "the default certificate serves"
-                : isFresh ? "the last good certificate serves" : "the last good certificate serves, which has expired"
-            switch judge(pair) {
-            case .bad(let problem):
+            for reference in references {
+                let fault: Fault
+                var own: (pair: TLSKeyPair, facts: TLSCertificateFacts)?
+                if let pair = reference.pair {
+                    switch judge(pair) {
+                    case .bad(let problem): fault = .unusable(problem)
+                    case .good(let facts):
+                        if let host, !facts.covers(host) {
+                            fault = .wrongName(facts, host)
+                        } else if facts.isValid(at: now) {
+                            offer(reference, pair, facts, false)
+                            if !kept.contains(where: { $0.secret == reference.secret }) {
+                                kept.append(Kept(secret: reference.secret, pair: pair))
+                            }
+                            continue
+                        } else {
+                            own = (pair, facts)
+                            fault = .untimely(facts)
+                        }
+                    }
+                } else if reference.isEmpty {
+                    fault = .empty
+                } else {
+                    continue
+                }
+                faults.append((reference, fault))
+                if let last = before.first(where: { $0.secret == reference.secret }),
+                    case .good(let facts) = judge(last.pair)
+                {
+                    if !kept.contains(where: { $0.secret == last.secret }) { kept.append(last) }
+                    if own == nil || facts.isValid(at: now) { offer(reference, last.pair, facts, true) }
+                }
+                if let own, !valid.contains(where: { $0.isKept && $0.reference.secret == reference.secret }) {
+                    offer(reference, own.pair, own.facts, false)
+                }
+            }
+            if let (reference, _) = faults.first {
+                let named = Set(references.map(\.secret))
+                for last in before where !named.contains(last.secret) {
+                    guard case .good(let facts) = judge(last.pair) else { continue }
+                    var former = reference
+                    former.secret = last.secret
+                    offer(former, last.pair, facts, true)
+                }
+            }
+            let isValid = !valid.isEmpty
+            let isBelow = !isValid && above?.namespace == namespace
+            var hasKind: Set<Bool> = []
+            let chosen =
+                isBelow ? [] : (isValid ? valid : untimely).filter { hasKind.insert($0.facts.isECDSA).inserted }
+            for candidate in isValid ? valid : chosen { serves(candidate.facts, candidate.reference) }
+            // Of Secrets that are not named any more only what serves: or they would become ever more.
+            for candidate in chosen where candidate.isKept {
+                let secret = candidate.reference.secret
+                if !kept.contains(where: { $0.secret == secret }) {
+                    kept.append(Kept(secret: secret, pair: candidate.pair))
+                }
+            }
+            if !kept.isEmpty { lastGood[claim] = kept }
+            for (reference, fault) in faults {
+                say(
+                    fault, reference,
+                    isBelow
+                        ? "the certificate of \"\(above?.host ?? "")\" serves"
+                        : Self.instead(of: reference, chosen, isValid))
+            }
+            return (chosen, isValid)
+        }
+
+        /// What serves in the place of a reference that is at fault.
+        private static func instead(of reference: CertificateReference, _ chosen: [Candidate], _ isValid: Bool)
+            -> String
+        {
+            guard let first = chosen.first else { return "the default certificate serves" }
+            let own = chosen.first { $0.reference.secret == reference.secret } ?? first
+            if own.isKept {
+                return isValid
+                    ? "the last good certificate serves" : "the last good certificate serves, which has expired"
+            }
+            return own.reference.secret == reference.secret
+                ? "it serves all the same" : "another certificate of the host serves"
+        }
+
+        private mutating func say(_ fault: Fault, _ reference: CertificateReference, _ instead: String) {
+            switch fault {
+            case .empty: break
+            case .unusable(let problem):
                 say(
                     .unusable, "the Secret \(Self.quoted(reference)): \(problem)", reference.place,
                     "put a chain (leaf first) and its own key into tls.crt and tls.key, both PEM; until then \(instead)"
                 )
-            case .good(let facts):
-                if let host, !facts.covers(host) {
-                    let names = facts.names.prefix(5).joined(separator: ", ")
-                    say(
-                        .wrongName,
-                        "the certificate in the Secret \(Self.quoted(reference)) is not for \"\(host)\", but for "
-                            + (names.isEmpty ? "no DNS name" : names),
-                        reference.place, "name a Secret with a certificate for the host; until then \(instead)")
-                } else if facts.isValid(at: now) {
-                    lastGood[claim] = pair
-                    serves(facts, reference)
-                    return (pair, facts)
-                } else {
-                    _ = hasCome(facts.notBefore)
-                    let isOver = facts.notAfter < now
-                    say(
-                        .expired,
-                        "the certificate in the Secret \(Self.quoted(reference)) "
-                            + (isOver
-                                ? "expired on \(Self.day(facts.notAfter))"
-                                : "is not valid before \(Self.day(facts.notBefore))"),
-                        reference.place,
-                        "renew it; until then "
-                            + (isFresh ? "the last good certificate serves" : "it serves all the same"))
-                    if !isFresh {
-                        serves(facts, reference)
-                        return (pair, facts)
-                    }
-                }
+            case .wrongName(let facts, let host):
+                let names = facts.names.prefix(5).joined(separator: ", ")
+                say(
+                    .wrongName,
+                    "the certificate in the Secret \(Self.quoted(reference)) is not for \"\(host)\", but for "
+                        + (names.isEmpty ? "no DNS name" : names),
+                    reference.place, "name a Secret with a certificate for the host; until then \(instead)")
+            case .untimely(let facts):
+                _ = hasCome(facts.notBefore)
+                say(
+                    .expired,
+                    "the certificate in the Secret \(Self.quoted(reference)) "
+                        + (facts.notAfter < now
+                            ? "expired on \(Self.day(facts.notAfter))"
+                            : "is not valid before \(Self.day(facts.notBefore))"),
+                    reference.place, "renew it; until then \(instead)")
             }
-            if let before { serves(before.1, reference) }
-            return before
         }
 
         private mutating func judge(_ pair: TLSKeyPair) -> Judgement {

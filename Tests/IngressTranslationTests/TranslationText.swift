@@ -25,7 +25,11 @@ enum TranslationText {
         }
         for certificate in snapshot.certificates {
             let hosts = certificate.hosts.joined(separator: " ")
-            lines.append("certificate \(certificate.secret) for \(hosts) of \(certificate.ingress)")
+            let unlisted = certificate.unlisted.joined(separator: " ")
+            lines.append(
+                "certificate \(certificate.secret) for \(hosts) of \(certificate.ingress)"
+                    + (unlisted.isEmpty ? "" : ", if it covers them for \(unlisted)")
+                    + (certificate.isEmpty ? ", empty" : ""))
         }
         for service in snapshot.tcpServices {
             lines.append(

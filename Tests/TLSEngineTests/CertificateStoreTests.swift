@@ -198,6 +198,124 @@ struct CertificateStoreTests {
         #expect(serving(old, at: end + 5) == (new, ["MG164"]))
     }
 
+    /// The Secrets of one namespace in the order in which the host's Ingresses name them; `-` has expired, `r` is RSA.
+    @Test(arguments: [
+        (["e-", "e"], "shop/s1", ["MG164"]), (["e", "e-"], "shop/s0", ["MG164"]), (["e-", "r"], "shop/s1", ["MG164"]),
+        (["r-", "e-", "r"], "shop/s2", ["MG164", "MG164"]), (["e-", "r-"], "shop/s0+shop/s1", ["MG164", "MG164"]),
+        (["e", "r"], "shop/s0+shop/s1", []), (["e", "e", "r-"], "shop/s0", ["MG164"]),
+    ])
+    func `what has expired serves beside nothing that is valid`(secrets: [String], name: String, codes: [String]) throws
+    {
+        let pairs = try secrets.map { kind in
+            switch kind {
+            case "r": rsaPairs.lasting
+            case "r-": rsaPairs.expired
+            case "e-": try TLSKeyPair.selfSigned(name: "shop.test", days: 1)
+            default: try pair("shop.test")
+            }
+        }
+        let (table, diagnostics) = try CertificateStore(TLSOptions()).prepare(
+            snapshot(pairs.map { ("shop", [.exact("shop.test")], ["shop.test"], $0) }), now: Self.now)
+        #expect(table.certificate(for: "shop.test").name == name)
+        #expect(diagnostics.map(\.code) == codes)
+        let end =
+            codes.isEmpty
+            ? ""
+            : secrets.contains { !$0.hasSuffix("-") }
+                ? "another certificate of the host serves" : "it serves all the same"
+        #expect(diagnostics.allSatisfy { $0.mend.hasSuffix(end) })
+    }
+
+    @Test(arguments: [("shop", "shop/s1"), ("other", "shop/s0")])
+    func `what has expired goes behind the wildcard above it, if that is the same namespace's`(
+        namespace: String, name: String
+    ) throws {
+        let store = try CertificateStore(TLSOptions())
+        let (table, diagnostics) = store.prepare(
+            snapshot([
+                ("shop", [.exact("a.shop.test")], ["a.shop.test"], try .selfSigned(name: "a.shop.test", days: 1)),
+                (namespace, [.wildcard("shop.test")], ["*.shop.test"], try pair("*.shop.test")),
+            ]), now: Self.now)
+        #expect(table.certificate(for: "a.shop.test").name == name)
+        #expect(diagnostics.map(\.code) == ["MG164"])
+        #expect(
+            diagnostics.first?.mend.hasSuffix(
+                namespace == "shop" ? "the certificate of \"*.shop.test\" serves" : "it serves all the same") == true)
+    }
+
+    @Test func `a Secret that is emptied, or one that is named instead and is no good, leaves the last good one`()
+        throws
+    {
+        let store = try CertificateStore(TLSOptions())
+        let good = try pair("shop.test")
+        let garbage = TLSKeyPair(chain: Array("garbage".utf8), key: Array("garbage".utf8))
+        let short = try TLSKeyPair.selfSigned(name: "shop.test", days: 1)
+        func serving(
+            _ secret: String, _ pair: TLSKeyPair?, isEmpty: Bool = false, namespace: String = "shop"
+        ) -> (pair: TLSKeyPair?, codes: [String]) {
+            var snapshot = snapshot([(namespace, [.exact("shop.test")], ["shop.test"], pair)])
+            snapshot.certificates[0].secret.name = secret
+            snapshot.certificates[0].isEmpty = isEmpty
+            let (table, diagnostics) = store.prepare(snapshot, now: Self.now)
+            let served = table.certificate(for: "shop.test")
+            return (served.name == "self-signed" ? nil : served.pairs.first, diagnostics.map(\.code))
+        }
+        #expect(serving("a", nil, isEmpty: true) == (nil, []))
+        #expect(serving("a", good) == (good, []))
+        // The translation has said that it is empty.
+        #expect(serving("a", nil, isEmpty: true) == (good, []))
+        #expect(serving("b", garbage) == (good, ["MG163"]))
+        #expect(serving("c", nil, isEmpty: true) == (good, []))
+        #expect(serving("d", short) == (good, ["MG164"]))
+        // Another namespace has nothing of it, nor does who deletes.
+        #expect(serving("d", garbage, namespace: "other") == (nil, ["MG163"]))
+        #expect(serving("a", good) == (good, []))
+        #expect(serving("a", nil) == (nil, []))
+        #expect(serving("a", garbage) == (nil, ["MG163"]))
+        // Whoever names a good one has that.
+        #expect(serving("a", good) == (good, []))
+        let new = try self.pair("shop.test")
+        #expect(serving("b", new) == (new, []))
+        #expect(serving("b", garbage) == (new, ["MG163"]))
+    }
+
+    @Test func `hosts that their Ingress does not list have what covers them of its certificates`() throws {
+        let store = try CertificateStore(TLSOptions())
+        func prepare(_ wide: TLSKeyPair?) throws -> (table: CertificateTable, codes: [String]) {
+            var snapshot = snapshot([
+                ("shop", [.exact("shop.test"), .exact("a.shop.test"), .exact("else.test")], ["shop.test"], wide),
+                // Younger: of another namespace, and of one's own that lists its host.
+                ("other", [.exact("a.shop.test")], ["a.shop.test"], try pair("a.shop.test")),
+                ("shop", [.exact("b.shop.test")], ["b.shop.test"], try pair("b.shop.test")),
+            ])
+            snapshot.certificates[0].unlisted = ["a.shop.test", "b.shop.test", "else.test", "c.shop.test"]
+            snapshot.routes.append(
+                Route(
+                    path: .prefix("/b"), ingress: snapshot.certificates[0].ingress, rule: "",
+                    host: .exact("b.shop.test"),
+                    upstream: nil))
+            let (table, diagnostics) = store.prepare(snapshot, now: Self.now)
+            return (table, diagnostics.map(\.code))
+        }
+        let wide = try pair("*.shop.test")
+        let (table, codes) = try prepare(wide)
+        // It is not for what it is listed for, and that is said; what it happens not to cover is no fault.
+        #expect(codes == ["MG165"])
+        for (host, name) in [
+            ("a.shop.test", "shop/s0"), ("b.shop.test", "shop/s2"), ("else.test", "self-signed"),
+            // Nobody has a rule for it.
+            ("c.shop.test", "self-signed"), ("shop.test", "self-signed"),
+        ] {
+            #expect(table.certificate(for: host).name == name, "\(host)")
+        }
+        // As long as it was good there, garbage does not take it away.
+        let kept = try prepare(TLSKeyPair(chain: Array("garbage".utf8), key: []))
+        #expect(kept.table.certificate(for: "a.shop.test").pairs == [wide])
+        #expect(Set(kept.codes) == ["MG163"])
+        // One that is gone leaves the host to who lists it.
+        #expect(try prepare(nil).table.certificate(for: "a.shop.test").name == "other/s1")
+    }
+
     @Test func `ten thousand that expire at once are told in a moment`() throws {
         let store = try CertificateStore(TLSOptions())
         let pair = try TLSKeyPair.selfSigned(name: "*.shop.test", days: 1)

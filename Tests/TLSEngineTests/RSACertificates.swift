@@ -1,0 +1,82 @@
+import Model
+
+/// For shop.test, of RSA: one that lasts until 2081, and one that has lasted a day. Their key guards nothing.
+let rsaPairs = (
+    lasting: TLSKeyPair(chain: Array(lasting.utf8), key: Array(key.utf8)),
+    expired: TLSKeyPair(chain: Array(expired.utf8), key: Array(key.utf8))
+)
+
+private let key = """
+    -----BEGIN PRIVATE KEY-----
+    MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQDRDWCahw6dE6Vu
+    yhZBj6Cn+jCvs6LDluRhnRkZ8qon5EMF+KO3yf5QGsEhi76ywU6qkfXzxYfOpWLO
+    xUKtrIFCsAu9StTD4KkFUinOQmLXiDvW6zKos57DjNzNnPcZpUtlU7w5181psZBj
+    sMRMMIC9EnKa+ngmemCJBqdLcvy+CCaTM1NjJlDfBJm1CR0cCHnR3dvPY3CdYiLQ
+    Dz0pM1yftwJCTrK4fP1VBDEcTFMf7GZmvFjz8fQWOpVib4schIHHGOmZoqDv+Tzo
+    W1BW+I1VI9tOVDGyRpx+C3KDuVJJMeEvKb9pj8555UfwSlV64s+ufvK8XDpwNgWL
+    lqjc/XVdAgMBAAECggEAHsK50kMekrJksgFTy7XXTUryhbKzDStTfkw1eKyiU62y
+    HFt9C6V8oaDY25d1KgG+Z47ZV/4FgRII5fqqAxAnvP5WhotPn2WcDp0LwGk4ThVN
+    E3oW7DKcoT2a8o5ZixEtdO11/DTq6YB9NI4QHv3haPDL+E30BrAUgFUq9157c3f6
+    IRLMrnjiB3tHO3kNs5j0TTU/lcLb/1diqICQY5PqPxswuNVvuoA+QCHeVl/FsLwR
+    1MfYUZU5dVmNxG7gzs1vDk+ielVRzJrB4lKOtGxhytQAlMzJ12CiYEBQmGegx5Yf
+    DK3Z5xwendXyMT22N2eIs6tQ6pi9TtwdVj9BKuinqQKBgQDsxIZ7IKl7hBIcO1jK
+    0uidXxDpdx9dZJB9y9HwnUDHD+KIRSsvkD0IW6wa/Bq58uamjnNN3AJ45q+VH1hc
+    BaZ+B1jIFzSzZkOG2lFXrizKLA1u2cdqzOvyJMQEFJy5BRDNFFlpSBWTIPNNOdzb
+    7lYClLyti+2xCMLCPmEJmdh0DwKBgQDiCIXKwgMzQCc/DXnsHbrBePisv2E2VEjk
+    m6piAqy3tZgzukESEcGuIxca4UrjDRWJ4Q3rv35YqNpUJoJPzbKfiFsAfG9pNnrD
+    oscrfz9ynuPk501UptCcWAofASYWtkG22ds5ECIIZXpk2cpiq+HEFAGvGH7kYcRQ
+    Y3Ckdgxj0wKBgQCVJA4aDS71MPI/elqqGESSrMl4ZqMJL0mdFACAcm3VdnoZoIhd
+    g5wOYcB9lwQ20XzcuaqEBuw/wAAmDQKZpK2FgZc5IvT9dJNgpLDMbFimWS11ABWP
+    ftm5Q9N9RoaaPUiiBgl0OgXtEbpwkNxAZVckdRCMuTHWbFBSDv0NES25nQKBgGAE
+    vtEjGbjrx8BBOUnUV0FY4kqAAgvSQiTa+8Ym3LgtrDpNJNdIM76FqYsBqY5KQJwR
+    vpgnAMUo9ZZJxZGhEAA1LHNIaQuI2R3CSFlx9MH8PVM/7tnHA1dnDuWc11FOmxvR
+    8A6Ni+eFNDkjS5Ye7gkddpmrDjx2S67ajz9N5nWBAoGAC/M1/iRvAA2w38FM2lSP
+    ARAYan9wjKASR9VyHflzkwSDdEnwQ/MsyM/84HckB0ppKq2Gkfq1vp7ZIGJTqyU3
+    4ofusAfS85XEo7yMwXZDF7zKUuXdexFj5gWpuSpVuisGun21xy4J5bRGY7HZMuQ5
+    5+vwRVUYeuU2+6UmRWmVpMw=
+    -----END PRIVATE KEY-----
+    """
+
+private let lasting = """
+    -----BEGIN CERTIFICATE-----
+    MIIDITCCAgmgAwIBAgIUXH2KGKLilm7BBZSeQELf4753UHQwDQYJKoZIhvcNAQEL
+    BQAwFDESMBAGA1UEAwwJc2hvcC50ZXN0MCAXDTI2MTEyNzAyMTk1N1oYDzIwODEw
+    ODMwMDIxOTU3WjAUMRIwEAYDVQQDDAlzaG9wLnRlc3QwggEiMA0GCSqGSIb3DQEB
+    AQUAA4IBDwAwggEKAoIBAQDRDWCahw6dE6VuyhZBj6Cn+jCvs6LDluRhnRkZ8qon
+    5EMF+KO3yf5QGsEhi76ywU6qkfXzxYfOpWLOxUKtrIFCsAu9StTD4KkFUinOQmLX
+    iDvW6zKos57DjNzNnPcZpUtlU7w5181psZBjsMRMMIC9EnKa+ngmemCJBqdLcvy+
+    CCaTM1NjJlDfBJm1CR0cCHnR3dvPY3CdYiLQDz0pM1yftwJCTrK4fP1VBDEcTFMf
+    7GZmvFjz8fQWOpVib4schIHHGOmZoqDv+TzoW1BW+I1VI9tOVDGyRpx+C3KDuVJJ
+    MeEvKb9pj8555UfwSlV64s+ufvK8XDpwNgWLlqjc/XVdAgMBAAGjaTBnMB0GA1Ud
+    DgQWBBRsTLh9Zh6yT3qNCroivjE+ePta9zAfBgNVHSMEGDAWgBRsTLh9Zh6yT3qN
+    CroivjE+ePta9zAPBgNVHRMBAf8EBTADAQH/MBQGA1UdEQQNMAuCCXNob3AudGVz
+    dDANBgkqhkiG9w0BAQsFAAOCAQEARtm0udvCiZVRUjEKGAPUNi7AkUiL3AjwHo5x
+    j4G9mR03jRostIRAk5v7qjGx/5x7mZBvoxuBFXqOZQz3d0wCEb/we9IuOFuRI5PK
+    5VnXPDkuKbD5SONeXnfSOe++qxw3t1RfS/C2fIrgq9TCvvggyX2+cQbbfG8dsk+d
+    xv1ptS4rvVlEXtqoOP0hSYh+2z+SCGkeHDQhlKNV2lEa0JDY+ApVFh+l+4SArjxL
+    h6R0/u/eEr7YbQDE03FBcpoF6nM4t1Q1sYtqSy+6EawjoYHDQTQcZWVu5gPo/Z5i
+    Fnvk0kO+az1XmY9P5yQ5ci/MG3IZyUMOz84NnwWtnBhvRoMdLg==
+    -----END CERTIFICATE-----
+    """
+
+private let expired = """
+    -----BEGIN CERTIFICATE-----
+    MIIDHzCCAgegAwIBAgIUQ73+a/FXiZ4nCLWVugdAUF08eZswDQYJKoZIhvcNAQEL
+    BQAwFDESMBAGA1UEAwwJc2hvcC50ZXN0MB4XDTI2MTEyNzAyMTk1N1oXDTI2MTEy
+    ODAyMTk1N1owFDESMBAGA1UEAwwJc2hvcC50ZXN0MIIBIjANBgkqhkiG9w0BAQEF
+    AAOCAQ8AMIIBCgKCAQEA0Q1gmocOnROlbsoWQY+gp/owr7Oiw5bkYZ0ZGfKqJ+RD
+    Bfijt8n+UBrBIYu+ssFOqpH188WHzqVizsVCrayBQrALvUrUw+CpBVIpzkJi14g7
+    1usyqLOew4zczZz3GaVLZVO8OdfNabGQY7DETDCAvRJymvp4JnpgiQanS3L8vggm
+    kzNTYyZQ3wSZtQkdHAh50d3bz2NwnWIi0A89KTNcn7cCQk6yuHz9VQQxHExTH+xm
+    ZrxY8/H0FjqVYm+LHISBxxjpmaKg7/k86FtQVviNVSPbTlQxskacfgtyg7lSSTHh
+    Lym/aY/OeeVH8EpVeuLPrn7yvFw6cDYFi5ao3P11XQIDAQABo2kwZzAdBgNVHQ4E
+    FgQUbEy4fWYesk96jQq6Ir4xPnj7WvcwHwYDVR0jBBgwFoAUbEy4fWYesk96jQq6
+    Ir4xPnj7WvcwDwYDVR0TAQH/BAUwAwEB/zAUBgNVHREEDTALgglzaG9wLnRlc3Qw
+    DQYJKoZIhvcNAQELBQADggEBACWkMpgmszwpaW/4QtcyV6VPTtILE0Cy1sjQ92ro
+    2ivedakqkeEZMN4QBEOoj0Dzw2gOWBa/5Ma1nda8npkynpBHWAj4j3PTqeQcc5jp
+    R4vY0UIclmoVxXL7OwsXjnsfBPYV3ryOiGCNzSSt8JgKLQLXHnxj1LQc40Q07qUE
+    4+5cLaxFOp4PTtEPOp9fkCDaL3VgNbMvXPbrtTUYIVjeo7v/L9a9DHBckki/mQCH
+    MnLrFEHBdlQQ6jy2jrXxICrXZ9AytsCPI/Co6tCcvaphEJ9cnf71/Seo2IHRUAin
+    vdnDdWYzLN6SfEwbTzgpY6GSSjVdaib5wusfv4R99AGHfjc=
+    -----END CERTIFICATE-----
+    """
