@@ -32,13 +32,17 @@ struct BackendSettings: Sendable {
 
     /// How the ports are to be spoken to; the second for requests on TLS connections, where it is another.
     var wishes: (ServiceResolver.Wish?, secure: ServiceResolver.Wish?) {
-        let tls = self.tls.label.isEmpty ? nil : self.tls
         switch choice {
-        case nil: return (tls == nil && proxyHeader == nil ? nil : (nil, tls, proxyHeader), nil)
-        case .speaks(let spoken): return ((spoken, tls, proxyHeader), nil)
-        case .asClient: return ((.http, nil, proxyHeader), (.https, tls, proxyHeader))
+        case nil: return (tls.label.isEmpty && proxyHeader == nil ? nil : wish(nil), nil)
+        case .speaks(let spoken): return (wish(spoken), nil)
+        case .asClient: return ((.http, nil, proxyHeader), wish(.https))
         case .fastCGI: return (nil, nil)
         }
+    }
+
+    /// What is wished of backends that speak this; nil leaves it to each Service.
+    func wish(_ spoken: UpstreamProtocol?) -> ServiceResolver.Wish {
+        (spoken, tls.label.isEmpty ? nil : tls, proxyHeader)
     }
 }
 

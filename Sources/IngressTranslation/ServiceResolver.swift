@@ -93,6 +93,15 @@ struct ServiceResolver {
         for index in bases[base].variants.values { upstreams[index].balance = balance }
     }
 
+    /// Whether the port itself says what it speaks, be it plain HTTP; a name is only a hint.
+    func saysProtocol(of name: ServicePortName) -> Bool {
+        let ports = objects.services[name.service]?.spec.ports.filter { $0.protocol == "TCP" } ?? []
+        let port =
+            ports.first { Int(name.port) == nil ? $0.name == name.port : $0.port == Int(name.port) }
+            ?? ports.first { $0.targetPort?.description == name.port }
+        return port?.appProtocol?.isEmpty == false
+    }
+
     static func port(of upstream: Upstream) -> ServicePortName {
         ServicePortName(
             service: ObjectName(namespace: upstream.namespace, name: upstream.service), port: upstream.port)

@@ -144,6 +144,7 @@ private struct Work {
         for index in accepted.indices { addRules(of: index) }
         let fallbacks = hosts.indices.filter { hosts[$0].fallback != nil }
         for host in fallbacks.sorted(by: { hosts[$0].pattern < hosts[$1].pattern }) { addFallback(of: host) }
+        addPassthrough()
         for index in accepted.indices { checkBackendTLS(of: index) }
         for index in accepted.indices { addCertificates(of: index) }
         addDefaultCertificate()
@@ -153,7 +154,6 @@ private struct Work {
         checkClientRules()
         addTCPServices()
         addUDPServices()
-        addPassthrough()
         checkForeignKeys()
         addDefaultRoute()
         addChoosableUpstreams()
@@ -1433,9 +1433,26 @@ private struct Work {
                 }
                 result.snapshot.passthrough.append(
                     PassthroughHost(pattern: pattern, upstream: upstream, ingress: item.reference))
+                speakTLS(to: upstream, at: number)
             }
         }
         result.snapshot.passthrough.sort { $0.pattern < $1.pattern }
+    }
+
+    /// Who comes to such a host by plain HTTP is served as well, and the backend is the same that ends the TLS of the
+    /// others: it is spoken to by TLS, as in ingress-nginx, unless its Ingress or its port says what it speaks.
+    private mutating func speakTLS(to upstream: Int, at host: Int) {
+        let plain = services.upstreams[upstream]
+        let name = ServiceResolver.port(of: plain)
+        guard plain.protocol == .http, !services.saysProtocol(of: name) else { return }
+        for number in hosts[host].routes where routes[number].upstream == upstream {
+            guard let index = accepted.firstIndex(where: { $0.reference == routes[number].ingress }),
+                accepted[index].backend.choice == nil,
+                case .upstream(let secure) = services.resolve(name, as: accepted[index].backend.wish(.https))
+            else { continue }
+            routes[number].upstream = secure
+            if services.upstreams[secure].tls != nil { accepted[index].backend.isUsed = true }
+        }
     }
 
     // MARK: Out

@@ -27,7 +27,11 @@ def serve(connection):
                 header += connection.recv(1)
         headers.append(header)
         with server.wrap_socket(connection, server_side=True) as s:
-            s.sendall(s.recv(100) + b" by the endpoint")
+            asked = s.recv(65536)
+            if asked.startswith(b"GET "):
+                s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecure")
+            else:
+                s.sendall(asked + b" by the endpoint")
     except (ssl.SSLError, ConnectionError):
         pass
 
@@ -120,6 +124,9 @@ for version in ("--http1.1", "--http2"):
     assert curl(f"https://127.0.0.1:{port}/", version, "-H", "Host: DB.shop.test:443").endswith("421")
 assert subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{response_code}", f"http://127.0.0.1:{port}/"],
                       stdout=subprocess.PIPE, text=True).stdout == "400"
+# Over plain HTTP it is served, and its backend speaks TLS all the same.
+for host in ("db.shop.test", "told.shop.test", "a.raw.test"):
+    assert curl(f"http://127.0.0.1:{edge.number('http')}/", "-H", "Host: " + host) == "secure200"
 print("the others end here")
 
 # What is no ClientHello, or half of one, ends as ever.
