@@ -889,9 +889,9 @@ private struct Work {
             let item = accepted[index]
             guard item.bindings.contains(where: { $0.binding.mode != .off }) else { continue }
             scripted.insert(item.name.namespace)
-            if let wish = item.backend.wishes.0, !item.backend.isBroken {
-                wishes[item.name.namespace, default: []].append(wish)
-            }
+            guard !item.backend.isBroken else { continue }
+            let (wish, secure) = item.backend.wishes
+            wishes[item.name.namespace, default: []] += [wish, secure].compactMap { $0 }
         }
         guard !scripted.isEmpty else { return }
         var choosable: [(name: ObjectName, service: Service, granted: [String])] = []

@@ -298,6 +298,11 @@ package final class MiddlewareCompiler {
                     ingressNamespace: route.ingress.namespace, ingressName: route.ingress.name, rule: route.rule,
                     backendClass: ScriptLibrary.backendClass,
                     backends: version.config.backends.map { resolver.place(of: $0, for: route).map(Int32.init) ?? -1 },
+                    secureBackends: route.secureUpstream == nil
+                        ? nil
+                        : version.config.backends.map {
+                            resolver.place(of: $0, for: route, isSecure: true).map(Int32.init) ?? -1
+                        },
                     upstreamNames: resolver.names)
                 let closed: PhaseSet
                 switch binding.onError ?? version.onError {
@@ -335,11 +340,13 @@ private struct BackendResolver {
 
     /// Only what is of the Ingress's own namespace or was granted to it (SCRIPTING.md §11): that another tenant's
     /// Service stands in the snapshot is no grant.
-    func place(of backend: BackendName, for route: Route) -> Int? {
+    /// - Parameter isSecure: for requests on TLS connections.
+    func place(of backend: BackendName, for route: Route, isSecure: Bool = false) -> Int? {
         if route.isUnsecured { return nil }
         let name = name(backend, for: route)
         // Spoken to as the Ingress wishes its own backends to be.
-        let own = route.upstream.flatMap { upstreams.indices.contains($0) ? upstreams[$0].variant : nil } ?? ""
+        let wished = isSecure ? route.secureUpstream ?? route.upstream : route.upstream
+        let own = wished.flatMap { upstreams.indices.contains($0) ? upstreams[$0].variant : nil } ?? ""
         guard let place = (own.isEmpty ? nil : places[name + own]) ?? places[name] else { return nil }
         let upstream = upstreams[place]
         let namespace = route.ingress.namespace

@@ -10,6 +10,8 @@ package struct Client: Sendable {
     /// The peer is one of `--trusted-proxies`.
     package var isTrustedProxy = false
     package var isSecure = false
+    /// The connection with the peer itself speaks TLS, whatever a trusted proxy says.
+    package var isOverTLS = false
     /// What was agreed on our own connection with the peer; nil without TLS.
     package var channel: SecureChannel?
     /// The certificate that the client has shown to the host that it asks; nil where the host wants none.

@@ -31,6 +31,7 @@ extension Loop {
         f.exchange.client.isTrustedProxy = d.isTrusted
         if let tls = d.secureLayer {
             f.exchange.client.isSecure = true
+            f.exchange.client.isOverTLS = true
             f.exchange.client.channel = tls.channel
         } else if d.flags.contains(.secured) {
             f.exchange.client.isSecure = true

@@ -75,6 +75,7 @@ package struct RequestExplainer {
         result.steps.append(listener(isSecure))
         let exchange = Exchange()
         exchange.client.isSecure = isSecure
+        exchange.client.isOverTLS = isSecure
         exchange.client.peer = Model.SocketAddress(ip: peer, port: 0)
         exchange.client.address = exchange.client.peer
         exchange.client.isTrustedProxy = configuration.trustedProxies.contains { $0.contains(peer) }

@@ -13,18 +13,21 @@ package final class ScriptScene: Sendable {
     package let backendClass: HandleClass?
     /// By the identifier of such a handle: index into `Snapshot.upstreams`, negative where it is unknown.
     package let backends: [Int32]
+    /// The same for requests on TLS connections.
+    package let secureBackends: [Int32]
     /// Names of `Snapshot.upstreams`, for `res.upstream.backend`.
     package let upstreamNames: [String]
 
     package init(
         ingressNamespace: String = "", ingressName: String = "", rule: String = "", backendClass: HandleClass? = nil,
-        backends: [Int32] = [], upstreamNames: [String] = []
+        backends: [Int32] = [], secureBackends: [Int32]? = nil, upstreamNames: [String] = []
     ) {
         self.ingressNamespace = Array(ingressNamespace.utf8)
         self.ingressName = Array(ingressName.utf8)
         self.rule = Array(rule.utf8)
         self.backendClass = backendClass
         self.backends = backends
+        self.secureBackends = secureBackends?.count == backends.count ? secureBackends ?? backends : backends
         self.upstreamNames = upstreamNames
     }
 }
@@ -864,7 +867,7 @@ extension BorderRun {
                 }
             }
             undo.willDecide(exchange)
-            exchange.upstream = scene.backends[place]
+            exchange.upstream = exchange.client.isOverTLS ? scene.secureBackends[place] : scene.backends[place]
             exchange.isUpstreamChosen = true
             exchange.isUpstreamStrict = isStrict
         case MG_UPSTREAM_HASH_KEY:

@@ -478,6 +478,21 @@ extension Exchange {
         }
     }
 
+    /// Where the rule's own backend is another one for TLS, so is what a script chooses.
+    @Test(arguments: [(false, false, 1), (false, true, 1), (true, false, 1), (true, true, 4)])
+    func backendsAreSpokenToAsTheClientCame(hasOther: Bool, isOverTLS: Bool, place: Int32) throws {
+        var world = World(
+            "return { config = { to = { type = 'backend' } }, route = function(req, ctx) ctx.upstream:use(ctx.config.to) end }",
+            arguments: .map([.init("to", .string("canary:80"))]))
+        world.snapshot.upstreams += world.snapshot.upstreams.prefix(2).map { $0.varied(.https, nil) }
+        if hasOther { world.snapshot.routes[0].secureUpstream = 3 }
+        let exchange = try world.exchange()
+        exchange.client.isSecure = true
+        exchange.client.isOverTLS = isOverTLS
+        _ = try world.prepare().runRequestPhases(exchange) { _ in }
+        #expect(exchange.upstream == place)
+    }
+
     @Test func theListenerHearsEdits() throws {
         let world = World(
             """
