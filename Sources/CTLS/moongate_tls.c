@@ -90,6 +90,10 @@ static int net_read(BIO *bio, char *into, size_t count, size_t *got) {
     }
     if (session->input_count == 0) {
         BIO_set_retry_read(bio);
+    // A whole message of the handshake has come.
+    bool has_message;
+    // What time it is; 0: as the system says.
+    int64_t now;
         *got = 0;
         return 0;
     }
@@ -192,8 +196,10 @@ static mg_tls_error_class classify(const SSL *ssl) {
     unsigned long code = ERR_peek_last_error();
     if (ERR_GET_LIB(code) != ERR_LIB_SSL) return code ? MG_TLS_ERROR_OTHER : MG_TLS_ERROR_CUT;
     int reason = ERR_GET_REASON(code);
-    // What a server of plain HTTP answers to our hello is no record.
-    if (reason == SSL_R_WRONG_VERSION_NUMBER && !SSL_is_server(ssl)) return MG_TLS_ERROR_NOT_TLS;
+    // What a server of plain HTTP answers to our hello is no record, and neither is what a client of SSH says first.
+    const mg_tls_session *session = SSL_get_ex_data(ssl, session_index);
+    if (reason == SSL_R_WRONG_VERSION_NUMBER && (!SSL_is_server(ssl) || !session || !session->has_message))
+        return MG_TLS_ERROR_NOT_TLS;
     switch (reason) {
     case SSL_R_UNSUPPORTED_PROTOCOL:
     case SSL_R_VERSION_TOO_LOW:
@@ -241,7 +247,9 @@ static void watch(int is_write, int version, int type, const void *bytes, size_t
     (void)version, (void)bytes, (void)count, (void)argument;
     if (is_write || type != SSL3_RT_HANDSHAKE) return;
     mg_tls_session *session = SSL_get_ex_data(ssl, session_index);
-    if (!session || !session->is_open) return;
+    if (!session) return;
+    session->has_message = true;
+    if (!session->is_open) return;
     if (++session->messages > FREE_MESSAGES + (session->plain >> 20) && session->error == MG_TLS_ERROR_NONE)
         session->error = MG_TLS_ERROR_PROTOCOL;
 }

@@ -81,6 +81,50 @@ package enum ClientHello {
         }
     }
 
+    /// What the message says of its own length, by the first bytes of a connection, however they are cut up: a TLS engine
+    /// makes room for all of it as soon as it has read that.
+    package struct Size: Sendable {
+        private enum Next: Sendable {
+            /// The frame of a record, of which so much has come.
+            case frame(Int)
+            /// So much of a record.
+            case content(Int)
+            case done(isFit: Bool)
+        }
+
+        private var next = Next.frame(0)
+        private var length = 0
+        private var head: UInt32 = 0
+        private var headCount = 0
+
+        package init() {}
+
+        /// False from when on it is more than is taken (`maxMessage`). What is no ClientHello fits: it is for the engine to
+        /// judge.
+        /// - Parameter bytes: what has come since the last call.
+        package mutating func isFit(_ bytes: Span<UInt8>) -> Bool {
+            for i in 0..<bytes.count {
+                switch next {
+                case .done(let isFit): return isFit
+                case .frame(let at):
+                    if at == 0, bytes[i] != 22 {
+                        next = .done(isFit: true)
+                        return true
+                    }
+                    if at >= 3 { length = at == 3 ? Int(bytes[i]) : length << 8 | Int(bytes[i]) }
+                    next = at < 4 ? .frame(at + 1) : length == 0 ? .frame(0) : .content(length)
+                case .content(let left):
+                    head = head << 8 | UInt32(bytes[i])
+                    headCount += 1
+                    next = left > 1 ? .content(left - 1) : .frame(0)
+                    if headCount == 4 { next = .done(isFit: head >> 24 != 1 || head & 0xff_ffff <= maxMessage) }
+                }
+            }
+            if case .done(let isFit) = next { return isFit }
+            return true
+        }
+    }
+
     private static func recordLength(_ bytes: Span<UInt8>, _ at: Int) -> Int {
         Int(bytes[at + 3]) << 8 | Int(bytes[at + 4])
     }

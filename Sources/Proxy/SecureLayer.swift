@@ -26,6 +26,8 @@ final class SecureLayer {
     var isHandshaking = true
     /// What the peer has said first.
     var opening = Opening.silent
+    /// How much of its hello it announces.
+    var hello = ClientHello.Size()
     /// The peer has said that it sends no more (close_notify): what ends now ends whole.
     var hasEnded = false
     /// We have said so.
@@ -144,6 +146,8 @@ extension Loop {
         if tls.opening == .silent { tls.opening = SecureLayer.Opening(cipher.span) }
         var unread = 0
         func step(_ input: RawSpan) -> TLSProgress { tls.session.handshake(input, unread: &unread) }
+        // OpenSSL would make room for all of it before any of it has come.
+        if c is Downstream, !tls.hello.isFit(cipher.span) { return .refused }
         let progress = step(cipher.bytes)
         cipher.consume(cipher.count - unread)
         switch progress {
@@ -233,9 +237,10 @@ extension Loop {
     }
 
     private func handshakeFailed(_ d: Downstream, _ tls: SecureLayer) {
-        let failure = tls.opening == .plainHTTP ? .notTLS : tls.session.failure
-        telemetry.handshakeFailed(failure)
-        if failure == .notTLS {
+        var failure = tls.session.failure
+        if tls.opening == .plainHTTP { failure = .notTLS }
+        telemetry.handshakeFailed(failure == .none ? .protocolError : failure)
+        if tls.opening == .plainHTTP {
             // Whoever spoke plain HTTP by mistake understands no alert.
             d.tls = nil
             giveBack(&tls.pending)

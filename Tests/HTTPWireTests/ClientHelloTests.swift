@@ -54,6 +54,29 @@ import Testing
         #expect(OpeningChecks.opening(input + [9]) == nil)
     }
 
+    @Test(
+        arguments: [
+            ([22, 3, 1, 0, 4, 1, 0, 0x40, 0], true), ([22, 3, 1, 0, 4, 1, 0, 0x40, 1], false),
+            ([22, 3, 1, 0, 4, 1, 2, 0, 0], false), ([22, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff], false),
+            ([22, 3, 1, 0, 1, 1, 22, 3, 1, 0, 0, 22, 3, 1, 0, 3, 2, 0, 0], false),
+            ([22, 3, 1, 0, 1, 1, 22, 3, 1, 0, 3, 0, 2, 0], true), ([22, 3, 1, 0, 4, 2, 2, 0, 0], true),
+            ([22, 3, 1, 0, 3, 1, 2, 0, 23, 3, 1, 0, 4, 1, 2, 0, 0], true), ([23, 3, 1, 0, 4, 1, 2, 0, 0], true),
+            ([22, 3, 1, 0, 4, 1, 2, 0], true), ([], true),
+        ] as [([UInt8], Bool)])
+    func lengthIsJudgedAsSoonAsItIsSaid(bytes: [UInt8], isFit: Bool) {
+        var whole = ClientHello.Size()
+        #expect(whole.isFit(bytes.span) == isFit)
+        var size = ClientHello.Size()
+        for (index, byte) in bytes.enumerated() {
+            let one = [byte]
+            let result = size.isFit(one.span)
+            #expect(result == (isFit || index + 1 < bytes.count))
+        }
+        let nothing: [UInt8] = []
+        let stays = size.isFit(nothing.span)
+        #expect(stays == isFit)
+    }
+
     @Test(arguments: [("shop.test.", "shop.test"), ("shop.test..", "shop.test."), (".", "")])
     func dotAtTheEndIsNoPartOfTheName(sent: String, read: String) {
         #expect(parse(Self.records(Self.message([Self.name(sent)]))) == host(read))

@@ -51,6 +51,32 @@ import Testing
         #expect(failures(scene).count == 1)
     }
 
+    @Test func whatIsNoRecordIsNoTLS() throws {
+        let scene = try scene(passes: false)
+        let client = scene.client(kind: .https, port: 8443)
+        try scene.send(client, "SSH-2.0-OpenSSH_9.9\r\n")
+        #expect(scene.network.take(client, .max).isEmpty)
+        #expect(failures(scene) == ["{reason=\"not-tls\"} 1"])
+        scene.checkQuiet()
+    }
+
+    /// A few bytes must not make a connection hold room for a hundred thousand.
+    @Test(arguments: [false, true], [9, 1])
+    func helloThatAnnouncesTooMuchIsRefused(passes: Bool, piece: Int) throws {
+        let scene = try scene(passes: passes)
+        let client = scene.client(kind: .https, port: 8443)
+        let bytes: [UInt8] = [22, 3, 1, 0, 4, 1, 2, 0, 0]
+        for start in stride(from: 0, to: bytes.count, by: piece) {
+            #expect(failures(scene) == [])
+            scene.network.send(client, bytes[start..<min(start + piece, bytes.count)])
+            try scene.settle()
+        }
+        #expect(failures(scene) == ["{reason=\"protocol-error\"} 1"])
+        scene.network.end(client)
+        try scene.settle()
+        scene.checkQuiet()
+    }
+
     /// A health check only looks whether the port is open.
     @Test(arguments: [false, true], [false, true])
     func silenceIsNoFailure(passes: Bool, resets: Bool) throws {
