@@ -1,3 +1,5 @@
+// memmem(3)
+#define _GNU_SOURCE
 #include "moongate_tls.h"
 
 #include <arpa/inet.h>
@@ -18,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 // Mozilla's intermediate recommendation for TLS 1.2: forward secrecy and authenticated encryption only.
 #define DEFAULT_CIPHERS                                                                                                \
@@ -39,9 +42,24 @@ struct mg_tls_tickets {
     size_t count;
 };
 
+struct mg_tls_trust {
+    atomic_int references;
+    X509_STORE *store;
+    // What clients are told of whose certificates are taken.
+    STACK_OF(X509_NAME) *names;
+    // From when on an authority or a list counts no more, the earliest first.
+    int64_t *ends;
+    size_t end_count;
+    size_t end_size;
+    mg_tls_trust_facts facts;
+};
+
 struct mg_tls_context {
     SSL_CTX *ssl;
     atomic_int references;
+    mg_tls_trust *trust;
+    uint8_t identity[SSL_MAX_SID_CTX_LENGTH];
+    size_t identity_count;
     uint8_t *alpn;
     size_t alpn_count;
     mg_tls_tickets *tickets;
@@ -72,6 +90,10 @@ struct mg_tls_session {
     char *name;
     // After the handshake: messages of its kind that still came (KeyUpdate, renegotiation), and plain bytes.
     bool is_open;
+    // A whole message of the handshake has come.
+    bool has_message;
+    // What time it is; 0: as the system says.
+    int64_t now;
     uint64_t messages;
     uint64_t plain;
     mg_tls_error_class error;
@@ -90,10 +112,6 @@ static int net_read(BIO *bio, char *into, size_t count, size_t *got) {
     }
     if (session->input_count == 0) {
         BIO_set_retry_read(bio);
-    // A whole message of the handshake has come.
-    bool has_message;
-    // What time it is; 0: as the system says.
-    int64_t now;
         *got = 0;
         return 0;
     }
@@ -275,6 +293,19 @@ static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_c
     return SSL_TLSEXT_ERR_OK;
 }
 
+// The sessions of a context are no more the same when one of its authorities or lists has ended: what was found of a
+// client before is not resumed after.
+static bool identify(mg_tls_session *session) {
+    const mg_tls_context *context = session->context;
+    uint8_t identity[SSL_MAX_SID_CTX_LENGTH];
+    memcpy(identity, context->identity, context->identity_count);
+    if (context->trust) {
+        uint64_t ended = mg_tls_trust_ended(context->trust, session->now ? session->now : (int64_t)time(NULL));
+        for (size_t i = 0; i < 8 && i < context->identity_count; i++) identity[i] ^= (uint8_t)(ended >> (8 * i));
+    }
+    return SSL_set_session_id_context(session->ssl, identity, (unsigned)context->identity_count) == 1;
+}
+
 static int choose_context(SSL *ssl, int *alert, void *argument) {
     (void)argument;
     mg_tls_session *session = SSL_get_ex_data(ssl, session_index);
@@ -305,8 +336,7 @@ static int choose_context(SSL *ssl, int *alert, void *argument) {
     // By the hello itself: of a resumed session OpenSSL knows the name of the first handshake at best.
     free(session->name);
     session->name = count ? strndup(name, count) : NULL;
-    if (!session->choose) return SSL_CLIENT_HELLO_SUCCESS;
-    mg_tls_context *chosen = session->choose(session->user, name, count);
+    mg_tls_context *chosen = session->choose ? session->choose(session->user, name, count) : session->context;
     if (!chosen) {
         *alert = SSL_AD_UNRECOGNIZED_NAME;
         return SSL_CLIENT_HELLO_ERROR;
@@ -324,6 +354,10 @@ static int choose_context(SSL *ssl, int *alert, void *argument) {
         mg_tls_context_retain(chosen);
         mg_tls_context_release(session->context);
         session->context = chosen;
+    }
+    if (!identify(session)) {
+        *alert = SSL_AD_INTERNAL_ERROR;
+        return SSL_CLIENT_HELLO_ERROR;
     }
     return SSL_CLIENT_HELLO_SUCCESS;
 }
@@ -392,7 +426,10 @@ static int record_only(int is_good, X509_STORE_CTX *store) {
     if (!session) return is_good;
     if (!is_good) {
         int problem = X509_STORE_CTX_get_error(store);
-        if (session->gravest == X509_V_OK || (is_about_trust(session->gravest) && !is_about_trust(problem)))
+        // Of an authority that nobody knows there is no list either: that says nothing new.
+        bool is_grave = !is_about_trust(problem) &&
+                        !(problem == X509_V_ERR_UNABLE_TO_GET_CRL && is_about_trust(session->gravest));
+        if (session->gravest == X509_V_OK || (is_about_trust(session->gravest) && is_grave))
             session->gravest = problem;
     }
     X509_STORE_CTX_set_error(store, session->gravest);
@@ -410,38 +447,159 @@ static int keep_session(SSL *ssl, SSL_SESSION *given) {
     return 1;
 }
 
-// Each context holds copies of its own, and those of clients are made on the loops.
-#define MOST_AUTHORITIES (256 * 1024)
-
-static bool add_authorities(X509_STORE *store, SSL_CTX *ssl, const uint8_t *pem, size_t count) {
-    BIO *bio = BIO_new_mem_buf(pem, (int)count);
-    if (!bio) return false;
-    int added = 0;
-    X509 *certificate;
-    while ((certificate = PEM_read_bio_X509(bio, NULL, no_password, NULL))) {
-        if (X509_STORE_add_cert(store, certificate)) added++;
-        if (ssl) SSL_CTX_add_client_CA(ssl, certificate);
-        X509_free(certificate);
-    }
-    BIO_free(bio);
-    ERR_clear_error();
-    return added > 0;
+static int64_t seconds_of(const ASN1_TIME *time) {
+    int days = 0, seconds = 0;
+    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
+    int64_t result = 0;
+    if (epoch && ASN1_TIME_diff(&days, &seconds, epoch, time)) result = (int64_t)days * 86400 + seconds;
+    ASN1_TIME_free(epoch);
+    return result;
 }
 
-static bool add_revocations(X509_STORE *store, const uint8_t *pem, size_t count) {
+// MARK: Authorities
+
+// What a handshake costs with them: all the authorities' names are sent to each client, and the digest of a list is taken
+// for each certificate that is shown.
+#define MOST_AUTHORITIES (256 * 1024)
+#define MOST_REVOCATIONS (1024 * 1024)
+#define MOST_REVOKED 32768
+
+// Whether reading blocks of PEM has ended because there are no more of them, and not because one is damaged: to go on
+// without it would be to forget an authority, or who was revoked. The queue was empty before the last one was read.
+static bool has_ended(const uint8_t *pem, size_t count) {
+    unsigned long code = ERR_peek_last_error();
+    if (ERR_GET_LIB(code) != ERR_LIB_PEM || ERR_GET_REASON(code) != PEM_R_NO_START_LINE) return false;
+    // What is before the start of a block, on the same line, makes OpenSSL pass over the block.
+    static const char start[] = "-----BEGIN ";
+    const uint8_t *end = pem + count;
+    for (const uint8_t *at = pem; (at = memmem(at, (size_t)(end - at), start, sizeof start - 1)); at++)
+        if (at > pem && at[-1] != '\n') return false;
+    return true;
+}
+
+// OpenSSL takes the very second for over.
+static bool note_end(mg_tls_trust *trust, int64_t end) {
+    if (trust->end_count == trust->end_size) {
+        size_t size = trust->end_size ? 2 * trust->end_size : 16;
+        int64_t *bigger = realloc(trust->ends, size * sizeof *bigger);
+        if (!bigger) return false;
+        trust->ends = bigger;
+        trust->end_size = size;
+    }
+    size_t place = trust->end_count++;
+    while (place > 0 && trust->ends[place - 1] > end) {
+        trust->ends[place] = trust->ends[place - 1];
+        place--;
+    }
+    trust->ends[place] = end;
+    return true;
+}
+
+static const char *add_authorities(mg_tls_trust *trust, const uint8_t *pem, size_t count) {
+    if (count > MOST_AUTHORITIES) return "there are too many certificate authorities (256 KiB at most)";
     BIO *bio = BIO_new_mem_buf(pem, (int)count);
-    if (!bio) return false;
+    if (!bio) return "no memory";
+    const char *problem = NULL;
+    X509 *certificate;
     int added = 0;
-    X509_CRL *list;
-    while ((list = PEM_read_bio_X509_CRL(bio, NULL, no_password, NULL))) {
-        if (X509_STORE_add_crl(store, list)) added++;
-        X509_CRL_free(list);
+    ERR_clear_error();
+    while (!problem && (certificate = PEM_read_bio_X509(bio, NULL, no_password, NULL))) {
+        X509_NAME *name = X509_NAME_dup(X509_get_subject_name(certificate));
+        int64_t end = seconds_of(X509_get0_notAfter(certificate));
+        if (!X509_STORE_add_cert(trust->store, certificate)) problem = "a certificate authority can't be used";
+        else if (!note_end(trust, end) || !name || !sk_X509_NAME_push(trust->names, name)) problem = "no memory";
+        else name = NULL;
+        if (!added++ || end < trust->facts.first_end) trust->facts.first_end = end;
+        X509_NAME_free(name);
+        X509_free(certificate);
+        if (!problem) ERR_clear_error();
     }
     BIO_free(bio);
+    if (problem) return problem;
+    if (!has_ended(pem, count))
+        return added ? "a certificate authority behind the first can't be read" : "the certificate authority can't be read";
     ERR_clear_error();
+    return added ? NULL : "there is no certificate authority in what was given";
+}
+
+static const char *add_revocations(mg_tls_trust *trust, const uint8_t *pem, size_t count) {
+    if (count > MOST_REVOCATIONS) return "the revocation lists are too long (1 MiB at most)";
+    BIO *bio = BIO_new_mem_buf(pem, (int)count);
+    if (!bio) return "no memory";
+    const char *problem = NULL;
+    X509_CRL *list;
+    int added = 0;
+    int revoked = 0;
+    ERR_clear_error();
+    while (!problem && (list = PEM_read_bio_X509_CRL(bio, NULL, no_password, NULL))) {
+        const ASN1_TIME *next = X509_CRL_get0_nextUpdate(list);
+        int64_t end = next ? seconds_of(next) : INT64_MAX;
+        int entries = sk_X509_REVOKED_num(X509_CRL_get_REVOKED(list));
+        if (entries > 0) revoked += entries;
+        if (revoked > MOST_REVOKED) problem = "the revocation lists have too many entries (32,768 at most)";
+        else if (!X509_STORE_add_crl(trust->store, list)) problem = "a revocation list can't be used";
+        else if (!note_end(trust, end)) problem = "no memory";
+        if (!added++ || end < trust->facts.next_update) trust->facts.next_update = end;
+        X509_CRL_free(list);
+        if (!problem) ERR_clear_error();
+    }
+    BIO_free(bio);
+    if (problem) return problem;
+    if (!has_ended(pem, count))
+        return added ? "a revocation list behind the first can't be read" : "the revocation list can't be read";
+    ERR_clear_error();
+    if (!added) return "there is no revocation list in what was given";
     // Of every certificate of a chain, as in nginx: an authority in between that was revoked speaks for nobody.
-    if (added) X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
-    return added > 0;
+    X509_STORE_set_flags(trust->store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+    return NULL;
+}
+
+mg_tls_trust *mg_tls_trust_new(const uint8_t *authorities, size_t authorities_count, const uint8_t *revocations,
+                               size_t revocations_count, bool use_system_authorities, char *error, size_t error_size) {
+    ERR_clear_error();
+    mg_tls_trust *trust = calloc(1, sizeof *trust);
+    const char *problem = NULL;
+    if (trust) {
+        trust->references = 1;
+        trust->store = X509_STORE_new();
+        trust->names = sk_X509_NAME_new_null();
+    }
+    if (!trust || !trust->store || !trust->names) problem = "no memory";
+    if (!problem && authorities_count) problem = add_authorities(trust, authorities, authorities_count);
+    if (!problem && revocations_count) problem = add_revocations(trust, revocations, revocations_count);
+    if (problem) {
+        say(error, error_size, problem);
+        mg_tls_trust_release(trust);
+        return NULL;
+    }
+    if (use_system_authorities) X509_STORE_set_default_paths(trust->store);
+    ERR_clear_error();
+    return trust;
+}
+
+void mg_tls_trust_release(mg_tls_trust *trust) {
+    if (!trust || atomic_fetch_sub(&trust->references, 1) != 1) return;
+    X509_STORE_free(trust->store);
+    sk_X509_NAME_pop_free(trust->names, X509_NAME_free);
+    free(trust->ends);
+    free(trust);
+}
+
+mg_tls_trust_facts mg_tls_trust_facts_of(const mg_tls_trust *trust) { return trust->facts; }
+
+size_t mg_tls_trust_ended(const mg_tls_trust *trust, int64_t now) {
+    size_t low = 0, high = trust->end_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (trust->ends[middle] <= now) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+int64_t mg_tls_trust_next_end(const mg_tls_trust *trust, int64_t now) {
+    size_t ended = mg_tls_trust_ended(trust, now);
+    return ended < trust->end_count ? trust->ends[ended] : INT64_MAX;
 }
 
 bool mg_tls_knows_cipher(const char *name, bool is_suite) {
@@ -460,6 +618,9 @@ bool mg_tls_knows_cipher(const char *name, bool is_suite) {
     ERR_clear_error();
     return known;
 }
+
+// OpenSSL 3.0 takes names that are not constant to copy them.
+static X509_NAME *copy_name(const X509_NAME *name) { return X509_NAME_dup(name); }
 
 mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, char *error, size_t error_size) {
     pthread_once(&net_once, make_net_method);
@@ -504,27 +665,32 @@ mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, 
         }
     }
     if (!problem && options->verify != MG_TLS_VERIFY_NONE) {
-        X509_STORE *store = SSL_CTX_get_cert_store(ssl);
-        if (options->authorities_count > MOST_AUTHORITIES)
-            problem = "there are too many certificate authorities (256 KiB at most)";
         int mode = SSL_VERIFY_PEER;
         if (accepts && options->verify == MG_TLS_VERIFY_REQUIRED) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
         SSL_CTX_set_verify(ssl, mode, options->verify == MG_TLS_VERIFY_RECORD ? record_only : NULL);
         if (options->verify_depth > 0) SSL_CTX_set_verify_depth(ssl, options->verify_depth);
-        if (!problem && options->authorities_count &&
-            !add_authorities(store, accepts ? ssl : NULL, options->authorities, options->authorities_count))
-            problem = "there is no certificate authority in what was given";
-        if (!problem && options->revocations_count &&
-            !add_revocations(store, options->revocations, options->revocations_count))
-            problem = "there is no revocation list in what was given";
-        if (!problem && options->use_system_authorities) SSL_CTX_set_default_verify_paths(ssl);
+        if (options->trust) {
+            atomic_fetch_add(&options->trust->references, 1);
+            context->trust = options->trust;
+            // One for all contexts: those of clients are made on the loops.
+            SSL_CTX_set1_cert_store(ssl, context->trust->store);
+            STACK_OF(X509_NAME) *names =
+                accepts ? sk_X509_NAME_deep_copy(context->trust->names, copy_name, X509_NAME_free) : NULL;
+            if (accepts && !names) problem = "no memory";
+            SSL_CTX_set_client_CA_list(ssl, names);
+        }
     }
     if (!problem && accepts) {
         static const unsigned char identity[] = "moongate";
         bool is_named = options->identity_count > 0;
-        if (!SSL_CTX_set_session_id_context(ssl, is_named ? options->identity : identity,
-                                            (unsigned)(is_named ? options->identity_count : sizeof identity - 1)))
+        context->identity_count = is_named ? options->identity_count : sizeof identity - 1;
+        if (context->identity_count > sizeof context->identity) {
+            context->identity_count = 0;
             problem = "the identity of sessions is too long";
+        } else {
+            memcpy(context->identity, is_named ? options->identity : identity, context->identity_count);
+            SSL_CTX_set_session_id_context(ssl, context->identity, (unsigned)context->identity_count);
+        }
         // Tickets hold the state at the client: a cache of ours would be memory for each of them.
         SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
         SSL_CTX_set_num_tickets(ssl, 1);
@@ -553,24 +719,20 @@ mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, 
     return context;
 }
 
-static int64_t seconds_of(const ASN1_TIME *time) {
-    int days = 0, seconds = 0;
-    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
-    int64_t result = 0;
-    if (epoch && ASN1_TIME_diff(&days, &seconds, epoch, time)) result = (int64_t)days * 86400 + seconds;
-    ASN1_TIME_free(epoch);
-    return result;
+// False: it does not fit.
+static bool append_name(char *names, size_t size, size_t *used, const char *name, size_t count) {
+    // No host is called so.
+    if (!count || memchr(name, 0, count) || memchr(name, '\n', count)) return true;
+    if (*used + count + 2 > size) return false;
+    if (*used) names[(*used)++] = '\n';
+    memcpy(names + *used, name, count);
+    *used += count;
+    names[*used] = 0;
+    return true;
 }
 
-static size_t append_name(char *names, size_t size, size_t used, const char *name, size_t count) {
-    if (used + count + 2 > size || memchr(name, 0, count) || memchr(name, '\n', count)) return used;
-    if (used) names[used++] = '\n';
-    memcpy(names + used, name, count);
-    names[used + count] = 0;
-    return used + count;
-}
-
-static void read_facts(X509 *leaf, STACK_OF(X509) *behind, mg_tls_facts *facts) {
+// False: the names don't fit.
+static bool read_facts(X509 *leaf, STACK_OF(X509) *behind, mg_tls_facts *facts) {
     facts->chain_not_after = INT64_MAX;
     for (int i = 0; i < sk_X509_num(behind); i++) {
         X509 *issuer = sk_X509_value(behind, i);
@@ -580,18 +742,21 @@ static void read_facts(X509 *leaf, STACK_OF(X509) *behind, mg_tls_facts *facts) 
     }
     facts->not_before = seconds_of(X509_get0_notBefore(leaf));
     facts->not_after = seconds_of(X509_get0_notAfter(leaf));
-    facts->is_ecdsa = EVP_PKEY_get_base_id(X509_get0_pubkey(leaf)) == EVP_PKEY_EC;
-    if (!facts->names_size) return;
+    facts->key_kind = EVP_PKEY_get_base_id(X509_get0_pubkey(leaf));
+    if (!facts->names_size) return true;
     facts->names[0] = 0;
     size_t used = 0;
+    bool fits = true;
     GENERAL_NAMES *list = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
     for (int i = 0; i < sk_GENERAL_NAME_num(list); i++) {
         const GENERAL_NAME *name = sk_GENERAL_NAME_value(list, i);
         if (name->type != GEN_DNS) continue;
-        used = append_name(facts->names, facts->names_size, used, (const char *)ASN1_STRING_get0_data(name->d.dNSName),
-                           (size_t)ASN1_STRING_length(name->d.dNSName));
+        fits = fits && append_name(facts->names, facts->names_size, &used,
+                                   (const char *)ASN1_STRING_get0_data(name->d.dNSName),
+                                   (size_t)ASN1_STRING_length(name->d.dNSName));
     }
     GENERAL_NAMES_free(list);
+    return fits;
 }
 
 // A key is used on the loop, where everybody waits for it, and a chain is held for each handshake.
@@ -658,14 +823,18 @@ bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chai
     const char *problem = NULL;
     bool is_odd = false;
     X509 *next;
+    ERR_clear_error();
     while (bio && list && (next = PEM_read_bio_X509_AUX(bio, NULL, no_password, NULL))) {
         if (!sk_X509_push(list, next)) {
             X509_free(next);
             problem = "no memory";
             break;
         }
+        ERR_clear_error();
     }
     if (!problem && (!list || sk_X509_num(list) == 0)) problem = "the certificate can't be read";
+    // Without it clients would not find the way to a root.
+    if (!problem && !has_ended(chain, chain_count)) problem = "a certificate behind the first can't be read";
     if (!problem) {
         ERR_clear_error();
         BIO *key_bio = BIO_new_mem_buf(key, (int)key_count);
@@ -684,8 +853,8 @@ bool mg_tls_context_add_certificate(mg_tls_context *context, const uint8_t *chai
         if (!problem && !is_odd && SSL_CTX_use_cert_and_key(context->ssl, leaf, private_key, list, 1) != 1)
             problem = "the certificate can't be used";
     }
+    if (!problem && !is_odd && facts && !read_facts(leaf, list, facts)) problem = "the certificate has too many names";
     if (problem) say(error, error_size, problem);
-    else if (!is_odd && facts) read_facts(leaf, list, facts);
     ERR_clear_error();
     BIO_free(bio);
     X509_free(leaf);
@@ -724,6 +893,7 @@ void mg_tls_context_retain(mg_tls_context *context) { atomic_fetch_add(&context-
 void mg_tls_context_release(mg_tls_context *context) {
     if (!context || atomic_fetch_sub(&context->references, 1) != 1) return;
     SSL_CTX_free(context->ssl);
+    mg_tls_trust_release(context->trust);
     mg_tls_tickets_release(context->tickets);
     free(context->alpn);
     free(context);
@@ -824,6 +994,11 @@ void mg_tls_session_free(mg_tls_session *session) {
 void mg_tls_feed(mg_tls_session *session, const uint8_t *bytes, size_t count) {
     session->input = bytes;
     session->input_count = count;
+}
+
+void mg_tls_set_time(mg_tls_session *session, int64_t now) {
+    session->now = now;
+    X509_VERIFY_PARAM_set_time(SSL_get0_param(session->ssl), (time_t)now);
 }
 
 size_t mg_tls_unread(const mg_tls_session *session) { return session->input_count; }
@@ -1058,7 +1233,7 @@ mg_tls_client_status mg_tls_client_certificate(const mg_tls_session *session, mg
     return fits ? MG_TLS_CLIENT_TOLD : MG_TLS_CLIENT_TOO_LARGE;
 }
 
-bool mg_tls_judge_again(mg_tls_session *session, const mg_tls_context *context, mg_tls_client *client) {
+bool mg_tls_judge_again(mg_tls_session *session, const mg_tls_context *context, int64_t now, mg_tls_client *client) {
     X509 *certificate = SSL_get0_peer_certificate(session->ssl);
     if (!certificate) return false;
     X509_STORE_CTX *store = X509_STORE_CTX_new();
@@ -1071,6 +1246,7 @@ bool mg_tls_judge_again(mg_tls_session *session, const mg_tls_context *context, 
         X509_VERIFY_PARAM_set_depth(X509_STORE_CTX_get0_param(store), SSL_CTX_get_verify_depth(context->ssl));
         // As the handshake does: without it no key and no digest is too weak.
         X509_VERIFY_PARAM_set_auth_level(X509_STORE_CTX_get0_param(store), SSL_get_security_level(session->ssl));
+        X509_VERIFY_PARAM_set_time(X509_STORE_CTX_get0_param(store), (time_t)now);
         X509_STORE_CTX_set_verify_cb(store, record_only);
         session->gravest = X509_V_OK;
         int result = X509_verify_cert(store);
@@ -1081,30 +1257,6 @@ bool mg_tls_judge_again(mg_tls_session *session, const mg_tls_context *context, 
     X509_STORE_CTX_free(store);
     ERR_clear_error();
     return true;
-}
-
-void mg_tls_authority_times(const uint8_t *authorities, size_t authorities_count, const uint8_t *revocations,
-                            size_t revocations_count, mg_tls_authority_facts *facts) {
-    memset(facts, 0, sizeof *facts);
-    BIO *bio = BIO_new_mem_buf(authorities, (int)authorities_count);
-    X509 *certificate;
-    while (bio && (certificate = PEM_read_bio_X509(bio, NULL, no_password, NULL))) {
-        int64_t end = seconds_of(X509_get0_notAfter(certificate));
-        if (!facts->first_end || end < facts->first_end) facts->first_end = end;
-        if (end > facts->last_end) facts->last_end = end;
-        X509_free(certificate);
-    }
-    BIO_free(bio);
-    bio = revocations_count ? BIO_new_mem_buf(revocations, (int)revocations_count) : NULL;
-    X509_CRL *list;
-    while (bio && (list = PEM_read_bio_X509_CRL(bio, NULL, no_password, NULL))) {
-        const ASN1_TIME *next = X509_CRL_get0_nextUpdate(list);
-        int64_t end = next ? seconds_of(next) : INT64_MAX;
-        if (!facts->next_update || end < facts->next_update) facts->next_update = end;
-        X509_CRL_free(list);
-    }
-    BIO_free(bio);
-    ERR_clear_error();
 }
 
 bool mg_tls_digest(const uint8_t *bytes, size_t count, uint8_t digest[32]) {

@@ -130,8 +130,9 @@ extension Loop {
             isNameless
                 || Self.isSame(channel.serverName, bytes.span.extracting(f.exchange.request.hostRange.range))
         else { return false }
-        if tls.knownRules === rules, tls.knownRule == number { return true }
-        if tls.clients != asked {
+        let isOver = dateSecond >= tls.judgedUntil
+        if !isOver, tls.knownRules === rules, tls.knownRule == number { return true }
+        if isOver || tls.clients != asked {
             guard judgeAgain(tls, channel, asked, rules.rules[Int(number)].authentication.mode) else {
                 // Whatever comes on this connection would be answered so: the client is to make another.
                 if let carrier = f.downstream?.stream?.carrier { announceEnd(carrier) }
@@ -144,7 +145,8 @@ extension Loop {
         return true
     }
 
-    /// The authorities have changed since the handshake: what the client has shown is judged by the new ones.
+    /// The authorities have changed since the handshake, or one of them has ended: what the client has shown is judged by
+    /// those of today.
     private func judgeAgain(
         _ tls: SecureLayer, _ channel: SecureChannel, _ asked: ClientVerification, _ mode: ClientAuthentication.Mode
     ) -> Bool {
@@ -153,11 +155,16 @@ extension Loop {
         if let certificate = channel.clientCertificate {
             let name = String(decoding: channel.serverName, as: UTF8.self)
             guard let context = certificates?.context(for: name), context.clients == asked,
-                let judged = tls.session.judgeAgain(certificate, by: context), judged.verdict == .good
+                let judged = tls.session.judgeAgain(certificate, by: context, now: dateSecond),
+                judged.verdict == .good
             else { return false }
             tls.channel = channel.with(judged)
+            tls.judgedUntil = context.trust?.holds(from: dateSecond) ?? .max
         } else if mode == .required {
             return false
+        } else {
+            // Nothing was found that could end.
+            tls.judgedUntil = .max
         }
         tls.clients = asked
         return true

@@ -44,6 +44,8 @@ final class SecureLayer {
     var certificate = ""
     /// What the client's own certificate was judged by; nil where it was not asked for one.
     var clients: ClientVerification?
+    /// Until when that holds, in seconds since 1970: then an authority or a revocation list ends.
+    var judgedUntil = Int64.max
     /// The rule that was last found to be the one of the handshake, whether the subject was found by its pattern, and the
     /// certificate as upstreams are told it.
     var knownRules: ClientRules?
@@ -144,10 +146,10 @@ extension Loop {
     /// One step of the handshake; what is left of the input stays in `cipherIn`.
     private func shake<C: SecurableConnection>(_ c: C, _ tls: SecureLayer, _ cipher: Buffer) -> SecureEvent {
         if tls.opening == .silent { tls.opening = SecureLayer.Opening(cipher.span) }
-        var unread = 0
-        func step(_ input: RawSpan) -> TLSProgress { tls.session.handshake(input, unread: &unread) }
         // OpenSSL would make room for all of it before any of it has come.
         if c is Downstream, !tls.hello.isFit(cipher.span) { return .refused }
+        var unread = 0
+        func step(_ input: RawSpan) -> TLSProgress { tls.session.handshake(input, unread: &unread) }
         let progress = step(cipher.bytes)
         cipher.consume(cipher.count - unread)
         switch progress {
@@ -226,6 +228,7 @@ extension Loop {
         tls.channel = channel
         tls.certificate = tls.session.chosen.name
         tls.clients = tls.session.chosen.clients
+        if tls.clients != nil { tls.judgedUntil = tls.session.chosen.trust?.holds(from: dateSecond) ?? .max }
         tls.applicationProtocol = ApplicationProtocol(channel.applicationProtocol)
         telemetry.handshakeFinished(wasResumed: channel.wasResumed)
         setDeadline(d, after: configuration.timeouts.requestHead)

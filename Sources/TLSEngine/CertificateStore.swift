@@ -88,8 +88,8 @@ package final class CertificateStore: Sendable {
     }
 
     private enum ClientJudgement {
-        /// When the first of the authorities ends, and when the first of the revocation lists is to be replaced.
-        case usable(firstEnd: Int64, nextUpdate: Int64?)
+        /// As they were first read: whoever asks for the same has the same, down to the memory.
+        case usable(ClientVerification, TrustStore)
         case unusable(String)
     }
 
@@ -223,11 +223,14 @@ package final class CertificateStore: Sendable {
             _ name: String, _ contents: [TLSKeyPair], _ clients: ClientVerification?, _ options: TLSOptions,
             _ cache: ContextCache
         ) -> ServedCertificate {
+            var trust: TrustStore?
+            if let clients, case .usable(_, let known)? = judgedClients[clients] { trust = known }
             func make() -> ServedCertificate {
-                ServedCertificate(name: name, pairs: contents, clients: clients, options: options, cache: cache)
+                ServedCertificate(
+                    name: name, pairs: contents, clients: clients, trust: trust, options: options, cache: cache)
             }
             var key = name
-            if let clients { key += "|" + clients.identity.map { String($0, radix: 16) }.joined(separator: ".") }
+            if let trust { key += "|" + trust.identity.map { String($0, radix: 16) }.joined(separator: ".") }
             // A host may still be on the pair before, where another is on the new one: two entries of one name.
             for suffix in ["", "#2", "#3", "#4"] {
                 if let there = served[key + suffix] {
@@ -253,24 +256,26 @@ package final class CertificateStore: Sendable {
             var asked: [HostPattern: ClientVerification] = [:]
             for host in snapshot.hosts {
                 guard let rule = host.clientAuthentication, let clients = rule.verification else { continue }
-                guard judge(clients, rule), rule.mode != .off else { continue }
-                asked[host.pattern] = clients
+                guard let known = judge(clients, rule), rule.mode != .off else { continue }
+                asked[host.pattern] = known
             }
             return asked
         }
 
-        /// False if it can't be used; what is wrong is said once of an Ingress.
-        private mutating func judge(_ clients: ClientVerification, _ rule: ClientAuthentication) -> Bool {
+        /// Nil if it can't be used; what is wrong is said once of an Ingress.
+        private mutating func judge(
+            _ clients: ClientVerification, _ rule: ClientAuthentication
+        ) -> ClientVerification? {
             let judgement: ClientJudgement
             if let known = judgedClients[clients] ?? state.judgedClients[clients] {
                 judgement = known
             } else {
-                var options = TLSOptions()
-                options.clients = clients
                 do throws(TLSError) {
+                    var options = TLSOptions()
+                    let trust = try TrustStore(clients)
+                    (options.clients, options.trust) = (clients, trust)
                     _ = try TLSContext(accepting: [], options)
-                    let times = clients.times
-                    judgement = .usable(firstEnd: times.firstEnd, nextUpdate: times.nextUpdate)
+                    judgement = .usable(clients, trust)
                 } catch {
                     judgement = .unusable(error.description)
                 }
@@ -283,8 +288,9 @@ package final class CertificateStore: Sendable {
                     .badClientRules, "ca.crt or ca.crl in the Secret \(secret): \(problem)", rule.place,
                     "put certificates of authorities into ca.crt, and revocation lists of theirs, if any, into ca.crl, "
                         + "all PEM; until then everything on the host answers 403")
-                return false
-            case .usable(let firstEnd, let nextUpdate):
+                return nil
+            case .usable(let known, let trust):
+                let firstEnd = trust.firstEnd ?? .max
                 if firstEnd < now {
                     say(
                         .authorityExpired,
@@ -298,14 +304,14 @@ package final class CertificateStore: Sendable {
                 }
                 _ = hasEnded(firstEnd)
                 // Lists are made anew a little before they are due: there is nothing to warn of.
-                if let nextUpdate, hasEnded(nextUpdate) {
+                if let nextUpdate = trust.nextUpdate, hasEnded(nextUpdate) {
                     say(
                         .authorityExpired,
                         "a revocation list in ca.crl of the Secret \(secret) was to be replaced by "
                             + Self.day(nextUpdate), rule.place,
                         "replace it; until then clients of its authority are refused")
                 }
-                return true
+                return known
             }
         }
 
@@ -585,7 +591,7 @@ package final class CertificateStore: Sendable {
             let isBelow = !isValid && above?.namespace == namespace
             var hasKind: Set<Bool> = []
             let chosen =
-                isBelow ? [] : (isValid ? valid : untimely).filter { hasKind.insert($0.facts.isECDSA).inserted }
+                isBelow ? [] : (isValid ? valid : untimely).filter { hasKind.insert($0.facts.kind).inserted }
             for candidate in isValid ? valid : chosen { serves(candidate.facts, candidate.reference) }
             // Of Secrets that are not named any more only what serves: or they would become ever more.
             for candidate in chosen where candidate.isKept {

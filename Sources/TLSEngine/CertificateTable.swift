@@ -4,7 +4,7 @@
 package import Model
 internal import Synchronization
 
-/// The certificates of one name (an RSA and an ECDSA one, where there are both), and the context made of them when a
+/// The certificates of one name (one of each kind of key: RSA, ECDSA, Ed25519), and the context made of them when a
 /// client first asks.
 package final class ServedCertificate: Sendable {
     /// The Secrets that it comes from: two certificates with the same name are the same.
@@ -12,6 +12,7 @@ package final class ServedCertificate: Sendable {
     package let pairs: [TLSKeyPair]
     /// What the host asks of its clients' certificates in the handshake; nil: nothing.
     package let clients: ClientVerification?
+    private let trust: TrustStore?
     private let options: TLSOptions
     private let cache: ContextCache
     private let state = Mutex(State())
@@ -22,12 +23,15 @@ package final class ServedCertificate: Sendable {
         var wasUsed = false
     }
 
+    /// - Parameter trust: what is made of `clients`, shared by all who ask for the same; nil makes one for each context.
     package init(
-        name: String, pairs: [TLSKeyPair], clients: ClientVerification? = nil, options: TLSOptions, cache: ContextCache
+        name: String, pairs: [TLSKeyPair], clients: ClientVerification? = nil, trust: TrustStore? = nil,
+        options: TLSOptions, cache: ContextCache
     ) {
         self.name = name
         self.pairs = pairs
         self.clients = clients
+        self.trust = trust
         self.options = options
         self.cache = cache
     }
@@ -43,6 +47,7 @@ package final class ServedCertificate: Sendable {
         // Outside of the lock: two loops may both make one, and the first is kept.
         var options = options
         options.clients = clients
+        options.trust = trust
         guard let made = try? TLSContext(accepting: pairs, name: name, options) else { return nil }
         let (kept, isNew) = state.withLock { state in
             if let other = state.context { return (other, false) }

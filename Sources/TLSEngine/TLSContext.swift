@@ -55,6 +55,8 @@ package struct TLSOptions: Sendable {
     /// Accepting: clients are asked for a certificate, which is judged by this and recorded: see
     /// `TLSSession.clientCertificate`. Goes before the five above.
     package var clients: ClientVerification?
+    /// What is made of the authorities and revocation lists above, where it is there already.
+    package var trust: TrustStore?
     /// Accepting: what tickets are sealed with; nil gives none.
     package var tickets: TicketKeys?
     /// Accepting: a session is resumed only where this is the same as where it began; at most 32 bytes.
@@ -106,14 +108,6 @@ extension ClientVerification {
         (0..<8).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }
     }
 
-    /// When the first and the last of the authorities end, and when the first of the revocation lists is to be replaced
-    /// (nil without any): seconds since 1970.
-    var times: (firstEnd: Int64, lastEnd: Int64, nextUpdate: Int64?) {
-        var facts = mg_tls_authority_facts()
-        // Proof: both arrays are as long as said, and outlive the call.
-        unsafe mg_tls_authority_times(authorities, authorities.count, revocations, revocations.count, &facts)
-        return (facts.first_end, facts.last_end, facts.next_update == 0 ? nil : facts.next_update)
-    }
 }
 
 extension TLSKeyPair {
@@ -133,6 +127,11 @@ extension TLSKeyPair {
     }
 }
 
+/// What kind of key a certificate is for, as OpenSSL numbers them: a context has one of each.
+package struct KeyKind: Sendable, Hashable {
+    let number: Int32
+}
+
 /// What stands in a certificate.
 package struct TLSCertificateFacts: Sendable, Hashable {
     /// Seconds since 1970.
@@ -140,7 +139,8 @@ package struct TLSCertificateFacts: Sendable, Hashable {
     package var notAfter: Int64
     /// When the first of the authorities behind it in the chain ends, but for one that signs itself; `Int64.max` without any.
     package var chainNotAfter = Int64.max
-    package var isECDSA: Bool
+    /// Of its key: two of one kind can't serve the same host.
+    package var kind: KeyKind
     /// The DNS names (RFC 5280 §4.2.1.6), in lower case.
     package var names: [String]
 
@@ -169,6 +169,10 @@ package struct TLSCertificateFacts: Sendable, Hashable {
     package let name: String
     /// What clients' certificates are judged by; nil: nobody is asked for one.
     package let clients: ClientVerification?
+    /// What peers' certificates are judged by; nil where nobody's are.
+    package let trust: TrustStore?
+    /// Connecting: what stands in the client certificate; nil without one.
+    package private(set) var facts: TLSCertificateFacts?
 
     package init(
         accepting pairs: [TLSKeyPair], name: String = "", _ options: TLSOptions = TLSOptions()
@@ -182,11 +186,13 @@ package struct TLSCertificateFacts: Sendable, Hashable {
             options.authorities = clients.authorities
             options.revocations = clients.revocations
             options.usesSystemAuthorities = false
-            options.identity = clients.identity
+            options.identity = options.trust?.identity ?? clients.identity
             // Without it, its sessions would be everybody's.
             if options.identity.isEmpty { throw TLSError("no digest could be made") }
         }
-        unsafe raw = try Self.make(accepts: true, options)
+        let trust = try Self.trust(options)
+        self.trust = trust
+        unsafe raw = try Self.make(accepts: true, options, trust)
         for pair in pairs { try add(pair) }
     }
 
@@ -194,15 +200,27 @@ package struct TLSCertificateFacts: Sendable, Hashable {
     package init(connecting options: TLSOptions, pair: TLSKeyPair? = nil) throws(TLSError) {
         name = ""
         clients = nil
-        unsafe raw = try Self.make(accepts: false, options)
-        if let pair { try add(pair) }
+        let trust = try Self.trust(options)
+        self.trust = trust
+        unsafe raw = try Self.make(accepts: false, options, trust)
+        if let pair { facts = try add(pair) }
     }
 
     deinit {
         unsafe mg_tls_context_release(raw)
     }
 
-    private static func make(accepts: Bool, _ options: TLSOptions) throws(TLSError) -> OpaquePointer {
+    private static func trust(_ options: TLSOptions) throws(TLSError) -> TrustStore? {
+        guard options.verification != .none else { return nil }
+        if let trust = options.trust { return trust }
+        return try TrustStore(
+            authorities: options.authorities, revocations: options.revocations,
+            usesSystemAuthorities: options.usesSystemAuthorities)
+    }
+
+    private static func make(
+        accepts: Bool, _ options: TLSOptions, _ trust: TrustStore?
+    ) throws(TLSError) -> OpaquePointer {
         var wire: [UInt8] = []
         for name in options.protocols {
             guard (1...255).contains(name.utf8.count) else { throw TLSError("\"\(name)\" is no protocol name") }
@@ -213,31 +231,23 @@ package struct TLSCertificateFacts: Sendable, Hashable {
         // Proof: the pointers are used within the closures that lend them, for the counts beside them; the context
         // copies what it keeps.
         let made = unsafe wire.withUnsafeBufferPointer { wire in
-            unsafe options.authorities.withUnsafeBufferPointer { authorities in
-                unsafe options.revocations.withUnsafeBufferPointer { revocations in
-                    unsafe withOptionalCString(options.ciphers) { ciphers in
-                        unsafe withOptionalCString(options.suites) { suites in
-                            var raw = unsafe mg_tls_options()
-                            unsafe raw.minimum_version = options.minimumVersion.rawValue
-                            unsafe raw.maximum_version = options.maximumVersion?.rawValue ?? 0
-                            unsafe raw.ciphers = ciphers
-                            unsafe raw.suites = suites
-                            unsafe raw.alpn = wire.baseAddress
-                            unsafe raw.alpn_count = wire.count
-                            unsafe raw.verify = options.verification.raw
-                            unsafe raw.verify_depth = Int32(clamping: options.verificationDepth)
-                            unsafe raw.authorities = authorities.baseAddress
-                            unsafe raw.authorities_count = authorities.count
-                            unsafe raw.revocations = revocations.baseAddress
-                            unsafe raw.revocations_count = revocations.count
-                            unsafe raw.use_system_authorities = options.usesSystemAuthorities
-                            unsafe raw.tickets = options.tickets?.raw
-                            return unsafe options.identity.withUnsafeBufferPointer { identity in
-                                unsafe raw.identity = identity.baseAddress
-                                unsafe raw.identity_count = identity.count
-                                return unsafe mg_tls_context_new(accepts, &raw, &message, message.count)
-                            }
-                        }
+            unsafe withOptionalCString(options.ciphers) { ciphers in
+                unsafe withOptionalCString(options.suites) { suites in
+                    var raw = unsafe mg_tls_options()
+                    unsafe raw.minimum_version = options.minimumVersion.rawValue
+                    unsafe raw.maximum_version = options.maximumVersion?.rawValue ?? 0
+                    unsafe raw.ciphers = ciphers
+                    unsafe raw.suites = suites
+                    unsafe raw.alpn = wire.baseAddress
+                    unsafe raw.alpn_count = wire.count
+                    unsafe raw.verify = options.verification.raw
+                    unsafe raw.verify_depth = Int32(clamping: options.verificationDepth)
+                    unsafe raw.trust = trust?.raw
+                    unsafe raw.tickets = options.tickets?.raw
+                    return unsafe options.identity.withUnsafeBufferPointer { identity in
+                        unsafe raw.identity = identity.baseAddress
+                        unsafe raw.identity_count = identity.count
+                        return unsafe mg_tls_context_new(accepts, &raw, &message, message.count)
                     }
                 }
             }
@@ -251,7 +261,8 @@ package struct TLSCertificateFacts: Sendable, Hashable {
     @discardableResult
     func add(_ pair: TLSKeyPair) throws(TLSError) -> TLSCertificateFacts {
         var message = [CChar](repeating: 0, count: 256)
-        var names = [CChar](repeating: 0, count: 16384)
+        // All of them stand in it, in more bytes than here.
+        var names = [CChar](repeating: 0, count: min(pair.chain.count, 65_536) + 1)
         var facts = unsafe mg_tls_facts()
         // Proof: every array is as long as the count beside it says, and outlives the call; the context keeps parsed
         // copies.
@@ -264,7 +275,7 @@ package struct TLSCertificateFacts: Sendable, Hashable {
         if !good { throw TLSError(text(message)) }
         return unsafe TLSCertificateFacts(
             notBefore: facts.not_before, notAfter: facts.not_after, chainNotAfter: facts.chain_not_after,
-            isECDSA: facts.is_ecdsa,
+            kind: KeyKind(number: facts.key_kind),
             names: text(names).lowercased().split(separator: "\n").map(String.init))
     }
 }

@@ -85,6 +85,9 @@ package protocol CertificateChooser: AnyObject {
         }
     }
 
+    /// Takes this for the time (seconds since 1970), in the place of the system's: before the handshake.
+    package func setTime(_ now: Int64) { unsafe mg_tls_set_time(raw, now) }
+
     /// Goes on with the handshake. `input` is consumed in part or whole: `unread` says how much is left of it. What is to
     /// be sent is kept inside: see `flush`, also after a failure.
     package func handshake(_ input: borrowing RawSpan, unread: inout Int) -> TLSProgress {
@@ -247,14 +250,15 @@ package protocol CertificateChooser: AnyObject {
 
     /// Judges the client's certificate by another context, as a full handshake would: what it was judged by has changed
     /// since. Nil where it has shown none. Of a session that was resumed the chain above it is not known any more.
+    /// - Parameter now: seconds since 1970.
     package func judgeAgain(
-        _ certificate: ClientCertificate, by context: TLSContext
+        _ certificate: ClientCertificate, by context: TLSContext, now: Int64
     ) -> ClientCertificate? {
         // Of one that was too large nothing is known that could be relied on.
         if certificate.pem.isEmpty { return certificate }
         var client = unsafe mg_tls_client()
         // Proof: both are alive during the call, which only reads the context.
-        guard unsafe mg_tls_judge_again(raw, context.raw, &client) else { return nil }
+        guard unsafe mg_tls_judge_again(raw, context.raw, now, &client) else { return nil }
         let judgement = unsafe Self.judgement(client)
         return certificate.judged(judgement.verdict, judgement.problem)
     }

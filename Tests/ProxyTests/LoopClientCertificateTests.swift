@@ -1,4 +1,5 @@
 import Model
+import TLSEngine
 import Telemetry
 import Testing
 
@@ -48,5 +49,42 @@ import Testing
         #expect(try scene.responses(client).map(\.status) == [403])
         #expect(scene.requests.isEmpty)
         scene.checkQuiet()
+    }
+
+    /// On a connection that is open, too, an authority is believed until it ends, and no longer.
+    @Test func whatWasFoundEndsWithTheAuthority() throws {
+        let pair = try TLSKeyPair.selfSigned(name: "alice", days: 30)
+        let other = try TLSKeyPair.selfSigned(name: "other", days: 10)
+        let clients = ClientVerification(authorities: pair.chain + other.chain)
+        var authentication = ClientAuthentication(
+            ingress: ObjectReference(kind: "Ingress", namespace: "shop", name: "web"))
+        authentication.verification = clients
+        let table = CertificateTable(
+            standard: ServedCertificate(
+                name: "shop/web", pairs: [try .selfSigned(name: "shop.test")], clients: clients, options: TLSOptions(),
+                cache: ContextCache()))
+        let trust = try TrustStore(clients)
+        let first = trust.holds(from: 0)
+        let last = trust.holds(from: first)
+        #expect(first < last && last < .max)
+        let scene = Scene(certificates: table, authentication: authentication)
+        scene.now = UInt64(first - 5) * 1_000_000_000
+        let client = scene.client(kind: .https, port: 8443)
+        let peer = try #require(
+            TestTLSPeer(connecting: TLSContext(connecting: TLSOptions(), pair: pair), to: "shop.test"))
+        for _ in 0..<2 {
+            scene.network.send(client, peer.output())
+            try scene.settle()
+            _ = peer.take(scene.network.take(client, .max))
+        }
+        // The certificate itself is good for the second that the authority has ended with.
+        for (second, status) in [(first - 1, "200"), (first, "200"), (last - 1, "200"), (last, "421")] {
+            scene.now = UInt64(second) * 1_000_000_000
+            scene.network.send(client, peer.seal(Array("GET /len/3/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n".utf8)))
+            try scene.settle()
+            let text = String(decoding: peer.take(scene.network.take(client, .max)), as: UTF8.self)
+            #expect(text.hasPrefix("HTTP/1.1 \(status) "), "\(second - last)")
+        }
+        #expect(scene.requests.count == 3)
     }
 }

@@ -60,6 +60,13 @@ final class TestTLSPeer {
         self.session = session
     }
 
+    /// A client; what it says first is in its output.
+    init?(connecting context: TLSContext, to host: String) {
+        guard let session = TLSSession(connecting: context, to: host) else { return nil }
+        self.session = session
+        _ = take([])
+    }
+
     fileprivate static func bytes(_ buffer: Buffer) -> [UInt8] {
         var result: [UInt8] = []
         result.reserveCapacity(buffer.count)

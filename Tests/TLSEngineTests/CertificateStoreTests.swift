@@ -349,7 +349,69 @@ struct CertificateStoreTests {
         #expect(TicketKey() != TicketKey())
     }
 
+    @Test func `a host has a certificate of each kind of key`() throws {
+        let store = try CertificateStore(TLSOptions())
+        let others = pairsOfOtherKinds.filter { ["RSA", "Ed25519"].contains($0.kind) }.map(\.pair)
+        let items = try others + [pair("shop.test")]
+        let (table, diagnostics) = store.prepare(
+            snapshot(items.map { ("shop", [.exact("shop.test")], ["shop.test"], $0) }), now: Self.now)
+        #expect(diagnostics.isEmpty)
+        #expect(table.certificate(for: "shop.test").name == "shop/s0+shop/s1+shop/s2")
+    }
+
+    @Test func `a chain with a damaged block does not replace a good one`() throws {
+        let store = try CertificateStore(TLSOptions())
+        let good = try pair("shop.test")
+        for (chain, codes) in [
+            (good.chain, []), (good.chain + damaged(clientAuthority), ["MG163"]), (good.chain + clientAuthority, []),
+        ] as [([UInt8], [String])] {
+            let (table, diagnostics) = store.prepare(
+                snapshot([("shop", [.exact("shop.test")], [], TLSKeyPair(chain: chain, key: good.key))]), now: Self.now)
+            #expect(diagnostics.map(\.code) == codes)
+            let serves = table.certificate(for: "shop.test").pairs.first?.chain
+            #expect(serves == (codes.isEmpty ? chain : good.chain))
+        }
+    }
+
     // MARK: Clients' certificates
+
+    @Test func `hosts that ask for the same share what it was read into, also after it was read anew`() throws {
+        let store = try CertificateStore(TLSOptions())
+        let pairs = ["a.test": try pair("a.test"), "b.test": try pair("b.test")]
+        var contexts: [TLSContext] = []
+        for _ in 0..<2 {
+            let clients = ClientVerification(authorities: clientAuthority, revocations: emptyRevocations)
+            var snapshot = Snapshot()
+            snapshot.hosts = ["a.test", "b.test"].map {
+                VirtualHost(pattern: .exact($0), routes: [], clientAuthentication: asking(clients))
+            }
+            snapshot.certificates = snapshot.hosts.map { host in
+                CertificateReference(
+                    hosts: [host.pattern.description],
+                    secret: ObjectReference(kind: "Secret", namespace: "shop", name: host.pattern.description),
+                    ingress: ObjectReference(kind: "Ingress", namespace: "shop", name: "web"),
+                    pair: pairs[host.pattern.description])
+            }
+            let table = store.prepare(snapshot, now: Self.now - 10_000_000).table
+            contexts += ["a.test", "b.test"].compactMap { table.certificate(for: $0).context() }
+        }
+        #expect(contexts.count == 4)
+        let trust = try #require(contexts.first?.trust)
+        #expect(contexts.allSatisfy { $0.trust === trust })
+        #expect(contexts[0] !== contexts[1] && contexts[0] === contexts[2])
+    }
+
+    @Test func `what differs in one byte is not the same`() {
+        let one = ClientVerification(authorities: clientAuthority, revocations: daveRevocations)
+        for index in stride(from: 30, to: daveRevocations.count, by: 50) {
+            var other = one
+            other.revocations[index] ^= 1
+            #expect(other != one)
+            #expect(Set([one, other]).count == 2)
+        }
+        #expect(one == ClientVerification(authorities: clientAuthority, revocations: daveRevocations))
+        #expect(Set([one, one]).count == 1)
+    }
 
     private func asking(_ clients: ClientVerification?, _ mode: ClientAuthentication.Mode = .required)
         -> ClientAuthentication
@@ -399,6 +461,7 @@ struct CertificateStoreTests {
     @Test(arguments: [
         ("garbage", "", "MG337"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "", "MG337"), ("good", "garbage", "MG337"),
+        ("half", "", "MG337"), ("good", "half", "MG337"),
         ("short", "", "MG338"), ("good", "", ""), ("near", "", "MG166"),
     ])
     func `authorities that can't be used are told, and make no context`(
@@ -410,7 +473,11 @@ struct CertificateStoreTests {
             ? try pair("good").chain
             : authorities == "short" || authorities == "near"
                 ? try TLSKeyPair.selfSigned(name: "short", days: 1).chain : Array(authorities.utf8)
-        let clients = ClientVerification(authorities: pem, revocations: Array(revocations.utf8))
+        let half = authorities == "half" ? try pair("good").chain + damaged(clientAuthority) : pem
+        let clients = ClientVerification(
+            authorities: half,
+            revocations: revocations == "half"
+                ? emptyRevocations + damaged(daveRevocations) : Array(revocations.utf8))
         var snapshot = Snapshot()
         snapshot.hosts = [
             VirtualHost(pattern: .exact("a.test"), routes: [], clientAuthentication: asking(clients)),

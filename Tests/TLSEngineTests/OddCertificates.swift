@@ -144,6 +144,59 @@ let pairsOfOtherKinds: [(kind: String, pair: TLSKeyPair)] = [
                 -----END PRIVATE KEY-----
                 """)
     ),
+    (
+        "RSA",
+        TLSKeyPair(
+            pem: """
+                -----BEGIN CERTIFICATE-----
+                MIIDITCCAgmgAwIBAgIUZ99BJy6eKVc+0L9acwZ1DWD5GuMwDQYJKoZIhvcNAQEL
+                BQAwFDESMBAGA1UEAwwJc2hvcC50ZXN0MCAXDTI2MTEyNzAyMjE0N1oYDzIxMDkw
+                MTE2MDIyMTQ3WjAUMRIwEAYDVQQDDAlzaG9wLnRlc3QwggEiMA0GCSqGSIb3DQEB
+                AQUAA4IBDwAwggEKAoIBAQCMXvV6UGPCZJQGoKOBeNJHkWRpM2gUurYViCjf2x44
+                /g5woVJOdhlJIPHZ70k0proQ+b4Mw+MzzqUShhY/PDdqW8F7s539YmumZSSBAHha
+                TaNxQXwLAWgiwNCRHps8INhRzZzkyp/qPbU3FaIRuCAt7ZjMfsel25qKDv0gd1Fq
+                EUSFafvVMFKl052Rks3SUffZ76NexswUXl1ui3kn9dVcRuQB0GuPdSo+mtGlKbsQ
+                8Jlx1Ok7yd//z241Zx1nCxEkQt5sclbotHTsCTHlKHi1k4/t6S0Z3yxxt27UIjl4
+                BIQIya6W5jgG/p+22LAeC/XAXoS2cIw5klZanmXBsNi7AgMBAAGjaTBnMB0GA1Ud
+                DgQWBBRwqhPEPLWuvOJ3mZHKmhn/SyKAPjAfBgNVHSMEGDAWgBRwqhPEPLWuvOJ3
+                mZHKmhn/SyKAPjAPBgNVHRMBAf8EBTADAQH/MBQGA1UdEQQNMAuCCXNob3AudGVz
+                dDANBgkqhkiG9w0BAQsFAAOCAQEAfsAwlpLrA/sbN38VAbCA+rZQGeZ6ZHl+rXr6
+                0UhU7J4IhA9KtaokIoPibpUnb03A/ZDpBYZvK4FU9MDWTFqzWEKv+1/aUFItQ8hH
+                1QvQ6sypKrJH6E3Tu03QJ8IpxNkmnbxMoqjmDNHXzhucRBIk690AC8wOVJZlg1Vh
+                jGmGDG1aREwaoOtbvoyuOYaVrXsRziD4mmDSDzh9QQOyRXw2uBCtYroKMZSEJ3Hy
+                yDuWcoWxpDu5MDwCZNhTOO9FBWqiwIVrv2rOlYlep/hpyFAf01oqqX4XBnktiMtk
+                FyK4mcdZNbqY0jPwsA7YwUobV8FHPqP+UOya+CLP/smz9KFK2w==
+                -----END CERTIFICATE-----
+                -----BEGIN PRIVATE KEY-----
+                MIIEvgIBADANBgkqhkiG9w0BAQEFAASCBKgwggSkAgEAAoIBAQCMXvV6UGPCZJQG
+                oKOBeNJHkWRpM2gUurYViCjf2x44/g5woVJOdhlJIPHZ70k0proQ+b4Mw+MzzqUS
+                hhY/PDdqW8F7s539YmumZSSBAHhaTaNxQXwLAWgiwNCRHps8INhRzZzkyp/qPbU3
+                FaIRuCAt7ZjMfsel25qKDv0gd1FqEUSFafvVMFKl052Rks3SUffZ76NexswUXl1u
+                i3kn9dVcRuQB0GuPdSo+mtGlKbsQ8Jlx1Ok7yd//z241Zx1nCxEkQt5sclbotHTs
+                CTHlKHi1k4/t6S0Z3yxxt27UIjl4BIQIya6W5jgG/p+22LAeC/XAXoS2cIw5klZa
+                nmXBsNi7AgMBAAECggEAHthK9sqtcSzqvh4Ub8Hd6y4Os3NBXrS8iDS4TqB2nq1s
+                /ODmFimrWr9rhakoG/K7FjnawjFVPrAc49olD1YrEysAdC8++0viPdkh0VsKF0XS
+                MXPjTwPLHz/hVNI16FuLTUZyQHAp/a37oRQW3e/o2k7Icb82HcMIzWeHxdeSQ00e
+                wKT5ikQwUibjsnAS01KMiIZh/fgszJiJ7Zc6jSBb4MLbw8uL4aWM5mu5Tvk4yPLt
+                HrxVfOb8mo4jkB9MbQWpzFQvVPHJ+9JQtmpkOddEYWmDlL3V3eZOWXL24clCWcsn
+                8FCOgkj9EjgCIO87QK/4Ne7ABePqLum/GXk+AajTeQKBgQDAV0zBKHFILyCwKXsM
+                6gw8j7Mh4uxmADyvoGHRbHKWB7/IOl2A7WMPZVnzjmZRhaE+dqpAuuirfY2DX7Wu
+                c+/QkA6OTttQ8nffXekVezAsy9bXRW6qX1CWHMEhFH8feGm07e8UraNTaKuO+cD8
+                QcHAC01IbJQ7jmelvW2H3n95RQKBgQC61FRngMEOlO7fYAa8mS2KUHWqfO88qdJi
+                3/jWmlffXsod4gTwVf9JnobAfxEQhCay/7ELfy64OS7FFyqkU69Q+BLBwjvwA8bt
+                9nRA9VjWRgjt8pluWAAxVHV0FElYaTTGwmOXJA6owtqWa1T1DGzAXbbOmIpq0it0
+                PbBwwk8p/wKBgFBDHdBs4/jPUcCxTpvw/vI2tPWrECLwbmKLdsZBjv90dF9Fm8c1
+                SGUgUg0Em0XhkYvTUPB6DqWhWvA7fEE0OBq8Qpa36WU6CTO4qI9CPLQ0y45BdxC5
+                fZNmpGD9gJ7NTK8nquDiJIml4BFlv1aEyiktji5uwNypbC8JgS91dZRRAoGBAJHf
+                ay+NRi9+dawPK/Nhnj8aZ2UAO0MgTVZKDd5xkB6lwiXm7XhBjRwMHKZ8D/TXWef0
+                4GVbnjzU2QGl/vNjK8WKjAqg/299Y3s1LLvzVLOo5xvyiX2wVCYwDazekg3nxv9R
+                k7TUwGVgDo/XqfPTCa6A/VT9oUWaZ7dQ20yPSoQ9AoGBAI1hgaWe8qfYtTNHejW9
+                wYAEvo1b0XIWVdl2ueZzebGfdFk4Vl6WpiSfHpCVkePWhStrMlihD0Z0eZ3vw7hC
+                po0xKPXRfVUHTyqgDIpcPIT2Mqa5nt53CLmcNU7iJldhctySvR+LzHnY36b9189T
+                B5aUfK12OOUj38u88WoL0aj6
+                -----END PRIVATE KEY-----
+                """)
+    ),
 ]
 
 extension TLSKeyPair {

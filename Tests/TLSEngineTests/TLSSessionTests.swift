@@ -294,6 +294,75 @@ struct TLSSessionTests {
         #expect(pair.server.failure == (sends ? .none : .noCertificate))
     }
 
+    // MARK: Clients' certificates
+
+    /// A client with a certificate comes to a server of ours, perhaps not for the first time.
+    private func visit(
+        _ context: TLSContext, _ pair: TLSKeyPair?, _ resumption: TLSResumption? = nil, at now: Int64? = nil,
+        version: TLSVersion = .tls13
+    ) throws -> (certificate: ClientCertificate?, session: TLSSession, wasResumed: Bool) {
+        let connecting = try client({ $0.maximumVersion = version }, pair: pair)
+        let made = try Pair(
+            TLSSession(connecting: connecting, to: "shop.test", resumption: resumption), TLSSession(accepting: context))
+        if let now { made.server.setTime(now) }
+        #expect(made.shake() == (.done, .done))
+        _ = made.send([1], fromClient: false)
+        _ = made.receive(atClient: true)
+        made.end(byClient: true)
+        return (made.server.channel().clientCertificate, made.server, made.server.wasResumed)
+    }
+
+    private func asking(_ clients: ClientVerification, _ tickets: TicketKeys? = nil) throws -> TLSContext {
+        try server {
+            $0.clients = clients
+            $0.tickets = tickets
+        }
+    }
+
+    @Test func `who was revoked is bad, and of whom nobody knows there need be no list`() throws {
+        let context = try asking(
+            ClientVerification(authorities: clientAuthority, revocations: emptyRevocations + daveRevocations))
+        let revoked = try visit(context, dave).certificate
+        #expect(revoked?.verdict == .bad)
+        #expect(revoked.map { String(decoding: $0.problem, as: UTF8.self) } == "certificate revoked")
+        let stranger = try visit(context, Self.pay).certificate
+        #expect(stranger?.verdict == .untrusted)
+        // Of an authority that is known there must be one.
+        let other = try asking(
+            ClientVerification(
+                authorities: clientAuthority + #require(Self.pay).chain, revocations: emptyRevocations))
+        #expect(try visit(other, Self.pay).certificate?.verdict == .bad)
+        #expect(try visit(other, dave, at: emptyRevocationsEnd - 1).certificate?.verdict == .good)
+    }
+
+    @Test(arguments: [TLSVersion.tls12, .tls13])
+    func `what was found of a client ends with the list that it was found by`(version: TLSVersion) throws {
+        let tickets = try #require(TicketKeys([TicketKey()]))
+        let clients = ClientVerification(authorities: clientAuthority, revocations: emptyRevocations)
+        let context = try asking(clients, tickets)
+        #expect(context.trust?.holds(from: emptyRevocationsEnd - 1) == emptyRevocationsEnd)
+        #expect((context.trust?.holds(from: emptyRevocationsEnd) ?? 0) > emptyRevocationsEnd)
+        let resumption = try #require(TLSResumption())
+        var last: (certificate: ClientCertificate?, session: TLSSession, wasResumed: Bool)?
+        for (now, wasResumed, verdict) in [
+            (emptyRevocationsEnd - 9, false, ClientCertificate.Verdict.good), (emptyRevocationsEnd - 1, true, .good),
+            (emptyRevocationsEnd, false, .bad), (emptyRevocationsEnd + 9, true, .bad),
+        ] {
+            let visit = try visit(context, dave, resumption, at: now, version: version)
+            #expect(visit.wasResumed == wasResumed, "\(now)")
+            #expect(visit.certificate?.verdict == verdict, "\(now)")
+            last = visit
+        }
+        // Of a connection that is open the certificate is judged as it is now.
+        let open = try #require(last)
+        let shown = try #require(open.certificate)
+        for (now, verdict) in [
+            (emptyRevocationsEnd - 1, ClientCertificate.Verdict.good), (emptyRevocationsEnd, .bad),
+        ] {
+            #expect(open.session.judgeAgain(shown, by: context, now: now)?.verdict == verdict)
+        }
+    }
+
     @Test func `an old version is refused where a newer one is asked for`() throws {
         let context = try server { $0.minimumVersion = .tls13 }
         let pair = try Pair(
@@ -305,6 +374,7 @@ struct TLSSessionTests {
 
     @Test(arguments: [
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}", "SSH-2.0-x\r\n\r\n\r\n\r\n",
+        "\u{16}\u{2}\u{0}\u{0}\u{4}abcd",
     ])
     func `what is not TLS is told apart`(text: String) throws {
         let pair = try Pair(TLSSession(connecting: client(), to: "shop.test"), TLSSession(accepting: server()))
@@ -331,11 +401,57 @@ struct TLSContextTests {
     @Test func `a certificate says what it is for`() throws {
         let facts = try TLSContext(accepting: []).add(.selfSigned(name: "*.shop.test", days: 10))
         #expect(facts.names == ["*.shop.test"])
-        #expect(facts.isECDSA)
+        #expect(facts.kind == KeyKind(number: 408))
         #expect(facts.notAfter - facts.notBefore == 10 * 86400 + 3600)
         #expect(facts.covers("www.shop.test"))
         #expect(!facts.covers("shop.test"))
         #expect(!facts.covers("a.b.shop.test"))
+    }
+
+    @Test func `a damaged block is no end`() throws {
+        let authority = try TLSKeyPair.selfSigned(name: "ca.test").chain
+        let garbage = Array("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".utf8)
+        func problem(_ authorities: [UInt8], _ revocations: [UInt8] = []) -> String? {
+            do throws(TLSError) {
+                _ = try TrustStore(authorities: authorities, revocations: revocations)
+                return nil
+            } catch { return error.description }
+        }
+        for text in [[], authority, Array("\nmore\n".utf8), dave.key] {
+            // Twice the same, and what is nothing of its kind, does no harm.
+            #expect(problem(authority + text) == nil)
+            #expect(problem(authority, emptyRevocations + text) == nil)
+        }
+        // Nothing is passed over for what stands before it on its line.
+        #expect(problem(authority + [0x20] + clientAuthority) != nil)
+        #expect(problem([0xef, 0xbb, 0xbf] + clientAuthority + authority) != nil)
+        #expect(problem(authority, emptyRevocations + [0x20] + daveRevocations) != nil)
+        for broken in [damaged(clientAuthority), garbage, Array(clientAuthority.dropLast(40))] {
+            #expect(
+                problem(authority + broken)?.hasPrefix("a certificate authority behind the first can't be read: ")
+                    == true)
+            #expect(problem(broken + authority)?.hasPrefix("the certificate authority can't be read: ") == true)
+            let pair = TLSKeyPair(chain: dave.chain + broken, key: dave.key)
+            let error = #expect(throws: TLSError.self) { try TLSContext(accepting: [pair]) }
+            #expect(error?.description.hasPrefix("a certificate behind the first can't be read: ") == true)
+        }
+        for broken in [damaged(daveRevocations), Array(daveRevocations.dropLast(40))] {
+            #expect(
+                problem(authority, emptyRevocations + broken)?
+                    .hasPrefix("a revocation list behind the first can't be read: ") == true)
+            #expect(problem(authority, broken)?.hasPrefix("the revocation list can't be read: ") == true)
+        }
+    }
+
+    @Test func `authorities and lists have a limit`() throws {
+        let long = [UInt8](repeating: UInt8(ascii: "\n"), count: 1_048_577)
+        let authority = try TLSKeyPair.selfSigned(name: "ca.test").chain
+        #expect(throws: TLSError("the revocation lists are too long (1 MiB at most)")) {
+            try TrustStore(authorities: authority, revocations: emptyRevocations + long)
+        }
+        #expect(throws: TLSError("there are too many certificate authorities (256 KiB at most)")) {
+            try TrustStore(authorities: authority + long)
+        }
     }
 
     @Test func `a key of another certificate is refused`() throws {
@@ -374,7 +490,6 @@ struct TLSContextTests {
             (nil, nil, nil),
             ("ECDHE-RSA-AES128-GCM-SHA256:@STRENGTH", "ECDHE-RSA-AES128-GCM-SHA256:@STRENGTH", nil),
             ("TLS_AES_256_GCM_SHA384", nil, "TLS_AES_256_GCM_SHA384"),
-        "\u{16}\u{2}\u{0}\u{0}\u{4}abcd",
             (
                 "TLS_CHACHA20_POLY1305_SHA256:HIGH:TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:TLS_AES_128_GCM_SHA256",
                 "HIGH:TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"

@@ -41,6 +41,8 @@ typedef enum {
 
 typedef struct mg_tls_context mg_tls_context;
 typedef struct mg_tls_session mg_tls_session;
+/// Authorities and revocation lists: read once, and shared by contexts and threads.
+typedef struct mg_tls_trust mg_tls_trust;
 /// The keys that session tickets are sealed with: one set for all contexts of a process, which may be changed at any
 /// time, by any thread.
 typedef struct mg_tls_tickets mg_tls_tickets;
@@ -71,15 +73,12 @@ typedef struct {
     size_t alpn_count;
     mg_tls_verify verify;
     int verify_depth;
-    /// Authorities in PEM, for peers' certificates; NULL with `verify` none. `use_system_authorities` adds the system's.
-    const uint8_t *authorities;
-    size_t authorities_count;
-    const uint8_t *revocations;
-    size_t revocations_count;
-    bool use_system_authorities;
+    /// What peers' certificates are judged by; NULL trusts nobody.
+    mg_tls_trust *trust;
     /// Accepting: seals tickets. NULL gives none.
     mg_tls_tickets *tickets;
-    /// Accepting: a session is resumed only where this is the same, at most 32 bytes (SSL_CTX_set_session_id_context(3)).
+    /// Accepting: a session is resumed only where this is the same, at most 32 bytes (SSL_CTX_set_session_id_context(3)),
+    /// and where nothing of `trust` has ended since it began.
     const uint8_t *identity;
     size_t identity_count;
 } mg_tls_options;
@@ -87,6 +86,25 @@ typedef struct {
 /// Whether OpenSSL has a cipher, or a group of ciphers, of this name: of TLS 1.3 (`is_suite`) or of the versions before. In
 /// a longer list it passes over what it does not know.
 bool mg_tls_knows_cipher(const char *name, bool is_suite);
+
+/// What is known of the times of authorities and lists: 0 where there are none.
+typedef struct {
+    /// When the first of the authorities ends.
+    int64_t first_end;
+    /// When the first of the lists is to be replaced; INT64_MAX where they don't say.
+    int64_t next_update;
+} mg_tls_trust_facts;
+
+/// Authorities in PEM, at most 256 KiB, and revocation lists in PEM, at most 1 MiB and 32,768 entries; none of either with
+/// a count of 0. `use_system_authorities` adds the system's. NULL with a message in `error` (always terminated) where one
+/// of them can't be read or used: whoever has one that is damaged has none.
+mg_tls_trust *mg_tls_trust_new(const uint8_t *authorities, size_t authorities_count, const uint8_t *revocations,
+                               size_t revocations_count, bool use_system_authorities, char *error, size_t error_size);
+void mg_tls_trust_release(mg_tls_trust *);
+mg_tls_trust_facts mg_tls_trust_facts_of(const mg_tls_trust *);
+/// How many authorities and lists have ended at a time (seconds since 1970), and when the next does; INT64_MAX: none will.
+size_t mg_tls_trust_ended(const mg_tls_trust *, int64_t now);
+int64_t mg_tls_trust_next_end(const mg_tls_trust *, int64_t now);
 
 /// A context for accepting or for connecting. NULL with a message in `error` (always terminated) when an option is bad.
 mg_tls_context *mg_tls_context_new(bool accepts, const mg_tls_options *options, char *error, size_t error_size);
@@ -97,8 +115,9 @@ typedef struct {
     int64_t not_after;
     /// When the first of those behind it ends that do not sign themselves; INT64_MAX if there is none.
     int64_t chain_not_after;
-    bool is_ecdsa;
-    /// Room for the DNS names, separated by newlines; what does not fit is left out.
+    /// EVP_PKEY_get_base_id(3).
+    int key_kind;
+    /// Room for the DNS names, separated by newlines: as long as the chain is room enough.
     char *names;
     size_t names_size;
 } mg_tls_facts;
@@ -131,6 +150,9 @@ mg_tls_resumption *mg_tls_resumption_new(void);
 bool mg_tls_resumption_is_filled(const mg_tls_resumption *);
 void mg_tls_resumption_release(mg_tls_resumption *);
 void mg_tls_session_free(mg_tls_session *);
+
+/// Takes `now` (seconds since 1970) for the time, in the place of the system's: before the handshake.
+void mg_tls_set_time(mg_tls_session *, int64_t now);
 
 /// Lends network bytes for the calls that follow, until the next feed. They are read in place.
 void mg_tls_feed(mg_tls_session *, const uint8_t *bytes, size_t count);
@@ -201,21 +223,9 @@ typedef enum {
 } mg_tls_client_status;
 
 mg_tls_client_status mg_tls_client_certificate(const mg_tls_session *, mg_tls_client *client);
-/// Judges the client's certificate, with the chain that came with it, by the authorities of another context. False where
-/// there is none.
-bool mg_tls_judge_again(mg_tls_session *, const mg_tls_context *, mg_tls_client *client);
-
-/// The times of authorities and revocation lists in PEM: 0 where there are none.
-typedef struct {
-    /// When the first of the authorities ends, and the last.
-    int64_t first_end;
-    int64_t last_end;
-    /// When the first of the lists is to be replaced.
-    int64_t next_update;
-} mg_tls_authority_facts;
-
-void mg_tls_authority_times(const uint8_t *authorities, size_t authorities_count, const uint8_t *revocations,
-                            size_t revocations_count, mg_tls_authority_facts *facts);
+/// Judges the client's certificate, with the chain that came with it, by the authorities of another context, as it is at
+/// `now` (seconds since 1970). False where there is none.
+bool mg_tls_judge_again(mg_tls_session *, const mg_tls_context *, int64_t now, mg_tls_client *client);
 
 /// SHA-256.
 bool mg_tls_digest(const uint8_t *bytes, size_t count, uint8_t digest[32]);

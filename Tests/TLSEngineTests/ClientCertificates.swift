@@ -1,0 +1,73 @@
+// A client's certificate, its authority, and that one's lists of who was revoked. They serve nowhere.
+import Model
+
+/// Ends in 2126.
+let clientAuthority = pem(
+    """
+    -----BEGIN CERTIFICATE-----
+    MIIBizCCATGgAwIBAgIULmbMmb/hr1QQj+WmxCKF5T+IghwwCgYIKoZIzj0EAwIw
+    EjEQMA4GA1UEAwwHY2xpZW50czAgFw0yNjExMjcwMjE4NTJaGA8yMTI2MTEwMzAy
+    MTg1MlowEjEQMA4GA1UEAwwHY2xpZW50czBZMBMGByqGSM49AgEGCCqGSM49AwEH
+    A0IABH4WWsSa3kVMram442oKehaKv1qNAHuPXg66OBhDgHe5V/tfHSS1rISJ3luO
+    XhYFtuhb0TpGZrufGr8SGgzBb1+jYzBhMB0GA1UdDgQWBBSZtqd6Ro9XR0d3uUNI
+    J3LeJ39jCjAfBgNVHSMEGDAWgBSZtqd6Ro9XR0d3uUNIJ3LeJ39jCjAPBgNVHRMB
+    Af8EBTADAQH/MA4GA1UdDwEB/wQEAwIBBjAKBggqhkjOPQQDAgNIADBFAiEAy/5j
+    igRVXekw3IjFiH4H3Un8y/oIaklzYRQoiOBX54kCIGc3KqPeBlNlZDHeEa24he8u
+    p3IYzCL5wTUlnpx7bEWg
+    -----END CERTIFICATE-----
+    """)
+
+/// CN=dave, signed by it.
+let dave = TLSKeyPair(
+    chain: pem(
+        """
+        -----BEGIN CERTIFICATE-----
+        MIIBCjCBsgICEAAwCgYIKoZIzj0EAwIwEjEQMA4GA1UEAwwHY2xpZW50czAgFw0y
+        NjExMjcwMjE4NTJaGA8yMDk5MTIzMTIzNTk1OVowDzENMAsGA1UEAwwEZGF2ZTBZ
+        MBMGByqGSM49AgEGCCqGSM49AwEHA0IABGcCWBSbDPNhquXPBBhsYfTZR4IXqXZL
+        mkJ9k2Hy+Re/Rkf+kfJfZum49DHwHOkX5GD/09vCvutXCJF3BOk34FgwCgYIKoZI
+        zj0EAwIDRwAwRAIgQKhmwoKshk3QGCEo6Emkj3NU6Z6iqIg1LWbArJEWkysCIA3m
+        06UqoSfJFrgZM5Zr8M7pO9Bp/JwAcz2i0HWfijvT
+        -----END CERTIFICATE-----
+        """),
+    key: pem(
+        """
+        -----BEGIN PRIVATE KEY-----
+        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgi2q5JVcl+tixT1s5
+        1iGpRApXVFlrtKLQV/hBdipSbIehRANCAARnAlgUmwzzYarlzwQYbGH02UeCF6l2
+        S5pCfZNh8vkXv0ZH/pHyX2bpuPQx8BzpF+Rg/9Pbwr7rVwiRdwTpN+BY
+        -----END PRIVATE KEY-----
+        """))
+
+/// Of nobody; to be replaced by 2030.
+let emptyRevocations = pem(
+    """
+    -----BEGIN X509 CRL-----
+    MIGWMD4wCgYIKoZIzj0EAwIwEjEQMA4GA1UEAwwHY2xpZW50cxcNMjYwMTAxMDAw
+    MDAwWhcNMzAwMTAxMDAwMDAwWjAKBggqhkjOPQQDAgNIADBFAiAUMv2m0Hgu7RdH
+    VPTB6Xn2e+XRoR/lIhrpsq2sHaAtfQIhALWLCXhrDJH8ldN5lsZxHO244MI66EAq
+    iU++if4MVtxa
+    -----END X509 CRL-----
+    """)
+let emptyRevocationsEnd: Int64 = 1_893_456_000
+
+/// Of dave; to be replaced by 2099.
+let daveRevocations = pem(
+    """
+    -----BEGIN X509 CRL-----
+    MIGwMFcwCgYIKoZIzj0EAwIwEjEQMA4GA1UEAwwHY2xpZW50cxcNMjYwMTAyMDAw
+    MDAwWhgPMjA5OTAxMDEwMDAwMDBaMBUwEwICEAAXDTI2MTEyNzAyMTg1MlowCgYI
+    KoZIzj0EAwIDSQAwRgIhAOoXPel6gsoMW3a6NQOEBeNaubBgpsWfGOdtMbkQE97n
+    AiEAiRDXAdvwba+qblNdxteAE/kUwlxnHyspQgt4Kc9jvwo=
+    -----END X509 CRL-----
+    """)
+
+private func pem(_ text: String) -> [UInt8] { Array((text + "\n").utf8) }
+
+/// The same with one digit that is none in its second line.
+func damaged(_ pem: [UInt8]) -> [UInt8] {
+    var pem = pem
+    guard let start = pem.firstIndex(of: UInt8(ascii: "\n")), start + 20 < pem.count else { return pem }
+    pem[start + 20] = UInt8(ascii: "*")
+    return pem
+}
