@@ -16,6 +16,8 @@ struct Resumable {
     /// Held, so that nobody else can have its identity.
     let security: UpstreamSecurity
     let resumption: TLSResumption
+    /// In seconds since 1970: then an authority or a revocation list ends that the first handshake went by.
+    let until: Int64
 }
 
 extension FailureReason {
@@ -136,10 +138,11 @@ extension Loop {
     /// What earlier connections to an endpoint have left.
     func resumption(_ security: UpstreamSecurity, _ address: Model.SocketAddress) -> TLSResumption? {
         let key = ResumptionKey(security: ObjectIdentifier(security), address: address)
-        if let known = resumptions[key] { return known.resumption }
+        if let known = resumptions[key], dateSecond < known.until { return known.resumption }
         guard let made = TLSResumption() else { return nil }
+        resumptions[key] = nil
         if resumptions.count >= Self.mostResumptions { resumptions.remove(at: resumptions.startIndex) }
-        resumptions[key] = Resumable(security: security, resumption: made)
+        resumptions[key] = Resumable(security: security, resumption: made, until: security.holds(from: dateSecond))
         return made
     }
 

@@ -41,11 +41,11 @@ package enum CertificateCode: String, CaseIterable, Sendable {
         case .unusable: "A certificate or its key cannot be used; the last good one stays, or the default serves."
         case .expired: "A certificate has expired, or is not valid yet."
         case .wrongName: "A certificate is not for the host that it is to serve."
-        case .expiring: "A certificate, or an authority of its chain or of clients' certificates, is about to expire."
+        case .expiring: "A certificate, or an authority of its chain or for clients or backends, is about to expire."
         case .badClientRules:
             "Authorities, revocation lists or the pattern that clients are judged by cannot be used; the host answers 403."
         case .authorityExpired:
-            "An authority for clients' certificates has expired, or its revocation list is out of date."
+            "An authority for clients' or backends' certificates has expired, or a revocation list is out of date."
         case .badTicketKeys:
             "The keys of session tickets in the Secret cannot be used; the last good ones stay, or each replica has its own."
         case .badBackendTLS:
@@ -63,7 +63,7 @@ package final class CertificateStore: Sendable {
     /// What holds for every certificate.
     private let options: TLSOptions
     /// How long before its end a certificate is warned of, in seconds.
-    private let warning: Int64
+    package let warning: Int64
     package let cache: ContextCache
     /// Told of the keys that a Secret has for session tickets, at each preparation; nil where there are none. Of some that
     /// can't be read it hears nothing: those of before are the last good ones.
@@ -589,7 +589,7 @@ package final class CertificateStore: Sendable {
             }
             let isValid = !valid.isEmpty
             let isBelow = !isValid && above?.namespace == namespace
-            var hasKind: Set<Bool> = []
+            var hasKind: Set<KeyKind> = []
             let chosen =
                 isBelow ? [] : (isValid ? valid : untimely).filter { hasKind.insert($0.facts.kind).inserted }
             for candidate in isValid ? valid : chosen { serves(candidate.facts, candidate.reference) }
@@ -671,10 +671,15 @@ package final class CertificateStore: Sendable {
             "\"\(reference.secret.namespace)/\(reference.secret.name)\""
         }
 
-        private static func day(_ seconds: Int64) -> String {
-            let date = HTTPDate.civil(fromDays: seconds / 86_400)
-            func two(_ n: Int) -> String { n < 10 ? "0\(n)" : "\(n)" }
-            return "\(date.year)-\(two(date.month))-\(two(date.day))"
-        }
+        private static func day(_ seconds: Int64) -> String { HTTPDate.day(seconds) }
+    }
+}
+
+extension HTTPDate {
+    /// For diagnostics: `2026-01-31`.
+    static func day(_ seconds: Int64) -> String {
+        let date = civil(fromDays: seconds / 86_400)
+        func two(_ n: Int) -> String { n < 10 ? "0\(n)" : "\(n)" }
+        return "\(date.year)-\(two(date.month))-\(two(date.day))"
     }
 }

@@ -35,6 +35,44 @@ package final class UpstreamSecurity: Sendable {
 
     package var isUsable: Bool { context != nil }
 
+    /// When what an endpoint has proved at `now` (seconds since 1970) must be proved anew, because an authority or a
+    /// revocation list has ended; the greatest number for never.
+    package func holds(from now: Int64) -> Int64 { context?.trust?.holds(from: now) ?? .max }
+
+    /// What ends of that which it is made with, and what it means for backends.
+    fileprivate struct End {
+        var what: String
+        /// In seconds since 1970.
+        var end: Int64
+        /// How long before it is warned of, at most; 0: never. Lists are made anew a little before they are due.
+        var warning = Int64.max
+        var code = CertificateCode.authorityExpired
+        var after: String
+    }
+
+    fileprivate var ends: [End] {
+        var ends: [End] = []
+        if let end = context?.trust?.firstEnd {
+            ends.append(
+                End(what: "an authority in ca.crt", end: end, after: "backends with its certificates are refused"))
+        }
+        if let end = context?.trust?.nextUpdate {
+            ends.append(
+                End(
+                    what: "a revocation list in ca.crl", end: end, warning: 0,
+                    after: "backends of its authority are refused"))
+        }
+        if let facts = context?.facts {
+            // Short-lived ones are renewed late.
+            ends.append(
+                End(
+                    what: "the client certificate in tls.crt", end: facts.notAfter,
+                    warning: (facts.notAfter - facts.notBefore) / 5, code: .expired,
+                    after: "backends that ask for one refuse it"))
+        }
+        return ends
+    }
+
     /// A session for a new connection; nil without memory, or where nothing can be made.
     package func connect(_ resumption: TLSResumption?) -> TLSSession? {
         guard let context else { return nil }
@@ -91,14 +129,28 @@ package final class UpstreamSecurityStore: Sendable {
     }
 
     private let state = Mutex(State())
+    /// How long before its end a certificate is warned of, in seconds.
+    private let warning: Int64
 
-    package init() {}
+    /// - Parameter warning: seconds; 0 warns of nothing.
+    package init(warning: Int64 = CertificateStore.standardWarning) {
+        self.warning = warning
+    }
 
     /// Makes the table of a snapshot. What can't be made keeps what last could, and is told.
-    package func prepare(_ snapshot: Snapshot) -> (table: UpstreamSecurityTable, diagnostics: [Diagnostic]) {
+    /// - Parameter now: seconds since 1970.
+    /// - Returns: also from when on time alone makes other diagnostics.
+    package func prepare(
+        _ snapshot: Snapshot, now: Int64
+    ) -> (table: UpstreamSecurityTable, diagnostics: [Diagnostic], staleAt: Int64) {
         state.withLock { state in
             var next = State()
             var diagnostics: [Diagnostic] = []
+            var said: Set<Diagnostic> = []
+            var staleAt = Int64.max
+            func say(_ diagnostic: Diagnostic) {
+                if said.insert(diagnostic).inserted { diagnostics.append(diagnostic) }
+            }
             for upstream in snapshot.upstreams where upstream.protocol.isSecure {
                 var wanted = Wanted(
                     settings: upstream.tls ?? UpstreamTLS(), needsHTTP2: upstream.protocol.isHTTP2)
@@ -115,17 +167,47 @@ package final class UpstreamSecurityStore: Sendable {
                 next.entries[upstream.name] = entry
                 if let problem = entry.problem {
                     let secret = wanted.settings.secret.map { " with the Secret \"\($0.namespace)/\($0.name)\"" } ?? ""
-                    let diagnostic = CertificateCode.badBackendTLS.diagnostic(
-                        "TLS to backends\(secret) can't be set up: \(problem)", at: place,
-                        mend: "correct it; until then "
-                            + (entry.security.isUsable
-                                ? "the last good settings are used" : "requests to these backends answer 503"))
-                    if !diagnostics.contains(diagnostic) { diagnostics.append(diagnostic) }
+                    say(
+                        CertificateCode.badBackendTLS.diagnostic(
+                            "TLS to backends\(secret) can't be set up: \(problem)", at: place,
+                            mend: "correct it; until then "
+                                + (entry.security.isUsable
+                                    ? "the last good settings are used" : "requests to these backends answer 503")))
+                }
+                for diagnostic in judge(entry.security, wanted.settings.secret, place, now, &staleAt) {
+                    say(diagnostic)
                 }
             }
             state = next
-            return (UpstreamSecurityTable(next.entries.mapValues(\.security)), diagnostics)
+            return (UpstreamSecurityTable(next.entries.mapValues(\.security)), diagnostics, staleAt)
         }
+    }
+
+    /// What has ended of what is in use, and what is about to.
+    private func judge(
+        _ security: UpstreamSecurity, _ secret: ObjectReference?, _ place: Place, _ now: Int64, _ staleAt: inout Int64
+    ) -> [Diagnostic] {
+        guard let secret else { return [] }
+        var diagnostics: [Diagnostic] = []
+        for end in security.ends {
+            let problem = "\(end.what) of the Secret \"\(secret.namespace)/\(secret.name)\""
+            let day = HTTPDate.day(end.end)
+            if end.end < now {
+                diagnostics.append(
+                    end.code.diagnostic(
+                        "\(problem) expired on \(day)", at: place, mend: "replace it; until then \(end.after)"))
+                continue
+            }
+            let warnsAt = end.end - min(warning, end.warning)
+            staleAt = min(staleAt, warnsAt > now ? warnsAt : end.end + 1)
+            if warnsAt < end.end, warnsAt <= now {
+                diagnostics.append(
+                    CertificateCode.expiring.diagnostic(
+                        "\(problem) expires on \(day)", at: place,
+                        mend: "put its successor there in time; from then on \(end.after)"))
+            }
+        }
+        return diagnostics
     }
 
     private static func make(_ wanted: Wanted, before: Entry?, _ old: State, _ next: inout State) -> Entry {

@@ -118,7 +118,8 @@ actor Pipeline {
         if !isUnfinished, let last, last.snapshot == snapshot, last.addresses == names.addresses {
             guard wallTime() >= judgesAgainAt else { return (nil, names.diagnostics + (made?.diagnostics ?? [])) }
             let judged = await workshop.judge(snapshot, now: wallTime())
-            made?.certificates = judged
+            made?.certificates = judged.certificates
+            made?.securities = judged.securities
             let diagnostics = names.diagnostics + (made?.diagnostics ?? [])
             return (publish(snapshot, names.addresses, diagnostics), diagnostics)
         }
@@ -143,7 +144,7 @@ actor Pipeline {
         self.table = table
         return PreparedConfiguration(
             table: table, middlewares: made?.sets ?? [], explanations: made?.explanations, addresses: addresses,
-            certificates: made?.certificates?.table, clientRules: made?.clientRules, securities: made?.securities,
+            certificates: made?.certificates?.table, clientRules: made?.clientRules, securities: made?.securities.table,
             diagnostics: diagnostics)
     }
 
@@ -165,7 +166,7 @@ actor Pipeline {
 
     /// When time alone will have changed what is to be served, or to be said of certificates: then the same objects are to
     /// be prepared once more. Seconds since 1970; the greatest number for never.
-    var judgesAgainAt: Int64 { made?.certificates?.table.staleAt ?? .max }
+    var judgesAgainAt: Int64 { made?.staleAt ?? .max }
 
     /// How the scripts in use are, for metrics.
     var scriptVitals: [ScriptVitals] { get async { await workshop.vitals } }
@@ -195,10 +196,13 @@ private actor Workshop {
         /// Nil where TLS is not spoken.
         var certificates: (table: CertificateTable, diagnostics: [Diagnostic])?
         var clientRules: ClientRules?
-        var securities: UpstreamSecurityTable
+        var securities: (table: UpstreamSecurityTable, diagnostics: [Diagnostic], staleAt: Int64)
         var table: RouteTable
 
-        var diagnostics: [Diagnostic] { otherDiagnostics + (certificates?.diagnostics ?? []) }
+        var diagnostics: [Diagnostic] {
+            otherDiagnostics + securities.diagnostics + (certificates?.diagnostics ?? [])
+        }
+        var staleAt: Int64 { min(securities.staleAt, certificates?.table.staleAt ?? .max) }
 
         /// Whether it was made for this snapshot, endpoints aside.
         func suits(_ snapshot: Snapshot) -> Bool {
@@ -222,12 +226,13 @@ private actor Workshop {
     /// nobody's figure. It sees every change, because only so does it know the same last good versions.
     private let explainer: MiddlewareCompiler?
     private let certificates: CertificateStore?
-    private let securities = UpstreamSecurityStore()
+    private let securities: UpstreamSecurityStore
 
     init(
         loops: Int, explains: Bool, scripts: ScriptSurroundings, certificates: CertificateStore?, takesTurns: Bool
     ) {
         self.certificates = certificates
+        securities = UpstreamSecurityStore(warning: certificates?.warning ?? CertificateStore.standardWarning)
         func makeCompiler(_ loops: Int, _ scripts: ScriptSurroundings) -> MiddlewareCompiler {
             takesTurns
                 ? MiddlewareCompiler(loops: loops, surroundings: scripts)
@@ -241,19 +246,25 @@ private actor Workshop {
     /// - Parameter previous: what is served now: rules that are the same are not compiled again.
     func make(_ snapshot: Snapshot, previous: RouteTable?, now: Int64) -> Made {
         let preparation = compiler.prepare(snapshot)
-        let judged = judge(snapshot, now: now)
+        let judged = certificates?.prepare(snapshot, now: now)
         let clients = ClientRules.make(snapshot, unusable: judged?.table.unusable ?? [])
-        let secured = securities.prepare(snapshot)
+        let secured = securities.prepare(snapshot, now: now)
         return Made(
             sets: preparation.sets, explanations: explainer?.prepare(snapshot).sets.first,
-            otherDiagnostics: preparation.diagnostics + clients.diagnostics + secured.diagnostics,
+            otherDiagnostics: preparation.diagnostics + clients.diagnostics,
             isUnfinished: preparation.isUnfinished, certificates: judged, clientRules: clients.rules,
-            securities: secured.table,
+            securities: secured,
             table: RouteTable(snapshot, previous: previous))
     }
 
-    func judge(_ snapshot: Snapshot, now: Int64) -> (table: CertificateTable, diagnostics: [Diagnostic])? {
-        certificates?.prepare(snapshot, now: now)
+    /// What changes with time alone.
+    func judge(
+        _ snapshot: Snapshot, now: Int64
+    ) -> (
+        certificates: (table: CertificateTable, diagnostics: [Diagnostic])?,
+        securities: (table: UpstreamSecurityTable, diagnostics: [Diagnostic], staleAt: Int64)
+    ) {
+        (certificates?.prepare(snapshot, now: now), securities.prepare(snapshot, now: now))
     }
 
     var vitals: [ScriptVitals] { compiler.vitals }

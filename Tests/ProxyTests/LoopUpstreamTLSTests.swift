@@ -42,6 +42,23 @@ import Testing
         scene.checkQuiet()
     }
 
+    /// What an endpoint has proved by an authority is worth nothing when that has ended.
+    @Test func nothingIsResumedPastTheEndOfAnAuthority() throws {
+        let security = try TestTLS.security()
+        let scene = try Scene(server: TestTLS.server(), security: security)
+        let end = security.holds(from: 0)
+        #expect(end < .max && security.holds(from: end) == .max)
+        for second in [end - 2, end - 1, end, end + 1] {
+            scene.now = UInt64(second) * 1_000_000_000
+            let client = scene.client()
+            try scene.send(client, Self.request("/bye/10/3"))
+            #expect(try scene.responses(client).map(\.status) == [200])
+        }
+        let sessions = scene.openedUpstreams.compactMap { scene.peers[$0]?.session }
+        #expect(sessions.map(\.wasResumed) == [false, true, false, true])
+        scene.checkQuiet()
+    }
+
     @Test func otherSettingsResumeNothingAndLeaveIdleConnectionsAlone() throws {
         let scene = try Scene(server: TestTLS.server(), security: TestTLS.security())
         let client = scene.client()
