@@ -469,12 +469,22 @@ static int64_t seconds_of(const ASN1_TIME *time) {
 static bool has_ended(const uint8_t *pem, size_t count) {
     unsigned long code = ERR_peek_last_error();
     if (ERR_GET_LIB(code) != ERR_LIB_PEM || ERR_GET_REASON(code) != PEM_R_NO_START_LINE) return false;
-    // What is before the start of a block, on the same line, makes OpenSSL pass over the block.
-    static const char start[] = "-----BEGIN ";
+    // OpenSSL passes over a block whose first line is not as it should be: damaged, or with something else on it.
+    static const char start[] = "-----BEGIN ", close[] = "-----END ", dashes[] = "-----";
+    const size_t dash_count = sizeof dashes - 1;
     const uint8_t *end = pem + count;
-    for (const uint8_t *at = pem; (at = memmem(at, (size_t)(end - at), start, sizeof start - 1)); at++)
-        if (at > pem && at[-1] != '\n') return false;
-    return true;
+    size_t starts = 0, closes = 0;
+    for (const uint8_t *at = pem; (at = memmem(at, (size_t)(end - at), start, sizeof start - 1)); at++, starts++) {
+        // It takes a byte order mark for nothing.
+        const uint8_t *line = at - pem >= 3 && memcmp(at - 3, "\xef\xbb\xbf", 3) == 0 ? at - 3 : at;
+        if (line > pem && line[-1] != '\n') return false;
+        const uint8_t *line_end = memchr(at, '\n', (size_t)(end - at));
+        if (!line_end) line_end = end;
+        while (line_end[-1] == '\r' || line_end[-1] == ' ' || line_end[-1] == '\t') line_end--;
+        if (memcmp(line_end - dash_count, dashes, dash_count) != 0) return false;
+    }
+    for (const uint8_t *at = pem; (at = memmem(at, (size_t)(end - at), close, sizeof close - 1)); at++) closes++;
+    return starts == closes;
 }
 
 // OpenSSL takes the very second for over.

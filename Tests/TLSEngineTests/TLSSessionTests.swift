@@ -422,9 +422,14 @@ struct TLSContextTests {
             #expect(problem(authority + text) == nil)
             #expect(problem(authority, emptyRevocations + text) == nil)
         }
-        // Nothing is passed over for what stands before it on its line.
+        // Nothing is passed over because of its first line.
+        for index in 0..<24 {
+            var broken = daveRevocations
+            broken[index] ^= 0x15
+            #expect(problem(authority, emptyRevocations + broken) != nil, "\(index)")
+        }
         #expect(problem(authority + [0x20] + clientAuthority) != nil)
-        #expect(problem([0xef, 0xbb, 0xbf] + clientAuthority + authority) != nil)
+        #expect(problem([0xef, 0xbb, 0xbf] + clientAuthority + authority) == nil)
         #expect(problem(authority, emptyRevocations + [0x20] + daveRevocations) != nil)
         for broken in [damaged(clientAuthority), garbage, Array(clientAuthority.dropLast(40))] {
             #expect(
