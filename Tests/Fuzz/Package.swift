@@ -1,6 +1,6 @@
 // swift-tools-version: 6.2
 // Fuzz targets: a package of its own, so that nobody who builds the program builds them; the rooms are links to the real
-// ones. Each target is an executable `FuzzNAME` of a seed corpus, a dictionary and a property; `run` builds and runs all.
+// ones, and the whole data plane is among them, so that CI has built it with the optimiser. Each target is an executable `FuzzNAME` of a seed corpus, a dictionary and a property; `run` builds and runs all.
 import PackageDescription
 
 let rules: [SwiftSetting] = [
@@ -26,6 +26,11 @@ let package = Package(
         .systemLibrary(name: "CPCRE2", path: "Rooms/CPCRE2", pkgConfig: "libpcre2-8"),
         .systemLibrary(name: "COpenSSL", path: "Rooms/COpenSSL", pkgConfig: "openssl"),
         .systemLibrary(name: "CNGHTTP2", path: "Rooms/CNGHTTP2", pkgConfig: "libnghttp2"),
+        .systemLibrary(name: "CZlib", path: "Rooms/CZlib", pkgConfig: "zlib"),
+        .systemLibrary(name: "CBrotli", path: "Rooms/CBrotli", pkgConfig: "libbrotlienc"),
+        .systemLibrary(name: "CZstd", path: "Rooms/CZstd", pkgConfig: "libzstd"),
+        .systemLibrary(name: "CLinux", path: "Rooms/CLinux"),
+        .target(name: "CTLS", dependencies: ["COpenSSL"], path: "Rooms/CTLS"),
         // Undefined behaviour in C is a trap.
         .target(
             name: "CLua", dependencies: ["CLua54"], path: "Rooms/CLua",
@@ -37,6 +42,18 @@ let package = Package(
         room("HTTP2Engine", ["CNGHTTP2", "Model"]),
         room("Scripting", ["CLua", "CPCRE2", "COpenSSL", "Model"]),
         room("Middlewares", ["HTTPWire", "Model", "Scripting"]),
+        room("Reactor", ["CLinux"]),
+        room("Routing", ["Model"]),
+        room("Upstreams", ["Model"]),
+        room("Telemetry", ["Model"]),
+        room("TLSEngine", ["CTLS", "Model"]),
+        room("Compression", ["CBrotli", "CZlib", "CZstd", "Model"]),
+        room(
+            "Proxy",
+            [
+                "Compression", "HTTP2Engine", "HTTPWire", "Middlewares", "Model", "Reactor", "Routing", "TLSEngine",
+                "Telemetry", "Upstreams",
+            ]),
         room("KubernetesAPI", [.product(name: "Yams", package: "Yams")]),
         room("Manifests", ["KubernetesAPI", "Model"]),
         room("IngressTranslation", ["KubernetesAPI", "Model"]),
