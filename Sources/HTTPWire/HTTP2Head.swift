@@ -31,6 +31,7 @@ package enum HTTP2Head {
         head.version = .http2
         var pseudo = 0
         var connectProtocol: ByteRange?
+        var scheme = ByteRange.empty
         while pseudo < head.fields.count {
             let field = head.fields[pseudo]
             guard let kind = PseudoField(head.bytes.span.extracting(field.nameRange)) else { break }
@@ -49,7 +50,7 @@ package enum HTTP2Head {
                 head.targetRange = value
             case .authority: head.authorityRange = value
             // What the connection is, it is: a scheme changes nothing.
-            case .scheme: break
+            case .scheme: scheme = value
             case .connectProtocol: connectProtocol = value
             case .other: throw .malformed(.http2Field)
             }
@@ -72,7 +73,7 @@ package enum HTTP2Head {
         }
         var cookie = -1
         var crumbs = 0
-        var host = false
+        var host = -1
         for i in head.fields.indices {
             let field = head.fields[i]
             guard Int(field.nameCount) + Int(field.valueCount) <= limits.lineBytes else {
@@ -94,7 +95,7 @@ package enum HTTP2Head {
             case .cookie:
                 if cookie < 0 { cookie = i }
                 crumbs += 1
-            case .host: host = true
+            case .host: host = i
             default: break
             }
         }
@@ -106,11 +107,28 @@ package enum HTTP2Head {
                 throw Refusal(431, .headTooLarge)
             }
         }
-        if !host, !head.authorityRange.isEmpty {
+        if head.authorityRange.isEmpty { return connectProtocol != nil }
+        if host < 0 {
             head.fields.append(
                 FieldRecord(name: .host, nameRange: head.store("host".utf8), valueRange: head.authorityRange))
+        } else if saysAuthority(head, head.fields[host], scheme) {
+            var field = head.fields[host]
+            field.valueOffset = head.authorityRange.offset
+            field.valueCount = head.authorityRange.count
+            head.fields[host] = field
         }
         return connectProtocol != nil
+    }
+
+    /// `Host` says what `:authority` does, one of them with the port of the scheme and the other without (RFC 9113 §8.3.1).
+    private static func saysAuthority(
+        _ head: borrowing MessageHead, _ field: FieldRecord, _ scheme: ByteRange
+    ) -> Bool {
+        if field.valueCount == head.authorityRange.count { return false }
+        let name = head.bytes.span.extracting(scheme.range)
+        let port: UInt16? = name.equalsIgnoringCase("https") ? 443 : name.equalsIgnoringCase("http") ? 80 : nil
+        let value = ByteRange(offset: Int(field.valueOffset), count: Int(field.valueCount))
+        return RequestAdmission.areOne(head.authorityRange, value, schemePort: port, head)
     }
 
     private static func makeHandshake(_ head: inout MessageHead, _ nonce: (UInt64, UInt64)) {

@@ -383,19 +383,28 @@ package enum RequestAdmission: Sendable, Hashable {
         guard let authority = Authority(head.bytes.span.extracting(value.range)) else { throw .malformed(.badHost) }
         if !fromTarget.isEmpty || facts.targetForm == .absolute {
             // The target wins by the book; a client that says two hosts is refused instead (RFC 9112 §3.2.2).
-            guard let named = Authority(head.bytes.span.extracting(fromTarget.range)),
-                named.port == authority.port, named.hostCount == authority.hostCount
+            // Of HTTP/2 both have the same port by now, said or not.
+            let isSecure = fromTarget.offset &- head.targetRange.offset == 8
+            guard areOne(fromTarget, value, schemePort: facts.targetForm == .absolute ? isSecure ? 443 : 80 : nil, head)
             else { throw .malformed(.hostDiffers) }
-            let a = Int(fromTarget.offset)
-            let b = Int(value.offset)
-            for i in 0..<named.hostCount
-            where MessageHead.lower(head.bytes[a + i]) != MessageHead.lower(head.bytes[b + i]) {
-                throw .malformed(.hostDiffers)
-            }
         }
         head.authorityRange = withoutColon(value, head.bytes.span)
         head.fields[index].valueCount = head.authorityRange.count
         head.setHostRange(from: authority)
+    }
+
+    /// Whether two authorities are the same. No port, and the one of the scheme, are (RFC 9110 §4.2.3).
+    static func areOne(_ a: ByteRange, _ b: ByteRange, schemePort: UInt16?, _ head: borrowing MessageHead) -> Bool {
+        let bytes = head.bytes.span
+        guard a.range.upperBound <= bytes.count, b.range.upperBound <= bytes.count,
+            let first = Authority(bytes.extracting(a.range)), let second = Authority(bytes.extracting(b.range)),
+            first.port ?? schemePort == second.port ?? schemePort, first.hostCount == second.hostCount
+        else { return false }
+        for i in 0..<first.hostCount
+        where MessageHead.lower(bytes[Int(a.offset) + i]) != MessageHead.lower(bytes[Int(b.offset) + i]) {
+            return false
+        }
+        return true
     }
 
     /// An authority without the colon that has no port behind it: nobody behind us need know that it is allowed.

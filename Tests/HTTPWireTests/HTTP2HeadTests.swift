@@ -180,6 +180,26 @@ struct HTTP2HeadTests {
         }
     }
 
+    /// RFC 9113 §8.3.1, RFC 9110 §4.2.3: the port of the scheme says as much as none, and `:authority` is passed on.
+    @Test(arguments: [
+        ("http", "shop.test", "shop.test:80", true), ("http", "shop.test:80", "Shop.test", true),
+        ("https", "shop.test", "shop.test:443", true), ("https", "shop.test:443", "shop.test", true),
+        ("http", "shop.test", "shop.test:443", false), ("https", "shop.test", "shop.test:80", false),
+        ("https", "shop.test:443", "shop.test:80", false), ("wss", "shop.test", "shop.test:80", false),
+        ("http", "shop.test", "shop.tesu:80", false), ("http", "shop.test", "shop.test:080", true),
+        ("http", "shop.test", ":80", false), ("http", "shop.test", "", false),
+    ])
+    func thePortOfTheSchemeIsNone(scheme: String, authority: String, host: String, isGood: Bool) {
+        var head = block([
+            (":method", "GET"), (":scheme", scheme), (":path", "/"), (":authority", authority), ("host", host),
+        ])
+        #expect(HTTP2Head.complete(&head, limits: HeadLimits()) == nil)
+        var admitted = false
+        if case .admit = RequestAdmission.judge(&head, AdmissionRules(), isTrusted: false) { admitted = true }
+        #expect(admitted == isGood)
+        if isGood { #expect(head.value(of: .host).map(head.text) == authority) }
+    }
+
     @Test func aResponseBecomesAList() {
         var head = MessageHead()
         head.status = 200
