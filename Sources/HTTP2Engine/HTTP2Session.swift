@@ -47,6 +47,11 @@ package import Model
     private var pendingData: (owner: UInt64, count: Int)?
     /// Slots whose body has gone and whose trailers have not.
     private var trailersDue: [Int] = []
+    /// Slots whose end came when all of the body had gone. The library makes no frame of data while a window is shut, not
+    /// even of none.
+    private var endsDue: [Int] = []
+    /// The frame that the library has just made is for itself alone.
+    private var isSilent = false
     private var saysFarewell = false
     /// No stream is taken any more.
     private var isClosing = false
@@ -57,6 +62,8 @@ package import Model
     /// Streams that we have reset, the latest of them: what their peer had sent before it knew is no fault of its own.
     private var resetStreams: [Int32] = []
     private var nextReset = 0
+    /// The stream whose first head is being read, until the library has taken it up; one that it refuses it never does.
+    private var untaken: Int32 = 0
     private static let mostRemembered = 1_024
 
     struct Slot {
@@ -66,6 +73,10 @@ package import Model
         var available = 0
         var isEnded = false
         var trailers: MessageHead?
+        /// The end of our side is in a frame, or its trailers are submitted.
+        var endHasGone = false
+        /// The library was not asked for that frame, and does not know that our side has ended.
+        var endedBesideLibrary = false
         /// Of a response of ours: heads that are in no frame yet.
         var heads: Int32 = 0
         /// Of a request of ours: its head has been framed; its final response has not come; it could not be sent.
@@ -168,8 +179,12 @@ package import Model
             return
         }
         if role == .server, let head, head.type == FrameHead.headers {
+            // It was refused, and may go on in the same read, before that could be said.
+            if untaken != 0 { remember(reset: untaken) }
+            untaken = 0
             if head.stream > lastStream {
                 lastStream = head.stream
+                untaken = head.stream
             } else if beginsAgain(head.stream) {
                 fail(.malformed, .streamClosed)
                 return
@@ -218,7 +233,17 @@ package import Model
     /// Says why in GOAWAY; nothing that still comes is read.
     private func fail(_ fault: HTTP2Fault, _ code: HTTP2ErrorCode? = nil) {
         self.fault = fault
-        unsafe nghttp2_session_terminate_session(session, (code ?? fault.code).rawValue)
+        sendGoAway(code ?? fault.code)
+    }
+
+    private func sendGoAway(_ code: HTTP2ErrorCode) {
+        unsafe nghttp2_session_terminate_session(session, code.rawValue)
+    }
+
+    /// The client has made us end a stream in the middle, whichever frame says so: that counts like a reset of its own
+    /// (MadeYouReset).
+    package func provoked() {
+        if role == .server, fault == .none, !budget.reset(now: now) { fail(.resets) }
     }
 
     /// The next thing that happened; nil when all has been told.
@@ -342,6 +367,10 @@ package import Model
     package func offer(_ handle: HTTP2Handle, _ count: Int) {
         guard let row = row(handle) else { return }
         slots[row].available += count
+        resume(handle)
+    }
+
+    private func resume(_ handle: HTTP2Handle) {
         unsafe nghttp2_session_resume_data(session, handle.stream)
     }
 
@@ -350,7 +379,14 @@ package import Model
         guard let row = row(handle) else { return }
         slots[row].isEnded = true
         slots[row].trailers = trailers
-        unsafe nghttp2_session_resume_data(session, handle.stream)
+        if slots[row].available == 0, role == .server || slots[row].wasSent { allHasGone(row) }
+        resume(handle)
+    }
+
+    /// What is left of a stream is its end: that needs no window (RFC 9113 §6.9), and the reader of another stream that
+    /// has shut the connection's may not hold it up.
+    private func allHasGone(_ row: Int) {
+        if slots[row].trailers != nil { trailersDue.append(row) } else { endsDue.append(row) }
     }
 
     /// Whether nothing of what was submitted and offered waits to be framed. A reset goes before what does, which is lost.
@@ -367,8 +403,10 @@ package import Model
     }
 
     /// Ends a stream at once, adopted or not.
-    package func reset(stream: Int32, _ code: HTTP2ErrorCode) {
-        unsafe nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream, code.rawValue)
+    package func reset(stream: Int32, _ code: HTTP2ErrorCode) { submitReset(stream, code.rawValue) }
+
+    private func submitReset(_ stream: Int32, _ code: UInt32) {
+        unsafe nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream, code)
     }
 
     // MARK: The end
@@ -393,7 +431,7 @@ package import Model
     /// Ends the session: GOAWAY is the last thing that is sent.
     package func terminate(_ code: HTTP2ErrorCode) {
         guard fault == .none else { return }
-        unsafe nghttp2_session_terminate_session(session, code.rawValue)
+        sendGoAway(code)
     }
 
     /// Nothing more will be read or written.
@@ -416,13 +454,18 @@ package import Model
                 budget.passed(count, received: false)
                 return .data(owner: owner, count: count)
             }
-            if count > 0 {
+            if count > 0, !isSilent {
                 unsafe controlBytes = bytes
                 controlCount = count
                 return .control
             }
             if count < 0, fault == .none { fail(.internalError) }
+            if isSilent {
+                isSilent = false
+                continue
+            }
             if wereDue { continue }
+            if let output = nextEnd() { return output }
             return .nothing
         }
     }
@@ -439,10 +482,43 @@ package import Model
         }
     }
 
+    /// The library has nothing to send: of the streams that have ended, those that are still here wait for a window. Their
+    /// last frame, which is empty, is made beside it.
+    private func nextEnd() -> HTTP2Output? {
+        while let row = endsDue.popLast() {
+            let slot = slots[row]
+            guard slot.stream != 0, slot.isEnded, slot.available == 0, slot.trailers == nil, !slot.endHasGone,
+                role == .client ? slot.wasSent : slot.heads <= 0, fault == .none
+            else { continue }
+            // What the library is to know of it is: there is nothing more.
+            slots[row].isEnded = false
+            slots[row].endHasGone = true
+            slots[row].endedBesideLibrary = true
+            frameHead = InlineArray(repeating: 0)
+            frameHead[4] = FrameHead.endStream
+            for i in 0..<4 { frameHead[5 + i] = UInt8(truncatingIfNeeded: slot.stream >> Int32(24 - 8 * i)) }
+            events.append(.finished(owner: slot.owner))
+            // SAFETY: only asked for.
+            if unsafe nghttp2_session_get_stream_remote_close(session, slot.stream) == 1 { closeSilently(slot.stream) }
+            return .data(owner: slot.owner, count: 0)
+        }
+        return nil
+    }
+
+    /// Both sides of the stream have ended, and the library knows of its peer's alone: it closes the stream by a reset that
+    /// nobody is sent.
+    private func closeSilently(_ stream: Int32) { submitReset(stream, Self.silent) }
+
+    /// No code of RFC 9113 §7.
+    private static let silent = UInt32.max
+
     private func submitTrailers(_ row: Int) {
         let stream = slots[row].stream
-        guard stream != 0, let trailers = slots[row].trailers else { return }
+        guard stream != 0, slots[row].isEnded, slots[row].available == 0, role == .server || slots[row].wasSent,
+            let trailers = slots[row].trailers
+        else { return }
         slots[row].trailers = nil
+        slots[row].endHasGone = true
         slots[row].heads += 1
         // SAFETY: as in `submit`.
         unsafe withNames(of: trailers) { names in
@@ -513,6 +589,7 @@ extension HTTP2Session {
     }
 
     private func headBegan() -> Int32 {
+        untaken = 0
         incoming.removeAll()
         blockSize = 0
         blockIsCut = false
@@ -557,7 +634,8 @@ extension HTTP2Session {
                     reset(stream: head.stream_id, .refusedStream)
                     break
                 }
-                budget.began()
+                // One that is cut was dear to decode, and cheap to send: it pays for nothing, and counts as a reset.
+                if !blockIsCut { budget.began() } else { provoked() }
                 events.append(.headReceived(stream: head.stream_id, ends: ends, isCut: blockIsCut))
             } else if let owner = unsafe owner(tag), let row = unsafe Self.row(tag) {
                 if slots[row].awaitsHead {
@@ -585,6 +663,11 @@ extension HTTP2Session {
             if role == .client { events.append(.goAwayReceived(code: unsafe frame.goaway.error_code)) }
         default: break
         }
+        if ends, let row = unsafe Self.row(tag), row < slots.count, slots[row].stream == head.stream_id,
+            slots[row].endedBesideLibrary, head.type == FrameHead.headers || head.type == FrameHead.data
+        {
+            closeSilently(head.stream_id)
+        }
         return 0
     }
 
@@ -601,7 +684,7 @@ extension HTTP2Session {
 
     private func streamClosed(_ tag: UnsafeMutableRawPointer?, _ code: UInt32) -> Int32 {
         guard let row = unsafe Self.row(tag), let owner = unsafe owner(tag) else { return 0 }
-        let code = slots[row].wasRefused ? HTTP2ErrorCode.refusedStream.rawValue : code
+        let code = slots[row].wasRefused ? HTTP2ErrorCode.refusedStream.rawValue : code == Self.silent ? 0 : code
         release(row)
         events.append(.closed(owner: owner, code: code))
         return 0
@@ -612,19 +695,28 @@ extension HTTP2Session {
         switch head.type {
         case FrameHead.headers, FrameHead.data:
             if let row = unsafe Self.row(tag), row < slots.count {
-                if role == .client { slots[row].wasSent = true }
+                if role == .client, !slots[row].wasSent {
+                    slots[row].wasSent = true
+                    if slots[row].isEnded, slots[row].available == 0 { allHasGone(row) }
+                }
                 if role == .server, head.type == FrameHead.headers { slots[row].heads -= 1 }
             }
             if head.flags & FrameHead.endStream != 0, let owner = unsafe owner(tag) {
                 events.append(.finished(owner: owner))
             }
         case FrameHead.rstStream:
+            let code = unsafe frame.rst_stream.error_code
+            if code == Self.silent {
+                isSilent = true
+                break
+            }
             guard role == .server else { break }
+            if untaken == head.stream_id { untaken = 0 }
             remember(reset: head.stream_id)
-            // Those that the client has provoked count like its own (MadeYouReset).
-            switch HTTP2ErrorCode(rawValue: unsafe frame.rst_stream.error_code) {
+            // Those that the client has provoked count like its own; `provoked` tells of others.
+            switch HTTP2ErrorCode(rawValue: code) {
             case .noError, .internalError, .cancel: break
-            default: if !budget.reset(now: now), fault == .none { fail(.resets) }
+            default: provoked()
             }
         case FrameHead.goAway:
             let (code, last) = unsafe (frame.goaway.error_code, frame.goaway.last_stream_id)
@@ -674,7 +766,9 @@ extension HTTP2Session {
         flags |= UInt32(NGHTTP2_DATA_FLAG_NO_COPY.rawValue)
         if slots[row].isEnded, slots[row].available == 0 {
             flags |= UInt32(NGHTTP2_DATA_FLAG_EOF.rawValue)
-            if slots[row].trailers != nil {
+            if slots[row].trailers == nil {
+                slots[row].endHasGone = true
+            } else {
                 flags |= UInt32(NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue)
                 trailersDue.append(row)
             }

@@ -35,6 +35,21 @@ package enum GRPCStatus: UInt8, Sendable, Hashable, CaseIterable {
         default: self = .internal
         }
     }
+
+    /// What a call is told when its stream was reset with this code (RFC 9113 §7; gRPC over HTTP/2, "Errors").
+    package init(resetCode: UInt32) {
+        switch resetCode {
+        // REFUSED_STREAM
+        case 7: self = .unavailable
+        // CANCEL
+        case 8: self = .cancelled
+        // ENHANCE_YOUR_CALM
+        case 11: self = .resourceExhausted
+        // INADEQUATE_SECURITY
+        case 12: self = .permissionDenied
+        default: self = .internal
+        }
+    }
 }
 
 package enum GRPC {

@@ -95,6 +95,7 @@ package struct GRPCWebBridge: Sendable {
 }
 
 /// Reads base64 (RFC 4648 §4) that comes in parts. Padding may stand within: gRPC-Web's text is made message by message.
+/// So may the ends of lines, between groups of four (RFC 2045 §6.8).
 package struct Base64Decoder: Sendable {
     package enum Progress: Sendable, Hashable {
         case done
@@ -120,6 +121,10 @@ package struct Base64Decoder: Sendable {
             guard output.freeCapacity >= 3 else { return .needsRoom }
             let byte = input[offset]
             offset += 1
+            if byte == 0x0d || byte == 0x0a {
+                guard isWhole else { return .malformed }
+                continue
+            }
             if byte == 0x3d {
                 guard letters >= 2 else { return .malformed }
                 pads += 1

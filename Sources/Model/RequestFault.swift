@@ -29,6 +29,8 @@ package enum RequestFault: UInt8, Sendable, Hashable, CaseIterable {
     case webSocketHandshake
     case traceBody
     case http2Field
+    case trailers
+    case base64
 
     package init(_ path: CanonicalPath.Refusal) {
         self =
@@ -72,6 +74,8 @@ package enum RequestFault: UInt8, Sendable, Hashable, CaseIterable {
         case .webSocketHandshake: "websocket-handshake"
         case .traceBody: "trace-body"
         case .http2Field: "http2-field"
+        case .trailers: "trailers"
+        case .base64: "base64"
         }
     }
 
@@ -103,6 +107,8 @@ package enum RequestFault: UInt8, Sendable, Hashable, CaseIterable {
         case .webSocketHandshake: "the WebSocket handshake is no GET with a valid Sec-WebSocket-Key"
         case .traceBody: "a TRACE request has a body"
         case .http2Field: "a field is none that HTTP/2 allows in a request (RFC 9113 §8.2, §8.3)"
+        case .trailers: "the trailers are too many, too long, or none that HTTP/2 allows in a request"
+        case .base64: "the body of a gRPC-Web text call is no base64, or is cut off"
         }
     }
 }

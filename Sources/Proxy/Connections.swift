@@ -261,6 +261,8 @@ final class Flight {
     /// The last connection from the pool was dead: the next one is made new.
     var needsFresh = false
     var lastFailure = FailureReason.none
+    /// The endpoint has reset its stream, and says why (RFC 9113 §7): of an exchange that ends as `upstreamReset`.
+    var resetCode: UInt32?
     var requestFraming = OutgoingFraming.none
     var requestTrailers = MessageHead()
     /// Body bytes that came from the client.
@@ -318,6 +320,7 @@ final class Flight {
         tried.removeAll()
         needsFresh = false
         lastFailure = .none
+        resetCode = nil
         requestFraming = .none
         if !requestTrailers.fields.isEmpty { requestTrailers.removeAll() }
         if !responseTrailers.fields.isEmpty { responseTrailers.removeAll() }

@@ -90,17 +90,22 @@ extension Loop {
     func breakResponse(_ f: Flight) {
         f.ending = .broken
         let exchange = f.exchange
-        guard f.responseFraming == .frames, exchange.request.version == .http2, exchange.reason.status >= 500,
+        guard f.responseFraming == .frames, exchange.request.version == .http2, exchange.reason != .clientClosed,
             // A client of gRPC-Web would take the status for a part of the message that was cut.
             f.recoding?.bridge == nil,
             GRPC.isCall(exchange.request), let d = f.downstream, let stream = d.stream, !stream.isGone
         else { return }
-        let status = GRPCStatus(httpStatus: exchange.reason.status)
+        let status = callStatus(f, exchange.reason.status)
         exchange.grpcStatus = Int8(status.rawValue)
         f.responseTrailers.removeAll()
         appendStatus(status, exchange.reason.status, to: &f.responseTrailers)
         endBody(stream, trailers: f.responseTrailers)
         f.ending = .complete
+    }
+
+    private func callStatus(_ f: Flight, _ httpStatus: UInt16) -> GRPCStatus {
+        if f.exchange.reason == .upstreamReset, let code = f.resetCode { return GRPCStatus(resetCode: code) }
+        return GRPCStatus(httpStatus: httpStatus)
     }
 
     private func appendStatus(_ status: GRPCStatus, _ httpStatus: UInt16, to head: inout MessageHead) {
@@ -116,7 +121,7 @@ extension Loop {
         // HTTP has no status for it, and nginx's 400, or a page that explains it, says nothing to a call.
         let lacksCertificate = exchange.reason == .noClientCertificate || exchange.reason == .badClientCertificate
         let httpStatus = lacksCertificate ? 401 : httpStatus
-        let status = GRPCStatus(httpStatus: httpStatus)
+        let status = callStatus(f, httpStatus)
         exchange.grpcStatus = Int8(status.rawValue)
         exchange.origin = .moongate
         exchange.response.removeAll()

@@ -380,6 +380,7 @@ extension Loop {
                 return true
             }
             guard sendRequestBody(f, u, input.bytes.extracting(range)) else {
+                if f.exchange.reason == .none { f.exchange.fault = .base64 }
                 perform(d, .requestUnreadable)
                 fail(f, .malformedRequest)
                 return true

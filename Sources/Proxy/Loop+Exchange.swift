@@ -49,6 +49,7 @@ extension Loop {
             f.exchange.response.status = f.exchange.reason.status
         }
         if f.exchange.request.version == .http2 || f.recoding != nil { noteCallStatus(f) }
+        if f.exchange.reason != .none { provoked(f) }
         if f.phasesRan { f.pin.middlewares.runLog(f.exchange) }
         if f.isTunnel { telemetry.tunnelClosed() }
         if f.isRelay {
@@ -462,6 +463,7 @@ extension Loop {
 
     func endRequest(_ d: Downstream, _ f: Flight, _ u: UpstreamConnection) {
         if f.recoding != nil, !isRequestWhole(f) {
+            if f.exchange.reason == .none { f.exchange.fault = .base64 }
             perform(d, .requestEnded)
             fail(f, .malformedRequest)
             return

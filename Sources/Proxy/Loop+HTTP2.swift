@@ -276,6 +276,20 @@ extension Loop {
         return c.session.streamCount == 0
     }
 
+    /// The client made us give up an exchange that had taken an endpoint's time already. It pays for that as for a reset,
+    /// whether or not the answer was one.
+    func provoked(_ f: Flight) {
+        switch f.exchange.reason {
+        case .malformedRequest, .headTooLarge, .tooManyFields, .bodyTooLarge: break
+        default: return
+        }
+        // Where the library has reset the stream for it, that was counted.
+        guard f.exchange.attempts > 0, let stream = f.downstream?.stream, !stream.isGone, let c = stream.carrier.http2
+        else { return }
+        c.session.provoked()
+        enqueue(stream.carrier)
+    }
+
     /// The process is going: the client is told, and has a second to have heard it (RFC 9113 §6.8).
     func announceEnd(_ d: Downstream) {
         guard let c = d.http2, c.farewell == .none else { return }
@@ -345,7 +359,10 @@ extension Loop {
         }
         if isCut || !HTTP2Head.complete(trailers: &trailers, limits: headLimits) {
             perform(s, .requestUnreadable)
-            if let f = s.flight { fail(f, .malformedRequest) }
+            if let f = s.flight {
+                if f.exchange.reason == .none { f.exchange.fault = .trailers }
+                fail(f, .malformedRequest)
+            }
             return
         }
         if let f = s.flight { swap(&trailers, &f.requestTrailers) }

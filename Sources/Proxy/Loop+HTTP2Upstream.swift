@@ -122,6 +122,7 @@ extension Loop {
         }
         stream.handle = handle
         f.attemptWasSent = true
+        f.resetCode = nil
         if let sent = f.sentBody {
             queue(&u.output, sent.bytes)
             offered(u, carrier, handle, sent.count)
@@ -498,6 +499,7 @@ extension Loop {
         _ u: UpstreamConnection, _ stream: UpstreamStream, _ f: Flight, _ carrier: UpstreamCarrier, _ code: UInt32
     ) {
         stream.isGone = true
+        f.resetCode = stream.resetCode
         if stream.inputEnded {
             // The response is all there. What is left of the request is not wanted (RFC 9113 §8.1).
             if !stream.outputEnded { undeliverable(f, u) }

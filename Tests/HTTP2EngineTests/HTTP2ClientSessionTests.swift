@@ -121,6 +121,39 @@ private final class Talk {
 }
 
 struct HTTP2ClientSessionTests {
+    /// Uploads of exactly the window, whose end comes later, and of nothing: an end takes no room in it.
+    @Test(arguments: [false, true])
+    func aShutWindowHoldsUpNoEnd(hasTrailers: Bool) throws {
+        let talk = try Talk()
+        talk.server.opensWindows = false
+        let trailers = hasTrailers ? [("sum", "5")] : nil
+        var head = MessageHead()
+        for (name, value) in HTTP2Client.fields("POST", "/") {
+            head.append(.other, name: Array(name.utf8).span, value: Array(value.utf8).span)
+        }
+        let handle = try #require(talk.session.request(owner: 11, head: head, hasBody: true))
+        talk.handles[11] = handle
+        talk.outgoing[11] = [UInt8](repeating: 1, count: 65_535)
+        talk.session.offer(handle, 65_535)
+        talk.settle()
+        #expect(talk.server[1].body.count == 65_535 && !talk.server[1].isEnded)
+        talk.session.end(handle, trailers: nil)
+        try talk.ask(12, "POST", body: [], trailers: trailers)
+        talk.settle()
+        #expect(talk.server[1].isEnded && talk.server[3].isEnded && talk.finished == [11, 12])
+        #expect(talk.server[3].value("sum", in: 1) == (hasTrailers ? "5" : nil))
+        talk.server.respond(1, "200", body: [1])
+        talk.server.respond(3, "204")
+        talk.settle()
+        #expect(talk.bodies[11] == [1] && talk.closed == [11: 0, 12: 0] && talk.session.streamCount == 0)
+        #expect(talk.server[1].reset == nil && talk.server[3].reset == nil && talk.session.fault == .none)
+        // The connection goes on.
+        talk.server.openWindow(0, 10)
+        try talk.ask(13, "POST", body: [1, 2, 3], trailers: trailers)
+        talk.settle()
+        #expect(talk.server[5].body == [1, 2, 3] && talk.server[5].isEnded)
+    }
+
     @Test(arguments: [1, 2, 7, 9, 10, Int.max])
     func aConversation(piece: Int) throws {
         let talk = try Talk()

@@ -204,6 +204,111 @@ struct HTTP2SessionTests {
         #expect(talk.client[1].body.count == 10)
     }
 
+    /// RFC 9113 §6.9: an end takes no room in a window. The reader of one stream, who has shut the connection's, holds up no
+    /// other whose body is empty.
+    @Test func aShutWindowHoldsUpNoEnd() throws {
+        let talk = try Talk()
+        talk.client.opensWindows = false
+        for stream: UInt32 in [1, 3, 5, 7, 9, 11] { talk.client.get(stream, "/") }
+        talk.client.post(13, "/")
+        talk.settle()
+        // Exactly the window, and the end comes later.
+        let first = try #require(talk.handles[1])
+        talk.session.submit(first, head: Talk.head([(":status", "200")]), isFinal: true, hasBody: true)
+        talk.outgoing[1_001] = [UInt8](repeating: 1, count: 65_535)
+        talk.session.offer(first, 65_535)
+        talk.settle()
+        #expect(talk.client[1].body.count == 65_535 && !talk.client[1].isEnded)
+        talk.session.end(first, trailers: nil)
+        // Nothing, and trailers behind nothing: at once, and later.
+        try talk.respond(3, "200", body: [])
+        try talk.respond(5, "200", body: [], trailers: [("grpc-status", "3")])
+        for stream: Int32 in [7, 9] {
+            let handle = try #require(talk.handles[stream])
+            talk.session.submit(handle, head: Talk.head([(":status", "200")]), isFinal: true, hasBody: true)
+        }
+        try talk.respond(11, "200", body: [1, 2])
+        try talk.respond(13, "200", body: [])
+        talk.settle()
+        talk.session.end(try #require(talk.handles[7]), trailers: nil)
+        talk.session.end(try #require(talk.handles[9]), trailers: Talk.head([("grpc-status", "4")]))
+        talk.settle()
+        for stream: UInt32 in [1, 3, 5, 7, 9] {
+            #expect(talk.client[stream].isEnded && talk.client[stream].reset == nil, "\(stream)")
+            #expect(talk.closed[UInt64(stream) + 1_000] == 0 && talk.finished.contains(UInt64(stream) + 1_000))
+        }
+        #expect(talk.client[5].value("grpc-status", in: 1) == "3" && talk.client[9].value("grpc-status", in: 1) == "4")
+        #expect(!talk.client[11].isEnded && talk.client[11].body.isEmpty, "which has something to say")
+        // One whose client goes on sending is there until that has ended.
+        #expect(talk.client[13].isEnded && talk.closed[1_013] == nil && talk.session.streamCount == 2)
+        talk.client.data(13, [1])
+        talk.client.openWindow(0, 1_000)
+        talk.settle()
+        #expect(talk.bodies[1_013] == [1] && talk.client[11].body == [1, 2] && talk.client[11].isEnded)
+        talk.client.data(13, [2], ends: true)
+        talk.settle()
+        #expect(talk.bodies[1_013] == [1, 2] && talk.closed[1_013] == 0 && talk.client[13].reset == nil)
+        #expect(talk.session.streamCount == 0 && talk.session.fault == .none)
+        #expect(talk.client.frames.allSatisfy { $0.type != TestFrame.rstStream })
+        // A stream that is over is over.
+        talk.client.get(3, "/")
+        talk.settle()
+        #expect(talk.session.fault == .malformed)
+    }
+
+    /// Streams that ended so leave nothing behind: there may be more of them than may be open at a time.
+    @Test func endsBesideAShutWindowLeaveNothing() throws {
+        let talk = try Talk(HTTP2Limits(streams: 4), settings: [(4, 0)])
+        for i in 0..<50 {
+            let stream = Int32(2 * i + 1)
+            if i % 2 == 0 { talk.client.get(UInt32(stream), "/") } else { talk.client.post(UInt32(stream), "/") }
+            talk.settle()
+            try talk.respond(stream, "200", body: [], trailers: i % 3 == 0 ? [("x", "y")] : nil)
+            talk.settle()
+            if i % 2 == 1 { talk.client.headers(UInt32(stream), [("sum", "1")], ends: true) }
+            talk.settle()
+            #expect(talk.client[UInt32(stream)].isEnded && talk.closed[UInt64(stream) + 1_000] == 0, "\(stream)")
+        }
+        #expect(talk.session.streamCount == 0 && talk.session.fault == .none)
+    }
+
+    /// Refused, before its client could know: what belongs to the stream may be in the same packet.
+    @Test func aRefusedStreamMayGoOn() throws {
+        let talk = try Talk(HTTP2Limits(streams: 2))
+        for stream: UInt32 in [1, 3, 5, 7] { talk.client.post(stream, "/") }
+        talk.client.data(5, [1])
+        talk.client.headers(5, [("sum", "1")], ends: true)
+        talk.client.headers(7, [("sum", "1")], ends: true)
+        talk.settle()
+        #expect(talk.session.fault == .none && talk.heads.count == 2)
+        #expect([5, 7].allSatisfy { talk.client[$0].reset == HTTP2ErrorCode.refusedStream.rawValue })
+    }
+
+    /// Whichever frame says that we have given up.
+    @Test func whatWeAreMadeToGiveUpCountsAsReset() throws {
+        let talk = try Talk()
+        talk.settle()
+        for _ in 0..<500 { talk.session.provoked() }
+        #expect(talk.session.fault == .none)
+        talk.session.provoked()
+        #expect(talk.session.fault == .resets)
+        talk.settle()
+        #expect(talk.client.goAways.last?.code == 11)
+    }
+
+    /// A head that is too large is cheap to send.
+    @Test func headsThatAreTooLargeCountAsResets() throws {
+        let talk = try Talk(HTTP2Limits(headBytes: 300))
+        for i in 0..<600 where talk.session.fault == .none {
+            let stream = Int32(2 * i + 1)
+            talk.client.get(UInt32(stream), "/", [("x", String(repeating: "y", count: 300))])
+            talk.settle()
+            #expect(talk.session.fault != .none || talk.cut.contains(stream))
+            if talk.session.fault == .none { try talk.respond(stream, "431") }
+        }
+        #expect(talk.cut.count == 501 && talk.session.fault == .resets)
+    }
+
     @Test func streamsShareTheConnectionInTurns() throws {
         let talk = try Talk(settings: [(4, 1 << 20)])
         talk.client.opensWindows = false

@@ -128,6 +128,13 @@ import Testing
         #expect(result.whole)
     }
 
+    /// RFC 2045 §6.8.
+    @Test(arguments: [("foobar", "Zm9v\r\nYmFy\r\n"), ("fofo", "Zm8=\nZm8=\n"), ("", "\r\n")])
+    func linesMayEndBetweenGroups(_ text: String, _ encoded: String) {
+        let result = decode(bytes(encoded), cuts: [], room: 3)
+        #expect(result.bytes == bytes(text) && result.whole)
+    }
+
     @Test(arguments: 0..<50)
     func anyPiecesMakeTheSame(_ seed: UInt64) {
         var random = seed &* 0x9e37_79b9_7f4a_7c15 | 1
@@ -147,7 +154,7 @@ import Testing
         #expect(result.whole)
     }
 
-    @Test(arguments: ["=", "A=", "A===", "AB=C", "AB=", "ABC", "AB\n=", "A B=", "AB-_", "====", "Zg==="])
+    @Test(arguments: ["=", "A=", "A===", "AB=C", "AB=", "ABC", "AB\n=", "A\r\nBCD", "A B=", "AB-_", "====", "Zg==="])
     func whatIsNoBase64(_ text: String) {
         let result = decode(bytes(text), cuts: [], room: 64)
         #expect(result.progress == .malformed || !result.whole)

@@ -126,6 +126,16 @@ struct GRPCTests {
         #expect(GRPCStatus(httpStatus: http).rawValue == grpc)
     }
 
+    /// gRPC over HTTP/2, "Errors".
+    @Test(arguments: [
+        (UInt32(0), UInt8(13)), (1, 13), (2, 13), (3, 13), (4, 13), (5, 13), (6, 13), (7, 14), (8, 1), (9, 13),
+        (10, 13),
+        (11, 8), (12, 7), (13, 13), (14, 13), (.max, 13),
+    ])
+    func resetsBecomeStatuses(code: UInt32, grpc: UInt8) {
+        #expect(GRPCStatus(resetCode: code).rawValue == grpc)
+    }
+
     @Test(
         arguments: [
             ("0", 0), ("14", 14), ("16", 16), ("17", nil), ("99", nil), ("", nil), ("-1", nil), ("1a", nil),

@@ -461,6 +461,38 @@ struct LoopHTTP2Tests {
         scene.checkQuiet()
     }
 
+    /// Requests that an endpoint is at work on, and that we are then made to give up, without a reset of either side.
+    @Test(arguments: ["trailers", "long trailer", "too much", "base64"])
+    func whatIsGivenUpForTheClientCounts(kind: String) throws {
+        var policy = RoutePolicy()
+        policy.maxBodyBytes = 100
+        policy.bridgesGRPCWeb = true
+        let scene = Scene(policy: policy)
+        scene.answersRequests = false
+        let other = Peer(scene)
+        let peer = Peer(scene)
+        try other.settle()
+        var count = 0
+        while count < 600, peer.client.goAways.isEmpty {
+            let stream = UInt32(2 * count + 1)
+            count += 1
+            peer.client.post(stream, "/", kind == "base64" ? [("content-type", "application/grpc-web-text")] : [])
+            try peer.settle()
+            switch kind {
+            case "trailers": peer.client.headers(stream, (0..<101).map { ("a\($0)", "b") }, ends: true)
+            case "long trailer":
+                peer.client.headers(stream, [("a", String(repeating: "b", count: 8_192))], ends: true)
+            case "too much": peer.client.data(stream, pattern(101, 1))
+            default: peer.client.data(stream, Array("!!!!".utf8))
+            }
+            try peer.settle()
+        }
+        #expect(count == 501 && peer.client.goAways.last?.code == 11, "\(count)")
+        #expect(peer[1].status == (kind == "too much" ? "413" : kind == "base64" ? "200" : "400"))
+        #expect(other.client.goAways.isEmpty)
+        scene.checkQuiet()
+    }
+
     @Test func aFloodEndsItsConnectionAlone() throws {
         let scene = Scene()
         let other = Peer(scene)

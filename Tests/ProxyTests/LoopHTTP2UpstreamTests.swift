@@ -967,12 +967,57 @@ struct LoopHTTP2UpstreamTests {
         #expect(caller[1].status == "200" && caller[1].value("grpc-status") == "12" && caller[1].isEnded)
         #expect(caller[1].value("content-type") == "application/grpc")
         #expect(caller[1].value("grpc-message") == "Not Found")
-        #expect(caller[3].value("grpc-status") == "14" && caller[3].isEnded)
+        #expect(caller[3].value("grpc-status") == "13" && caller[3].isEnded, "INTERNAL_ERROR")
         #expect(caller[5].value("grpc-status") == "4")
         #expect(caller[7].status == "200" && caller[7].body == [0, 0, 0])
         #expect(caller[7].value("grpc-status", in: 1) == "4" && caller[7].isEnded, "in its trailers")
         #expect(caller[11].status == "502", "another dialect is another's")
         #expect(server[3].reset == 8 && server[5].reset == 8, "and the endpoint is told to stop")
+        farm.checkQuiet()
+    }
+
+    /// Before the response and in the middle of it.
+    @Test(arguments: [
+        (UInt32(0), "13"), (1, "13"), (2, "13"), (7, "14"), (8, "1"), (11, "8"), (12, "7"), (13, "13"),
+    ])
+    func aResetSaysWhy(code: UInt32, status: String) throws {
+        let farm = Farm()
+        farm.answer = Farm.silent
+        let caller = farm.caller()
+        for stream: UInt32 in [1, 3] { caller.client.post(stream, "/a.B/C", call) }
+        try farm.settle()
+        let server = try farm.server()
+        server.headers(3, [(":status", "200"), ("content-type", "application/grpc")], ends: false)
+        server.data(3, [0, 0, 0])
+        try farm.settle()
+        server.reset(3, code)
+        if code != 7 { server.reset(1, code) }
+        try farm.settle()
+        if code != 7 { #expect(caller[1].value("grpc-status") == status && caller[1].isEnded) }
+        #expect(caller[3].value("grpc-status", in: 1) == status && caller[3].isEnded && caller[3].body == [0, 0, 0])
+        caller.client.reset(1)
+        try farm.settle()
+        farm.checkQuiet()
+    }
+
+    /// A mistake of the client's in the middle of a call has a status too.
+    @Test func aCallThatSendsTooMuchIsToldSo() throws {
+        var policy = RoutePolicy()
+        policy.maxBodyBytes = 100
+        let farm = Farm(policy: policy)
+        farm.answer = Farm.silent
+        let caller = farm.caller()
+        caller.client.post(1, "/a.B/C", call)
+        caller.client.data(1, pattern(50, 1))
+        try farm.settle()
+        let server = try farm.server()
+        server.headers(1, [(":status", "200"), ("content-type", "application/grpc")], ends: false)
+        server.data(1, [0, 0, 0])
+        try farm.settle()
+        caller.client.data(1, pattern(51, 1))
+        try farm.settle()
+        #expect(caller[1].body == [0, 0, 0] && caller[1].isEnded && caller[1].reset == 0)
+        #expect(caller[1].value("grpc-status", in: 1) == "8" && server[1].reset == 8)
         farm.checkQuiet()
     }
 

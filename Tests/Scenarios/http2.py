@@ -75,6 +75,23 @@ def flood(kind):
                 frame(1, 4, s, block(b"POST")) + frame(8, 0, s, b"\x7f\xff\xff\xff") for s in range(stream, stream + 200, 2)
             )
             stream += 200
+        elif kind == "bad-trailers":
+            many = b"".join(literal(b"a%d" % i, b"b") for i in range(101))
+            yield b"".join(
+                frame(1, 4, s, block(b"POST")) + frame(1, 5, s, many) for s in range(stream, stream + 40, 2)
+            )
+            stream += 40
+        elif kind == "too-much":
+            yield b"".join(
+                frame(1, 4, s, block(b"POST")) + frame(0, 0, s, b"x" * 101) for s in range(stream, stream + 200, 2)
+            )
+            stream += 200
+        elif kind == "no-base64":
+            text = (b"content-type", b"application/grpc-web-text")
+            yield b"".join(
+                frame(1, 4, s, block(b"POST", text)) + frame(0, 0, s, b"!!!!") for s in range(stream, stream + 200, 2)
+            )
+            stream += 200
 
 
 def goaway(data):
