@@ -405,6 +405,10 @@ final class Loop<T: Transport> {
         closeDatagrams()
         for f in flights where f.machine.isTunnelling { fail(f, .draining) }
         finishPass()
+        // Nobody has gone but we.
+        for d in downstreams.elements {
+            if let f = d.flight, f.exchange.reason == .none { f.exchange.reason = .draining }
+        }
         for d in downstreams.elements {
             if isSpent(d) { perform(d, .timedOut) }
             perform(d, d.machine.isLingering ? .timedOut : .broken)

@@ -848,6 +848,24 @@ import Testing
         scene.checkQuiet()
     }
 
+    /// What the end of the drain cuts off is not told as the client's doing.
+    @Test func whatEndsTheDrainIsOurs() throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        for _ in 0..<2 { try scene.send(scene.client(), "GET /len/3/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n") }
+        scene.network.send(
+            try #require(scene.openedUpstreams.last), Array("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".utf8))
+        try scene.settle()
+        scene.loop.drain()
+        try scene.settle()
+        scene.loop.closeAll()
+        scene.loop.telemetry.metrics.publish()
+        let figures = scene.hub.render(process: nil)
+        #expect(figures.contains("moongate_failures_total{reason=\"draining\"} 2\n"))
+        #expect(figures.contains("moongate_failures_total{reason=\"client-closed\"} 0\n"))
+        #expect(scene.loop.downstreams.count == 0)
+    }
+
     @Test func aClientThatGoesTakesItsUpstreamAlong() throws {
         let scene = Scene()
         scene.answersRequests = false
