@@ -1,5 +1,6 @@
 import Model
 import Reactor
+import Telemetry
 import Testing
 
 @testable import Proxy
