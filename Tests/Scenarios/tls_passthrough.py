@@ -99,7 +99,7 @@ print("by name")
 assert ask("told.shop.test") == b"hello by the endpoint"
 assert headers[-1].startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 ") and headers[-1].endswith(b" %d\r\n" % port), headers
 assert ask("told.shop.test", b"PROXY TCP4 203.0.113.7 198.51.100.1 5555 443\r\n", "127.0.0.2") == b"hello by the endpoint"
-assert headers[-1] == b"PROXY TCP4 203.0.113.7 127.0.0.1 5555 443\r\n", headers
+assert headers[-1] == b"PROXY TCP4 203.0.113.7 198.51.100.1 5555 443\r\n", headers
 assert "by the PROXY protocol, v1" in explain("GET https://told.shop.test/")
 print("told of the client")
 
