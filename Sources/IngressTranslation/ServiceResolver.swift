@@ -96,10 +96,19 @@ struct ServiceResolver {
     /// Whether the port itself says what it speaks, be it plain HTTP; a name is only a hint.
     func saysProtocol(of name: ServicePortName) -> Bool {
         let ports = objects.services[name.service]?.spec.ports.filter { $0.protocol == "TCP" } ?? []
-        let port =
-            ports.first { Int(name.port) == nil ? $0.name == name.port : $0.port == Int(name.port) }
-            ?? ports.first { $0.targetPort?.description == name.port }
-        return port?.appProtocol?.isEmpty == false
+        return Self.find(name, among: ports)?.port.appProtocol?.isEmpty == false
+    }
+
+    /// The port that a number or a name means. ingress-nginx takes the target port too, and people rely on it without
+    /// knowing.
+    fileprivate static func find(
+        _ name: ServicePortName, among ports: [ServicePort]
+    ) -> (port: ServicePort, isByTarget: Bool)? {
+        let number = Int(name.port)
+        if let port = ports.first(where: { number == nil ? $0.name == name.port : $0.port == number }) {
+            return (port, false)
+        }
+        return ports.first { $0.targetPort?.description == name.port }.map { ($0, true) }
     }
 
     static func port(of upstream: Upstream) -> ServicePortName {
@@ -211,14 +220,13 @@ private struct ServiceWork {
 
     mutating func outcome(of service: Service, _ name: ServicePortName) -> ServiceDraft.Outcome {
         let ports = service.spec.ports.filter { $0.protocol == transport }
-        var port = ports.first { Int(name.port) == nil ? $0.name == name.port : $0.port == Int(name.port) }
-        if port == nil, let byTarget = ports.first(where: { $0.targetPort?.description == name.port }) {
-            // ingress-nginx takes the target port too, and people rely on it without knowing.
-            port = byTarget
+        let found = ServiceResolver.find(name, among: ports)
+        let port = found?.port
+        if let found, found.isByTarget {
             diagnostics.append(
                 TranslationCode.targetPort.diagnostic(
                     "\(quoted(name.port)) is the target port, not a port of the Service", at: place(service),
-                    mend: "write port \(byTarget.port) in the Ingress"))
+                    mend: "write port \(found.port.port) in the Ingress"))
         }
         var upstream = Upstream(namespace: name.service.namespace, service: name.service.name, port: name.port)
         upstream.allowedNamespaces = Grant.namespaces(service.metadata)

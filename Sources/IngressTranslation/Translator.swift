@@ -1052,18 +1052,25 @@ private struct Work {
             }
             let name = ObjectName(namespace: item.name.namespace, name: secret)
             let place = places.place(Ingress.kind, item.name, path + "secretName")
-            let pair = keyPair(in: name, at: place, instead: "the default certificate serves")
+            var reference = certificate(
+                in: name, for: names, of: item.reference, at: place, instead: "the default certificate serves")
             // All hosts refused is not the same as no hosts named, which means all of the Ingress.
             guard names.isEmpty == tls.hosts.isEmpty else { continue }
-            var reference = CertificateReference(
-                hosts: names,
-                secret: ObjectReference(kind: Secret.kind, namespace: name.namespace, name: name.name),
-                ingress: item.reference, pair: pair, place: place)
-            reference.isEmpty = pair == nil && objects.secrets[name] != nil
             if asked < Self.mostAsked { reference.unlisted = unlisted }
             asked += 1
             result.snapshot.certificates.append(reference)
         }
+    }
+
+    /// What a Secret that is named for hosts holds; what it does not is reported.
+    private mutating func certificate(
+        in name: ObjectName, for hosts: [String], of ingress: ObjectReference, at place: Place, instead: String
+    ) -> CertificateReference {
+        var reference = CertificateReference(
+            hosts: hosts, secret: ObjectReference(kind: Secret.kind, namespace: name.namespace, name: name.name),
+            ingress: ingress, pair: keyPair(in: name, at: place, instead: instead), place: place)
+        reference.isEmpty = reference.pair == nil && objects.secrets[name] != nil
+        return reference
     }
 
     /// How many entries of an Ingress are asked whether they cover a host that none lists. Each is asked for each such host:
@@ -1274,10 +1281,8 @@ private struct Work {
         guard let name = options.defaultCertificate else { return }
         let secret = ObjectReference(kind: Secret.kind, namespace: name.namespace, name: name.name)
         let place = Place(object: secret, field: "--default-tls-secret")
-        let pair = keyPair(in: name, at: place, instead: "the one made on start serves")
-        var reference = CertificateReference(hosts: [], secret: secret, ingress: secret, pair: pair, place: place)
-        reference.isEmpty = pair == nil && objects.secrets[name] != nil
-        result.snapshot.defaultCertificate = reference
+        result.snapshot.defaultCertificate = certificate(
+            in: name, for: [], of: secret, at: place, instead: "the one made on start serves")
     }
 
     // MARK: What is no HTTP
@@ -1399,7 +1404,10 @@ private struct Work {
     /// Whose path `/` it is decides about the TLS of a host, if the host is its namespace's: what another Ingress says of a
     /// host that it only shares would take it away from the one that has it.
     private mutating func addPassthrough() {
-        for index in accepted.indices where accepted[index].policy.sslPassthrough == true {
+        let asking = accepted.indices.filter { accepted[$0].policy.sslPassthrough == true }
+        guard !asking.isEmpty else { return }
+        let numbers = Dictionary(accepted.indices.map { (accepted[$0].reference, $0) }) { first, _ in first }
+        for index in asking {
             let item = accepted[index]
             let key =
                 item.ingress.metadata.annotations[AnnotationTable.prefix + AnnotationTable.sslPassthrough] == nil
@@ -1433,7 +1441,7 @@ private struct Work {
                 }
                 result.snapshot.passthrough.append(
                     PassthroughHost(pattern: pattern, upstream: upstream, ingress: item.reference))
-                speakTLS(to: upstream, at: number)
+                speakTLS(to: upstream, at: number, numbers)
             }
         }
         result.snapshot.passthrough.sort { $0.pattern < $1.pattern }
@@ -1441,13 +1449,12 @@ private struct Work {
 
     /// Who comes to such a host by plain HTTP is served as well, and the backend is the same that ends the TLS of the
     /// others: it is spoken to by TLS, as in ingress-nginx, unless its Ingress or its port says what it speaks.
-    private mutating func speakTLS(to upstream: Int, at host: Int) {
+    private mutating func speakTLS(to upstream: Int, at host: Int, _ numbers: [ObjectReference: Int]) {
         let plain = services.upstreams[upstream]
         let name = ServiceResolver.port(of: plain)
         guard plain.protocol == .http, !services.saysProtocol(of: name) else { return }
         for number in hosts[host].routes where routes[number].upstream == upstream {
-            guard let index = accepted.firstIndex(where: { $0.reference == routes[number].ingress }),
-                accepted[index].backend.choice == nil,
+            guard let index = numbers[routes[number].ingress], accepted[index].backend.choice == nil,
                 case .upstream(let secure) = services.resolve(name, as: accepted[index].backend.wish(.https))
             else { continue }
             routes[number].upstream = secure

@@ -345,8 +345,9 @@ private struct BackendResolver {
         if route.isUnsecured { return nil }
         let name = name(backend, for: route)
         // Spoken to as the Ingress wishes its own backends to be.
-        let wished = isSecure ? route.secureUpstream ?? route.upstream : route.upstream
-        let own = wished.flatMap { upstreams.indices.contains($0) ? upstreams[$0].variant : nil } ?? ""
+        let own =
+            route.upstream(isSecure: isSecure).flatMap { upstreams.indices.contains($0) ? upstreams[$0].variant : nil }
+            ?? ""
         guard let place = (own.isEmpty ? nil : places[name + own]) ?? places[name] else { return nil }
         let upstream = upstreams[place]
         let namespace = route.ingress.namespace

@@ -170,6 +170,9 @@ package struct Route: Sendable, Equatable {
         self.policy = policy
         self.scripts = scripts
     }
+
+    /// - Parameter isSecure: for requests on TLS connections.
+    package func upstream(isSecure: Bool) -> Int? { isSecure ? secureUpstream ?? upstream : upstream }
 }
 
 /// What an Ingress may set for its routes. Nil takes the listener's default. Durations in milliseconds; 0 is no limit.

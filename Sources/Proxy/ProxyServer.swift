@@ -179,9 +179,11 @@ package final class ProxyServer: Sendable {
 
     // MARK: Ports of TCP and UDP services
 
-    private struct ServicePort: Hashable {
+    fileprivate struct ServicePort: Hashable {
         let number: UInt16
         let kind: SocketKind
+
+        var name: String { "\(kind == .stream ? "" : "UDP ")port \(number)" }
     }
 
     /// The ports that are wanted and could not be opened.
@@ -217,7 +219,6 @@ package final class ProxyServer: Sendable {
                 ports[port] = open
                 continue
             }
-            let name = port.kind == .stream ? "port" : "UDP port"
             do throws(PortProblem) {
                 let hosts = try hosts(port)
                 // Asked before it is opened: then our own would be seen.
@@ -228,14 +229,12 @@ package final class ProxyServer: Sendable {
                 if isShared {
                     notices.note(
                         portShared: ProxyCode.portShared.diagnostic(
-                            "another process listens on the \(name) \(port.number) too, and gets a part of what comes",
+                            "another process listens on the \(port.name) too, and gets a part of what comes",
                             at: place, mend: "end it, unless it is the one that this one takes over from"))
                 }
             } catch {
                 closed[port] = error.why
-                diagnostics.append(
-                    ProxyCode.portNotOpened.diagnostic(
-                        "the \(name) \(port.number) cannot be opened: \(error.why)", at: place, mend: error.mend))
+                diagnostics.append(error.diagnostic(port, at: place))
             }
         }
         state.portDiagnostics = diagnostics
@@ -247,12 +246,16 @@ package final class ProxyServer: Sendable {
         }
     }
 
-    private struct PortProblem: Error {
+    struct PortProblem: Error {
         let why: String
         let mend: String
 
         static let ours = PortProblem(
             why: "Moongate itself listens there", mend: "choose another port; until then the service is not served")
+
+        fileprivate func diagnostic(_ port: ServicePort, at place: Place) -> Diagnostic {
+            ProxyCode.portNotOpened.diagnostic("the \(port.name) cannot be opened: \(why)", at: place, mend: mend)
+        }
     }
 
     /// Why the port of a TCP or UDP service is wanted and not open; nil where it is open, or not wanted.
@@ -262,10 +265,8 @@ package final class ProxyServer: Sendable {
 
     /// What TCP services want of a port that Moongate has for itself, as far as can be said before anything is opened.
     package static func collisions(_ snapshot: Snapshot, _ configuration: ProxyConfiguration) -> [Diagnostic] {
-        snapshot.tcpServices.filter { configuration.reserves(tcpPort: $0.port) }.map { service in
-            ProxyCode.portNotOpened.diagnostic(
-                "the port \(service.port) cannot be opened: \(PortProblem.ours.why)", at: service.place,
-                mend: PortProblem.ours.mend)
+        snapshot.tcpServices.filter { configuration.reserves(tcpPort: $0.port) }.map {
+            PortProblem.ours.diagnostic(ServicePort(number: $0.port, kind: .stream), at: $0.place)
         }
     }
 

@@ -78,7 +78,7 @@ final class Publication: Sendable {
         for i in routes.indices {
             policies.append(ResolvedPolicy(routes[i].policy, over: defaults))
             upstreams[i] = index(routes[i].upstream)
-            upstreams[routes.count + i] = index(routes[i].secureUpstream ?? routes[i].upstream)
+            upstreams[routes.count + i] = index(routes[i].upstream(isSecure: true))
         }
         self.policies = policies
         self.upstreams = upstreams

@@ -165,7 +165,7 @@ package struct RequestExplainer {
         if tcp?.acceptsProxyProtocol == true { details.append("trusted proxies begin with a PROXY protocol header") }
         result.steps.append(.init("listener", "\(isUDP ? "udp" : "tcp"):\(port)", details: details))
         let isOurs = !isUDP && configuration.reserves(tcpPort: port)
-        if let why = whyClosed ?? (isOurs ? "Moongate itself listens there" : nil) {
+        if let why = whyClosed ?? (isOurs ? ProxyServer.PortProblem.ours.why : nil) {
             result.steps.append(.init("answer", "the port is not open: \(why)"))
             return result
         }
@@ -315,7 +315,7 @@ package struct RequestExplainer {
         exchange.upstream = -1
         let routes = table.snapshot.routes
         if routes.indices.contains(Int(exchange.route)),
-            let upstream = own(routes[Int(exchange.route)], result.isSecure)
+            let upstream = routes[Int(exchange.route)].upstream(isSecure: result.isSecure)
         {
             exchange.upstream = Int32(truncatingIfNeeded: upstream)
         }
@@ -326,11 +326,6 @@ package struct RequestExplainer {
             .init("host", host.isEmpty ? "no host to match" : host.last ?? "", details: host.dropLast()))
         result.steps.append(
             .init("path", explanation.conclusion, details: explanation.candidates.map { describe($0, routes) }))
-    }
-
-    /// The upstream of a rule itself.
-    private func own(_ route: Route, _ isSecure: Bool) -> Int? {
-        isSecure ? route.secureUpstream ?? route.upstream : route.upstream
     }
 
     private func describe(_ candidate: RouteExplanation.Candidate, _ routes: [Route]) -> String {
@@ -426,7 +421,7 @@ package struct RequestExplainer {
                         ["told of the client by the PROXY protocol, \($0.rawValue), on a connection of its own"]
                     } ?? [])))
         if endpoints(of: upstream).isEmpty, exchange.isUpstreamChosen, !exchange.isUpstreamStrict,
-            let own = own(route, result.isSecure), snapshot.upstreams.indices.contains(own),
+            let own = route.upstream(isSecure: result.isSecure), snapshot.upstreams.indices.contains(own),
             own != Int(exchange.upstream)
         {
             result.steps.append(

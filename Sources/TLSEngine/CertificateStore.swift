@@ -294,11 +294,13 @@ package final class CertificateStore: Sendable {
                 if firstEnd < now {
                     say(
                         .authorityExpired,
-                        "an authority in ca.crt of the Secret \(secret) expired on \(Self.day(firstEnd))", rule.place,
+                        "an authority in ca.crt of the Secret \(secret) expired on \(HTTPDate.day(firstEnd))",
+                        rule.place,
                         "replace it; until then clients with its certificates are refused")
                 } else if warning > 0, hasCome(firstEnd - warning) {
                     say(
-                        .expiring, "an authority in ca.crt of the Secret \(secret) expires on \(Self.day(firstEnd))",
+                        .expiring,
+                        "an authority in ca.crt of the Secret \(secret) expires on \(HTTPDate.day(firstEnd))",
                         rule.place,
                         "put its successor beside it; from then on clients with its certificates are refused")
                 }
@@ -308,7 +310,7 @@ package final class CertificateStore: Sendable {
                     say(
                         .authorityExpired,
                         "a revocation list in ca.crl of the Secret \(secret) was to be replaced by "
-                            + Self.day(nextUpdate), rule.place,
+                            + HTTPDate.day(nextUpdate), rule.place,
                         "replace it; until then clients of its authority are refused")
                 }
                 return known
@@ -338,14 +340,14 @@ package final class CertificateStore: Sendable {
             if hasCome(warnsAt(facts)) {
                 say(
                     .expiring,
-                    "the certificate in the Secret \(Self.quoted(reference)) expires on \(Self.day(facts.notAfter))",
+                    "the certificate in the Secret \(Self.quoted(reference)) expires on \(HTTPDate.day(facts.notAfter))",
                     reference.place, "renew it; it is served on when it has expired, and clients will refuse it")
             } else if facts.chainNotAfter < facts.notAfter, hasCome(facts.chainNotAfter - warning) {
                 _ = hasEnded(facts.chainNotAfter)
                 say(
                     .expiring,
                     "an authority in the chain of the Secret \(Self.quoted(reference)) "
-                        + "\(facts.chainNotAfter < now ? "expired" : "expires") on \(Self.day(facts.chainNotAfter))",
+                        + "\(facts.chainNotAfter < now ? "expired" : "expires") on \(HTTPDate.day(facts.chainNotAfter))",
                     reference.place,
                     "renew the certificate with the chain of today; clients that know no other way to a root that they "
                         + "trust will refuse it")
@@ -646,8 +648,8 @@ package final class CertificateStore: Sendable {
                     .expired,
                     "the certificate in the Secret \(Self.quoted(reference)) "
                         + (facts.notAfter < now
-                            ? "expired on \(Self.day(facts.notAfter))"
-                            : "is not valid before \(Self.day(facts.notBefore))"),
+                            ? "expired on \(HTTPDate.day(facts.notAfter))"
+                            : "is not valid before \(HTTPDate.day(facts.notBefore))"),
                     reference.place, "renew it; until then \(instead)")
             }
         }
@@ -671,7 +673,6 @@ package final class CertificateStore: Sendable {
             "\"\(reference.secret.namespace)/\(reference.secret.name)\""
         }
 
-        private static func day(_ seconds: Int64) -> String { HTTPDate.day(seconds) }
     }
 }
 
