@@ -49,9 +49,14 @@ package import Model
     private var trailersDue: [Int] = []
     /// Slots whose end came when all of the body had gone. The library makes no frame of data while a window is shut, not
     /// even of none.
-    private var endsDue: [Int] = []
+    private(set) var endsDue: [Int] = []
     /// The frame that the library has just made is for itself alone.
     private var isSilent = false
+    /// Such frames that it has not made yet: until then it counts their streams as open.
+    private var silentCloses = 0
+    /// Our first frame, until it has been written, and while it is.
+    private var greeting: [UInt8] = []
+    private var spoken: [UInt8] = []
     private var saysFarewell = false
     /// No stream is taken any more.
     private var isClosing = false
@@ -125,7 +130,7 @@ package import Model
         ]
         switch role {
         case .server:
-            settings.append(Self.setting(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.streams))
+            settings.append(Self.setting(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.streams + Self.refusable))
             // WebSocket (RFC 8441 §3).
             settings.append(Self.setting(NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1))
             // The tree of priorities is a client's hold on our memory and time, and nobody uses it any more.
@@ -138,10 +143,30 @@ package import Model
         let code = unsafe settings.withUnsafeBufferPointer {
             unsafe nghttp2_submit_settings(session, 0, $0.baseAddress, $0.count)
         }
-        guard code == 0,
+        guard code == 0, role == .client || greet(),
             unsafe nghttp2_session_set_local_window_size(session, 0, 0, Int32(clamping: limits.connectionWindow)) == 0
         else { return nil }
     }
+
+    /// The library would end a connection for one stream too many, and its client is to lose that stream alone (RFC 9113
+    /// §5.1.2). So the library is told of a higher bound than the client, and we refuse what lies between. It can't be asked for
+    /// that: the number is changed in the frame that it makes.
+    private func greet() -> Bool {
+        var bytes: UnsafePointer<UInt8>?
+        let count = unsafe nghttp2_session_mem_send(session, &bytes)
+        guard count > 0, let start = unsafe bytes else { return false }
+        // SAFETY: the library lends them until its next call.
+        greeting = unsafe Array(UnsafeBufferPointer(start: start, count: count))
+        let bound = UInt32(clamping: limits.streams)
+        for entry in stride(from: 9, through: greeting.count - 6, by: 6)
+        where greeting[entry] == 0 && greeting[entry + 1] == UInt8(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS.rawValue) {
+            for i in 0..<4 { greeting[entry + 2 + i] = UInt8(truncatingIfNeeded: bound >> UInt32(24 - 8 * i)) }
+        }
+        return true
+    }
+
+    /// Streams beyond the bound that the library may know until they are refused: more than may be reset in a moment.
+    private static let refusable = 600
 
     deinit {
         unsafe nghttp2_session_del(session)
@@ -386,7 +411,15 @@ package import Model
     /// What is left of a stream is its end: that needs no window (RFC 9113 §6.9), and the reader of another stream that
     /// has shut the connection's may not hold it up.
     private func allHasGone(_ row: Int) {
-        if slots[row].trailers != nil { trailersDue.append(row) } else { endsDue.append(row) }
+        if slots[row].trailers != nil {
+            trailersDue.append(row)
+            return
+        }
+        // Taken out when the library has nothing to send, which may be never: those that it has ended itself are.
+        if endsDue.count > 2 * slots.count {
+            endsDue = slots.indices.filter { slots[$0].stream != 0 && slots[$0].isEnded && !slots[$0].endHasGone }
+        }
+        endsDue.append(row)
     }
 
     /// Whether nothing of what was submitted and offered waits to be framed. A reset goes before what does, which is lost.
@@ -443,6 +476,11 @@ package import Model
 
     /// What is to be written next. What it names (`control`, `frameHead`) holds until the next call on the session.
     package func nextOutput() -> HTTP2Output {
+        if !spoken.isEmpty { spoken = [] }
+        if !greeting.isEmpty {
+            swap(&greeting, &spoken)
+            return .control
+        }
         while true {
             var bytes: UnsafePointer<UInt8>?
             pendingData = nil
@@ -474,6 +512,8 @@ package import Model
     package var control: RawSpan {
         @_lifetime(borrow self)
         get {
+            // SAFETY: it is not changed before the next call of `nextOutput`, which needs the session that this span borrows.
+            if !spoken.isEmpty { return unsafe _overrideLifetime(spoken.span.bytes, borrowing: self) }
             guard let start = unsafe controlBytes else { return RawSpan() }
             // SAFETY: the library keeps them until the next call of `nextOutput`, which needs the session that this
             // span borrows.
@@ -507,7 +547,10 @@ package import Model
 
     /// Both sides of the stream have ended, and the library knows of its peer's alone: it closes the stream by a reset that
     /// nobody is sent.
-    private func closeSilently(_ stream: Int32) { submitReset(stream, Self.silent) }
+    private func closeSilently(_ stream: Int32) {
+        silentCloses += 1
+        submitReset(stream, Self.silent)
+    }
 
     /// No code of RFC 9113 §7.
     private static let silent = UInt32.max
@@ -634,6 +677,10 @@ extension HTTP2Session {
                     reset(stream: head.stream_id, .refusedStream)
                     break
                 }
+                if role == .server, streamCount - silentCloses >= limits.streams {
+                    reset(stream: head.stream_id, .refusedStream)
+                    break
+                }
                 // One that is cut was dear to decode, and cheap to send: it pays for nothing, and counts as a reset.
                 if !blockIsCut { budget.began() } else { provoked() }
                 events.append(.headReceived(stream: head.stream_id, ends: ends, isCut: blockIsCut))
@@ -708,6 +755,7 @@ extension HTTP2Session {
             let code = unsafe frame.rst_stream.error_code
             if code == Self.silent {
                 isSilent = true
+                silentCloses = max(0, silentCloses - 1)
                 break
             }
             guard role == .server else { break }

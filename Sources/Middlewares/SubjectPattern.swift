@@ -22,17 +22,22 @@ package final class SubjectPattern: Sendable {
     }
 
     /// Whether it is found in the text, a name as RFC 2253 writes it, and there where an attribute begins: what its owner
-    /// wrote into the value of another, `O=CN=alice`, is none. What would take too long is not found.
+    /// wrote into the value of another, `O=CN=alice`, is none. What would take too long is not found, nor what stands behind
+    /// more attributes than subjects have.
     package func isFound(in text: borrowing [UInt8]) -> Bool {
         pattern.withLock { pattern in
             var start = 0
-            while true {
-                if (try? pattern.test(text.span, at: start)) ?? false { return true }
+            for _ in 0..<Self.mostAttributes {
+                guard let isHere = try? pattern.test(text.span, at: start) else { return false }
+                if isHere { return true }
                 guard let next = Self.attribute(after: start, in: text.span) else { return false }
                 start = next
             }
+            return false
         }
     }
+
+    private static let mostAttributes = 64
 
     /// Where the next attribute begins: behind a comma, or a plus sign, that no backslash makes a part of a value (§2.4).
     private static func attribute(after start: Int, in text: Span<UInt8>) -> Int? {

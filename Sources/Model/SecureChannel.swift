@@ -3,13 +3,25 @@
 /// A certificate chain, leaf first, and its key, both PEM, as a Secret holds them. Prints without them.
 package struct TLSKeyPair: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable
 {
-    package var chain: [UInt8]
-    package var key: [UInt8]
+    package let chain: [UInt8]
+    package let key: [UInt8]
+    /// Of both: a pair is looked up for each host that it may serve, and is as long as a Secret may be.
+    private let digest: Int
 
     package init(chain: [UInt8], key: [UInt8]) {
         self.chain = chain
         self.key = key
+        var hasher = Hasher()
+        hasher.combine(chain)
+        hasher.combine(key)
+        digest = hasher.finalize()
     }
+
+    package static func == (one: TLSKeyPair, other: TLSKeyPair) -> Bool {
+        one.digest == other.digest && one.chain == other.chain && one.key == other.key
+    }
+
+    package func hash(into hasher: inout Hasher) { hasher.combine(digest) }
 
     package var description: String { "TLSKeyPair" }
     package var debugDescription: String { description }

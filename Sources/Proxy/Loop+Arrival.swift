@@ -85,11 +85,8 @@ extension Loop {
 
     func isTrusted(_ ip: IPAddress) -> Bool { configuration.trustedProxies.contains { $0.contains(ip) } }
 
-    /// Whether a client that a balancer names is itself a proxy to be believed. Who lets everybody send PROXY protocol headers
-    /// (`0.0.0.0/0`) does not say that of those named in them: else each client could choose its address by a field.
-    private func isTrustedBehindBalancer(_ ip: IPAddress) -> Bool {
-        configuration.trustedProxies.contains { !$0.isEverybody && $0.contains(ip) }
-    }
+    /// Whether a client that a balancer names is itself a proxy to be believed.
+    private func isTrustedBehindBalancer(_ ip: IPAddress) -> Bool { believedProxies.contains { $0.contains(ip) } }
 
     private func expectsProxyHeader(_ newcomer: Newcomer) -> Bool {
         newcomer.kind == .stream

@@ -187,6 +187,7 @@ extension Loop {
             f.refusedStatus = 302
             return false
         }
+        if exchange.route >= 0, f.policy.bridgesGRPCWeb { bridgeRequest(f) }
         guard f.facts.upgrade == .none, !isCall(f) else { return false }
         guard (try? exchange.request.setPath(text.span)) != nil else { return false }
         exchange.request.hasQuery = false

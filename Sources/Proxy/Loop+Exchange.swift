@@ -774,7 +774,7 @@ extension Loop {
         let exchange = f.exchange
         if exchange.client.isTrustedProxy {
             let ip = Forwarding.client(
-                of: exchange.request, peer: exchange.client.peer.ip, trusted: configuration.trustedProxies)
+                of: exchange.request, peer: exchange.client.peer.ip, trusted: believedProxies)
             if ip != exchange.client.peer.ip { exchange.client.address = Model.SocketAddress(ip: ip, port: 0) }
             exchange.client.isSecure = Forwarding.isSecure(
                 of: exchange.request, connection: exchange.client.isSecure, isTrusted: true)

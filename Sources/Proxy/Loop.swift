@@ -61,6 +61,9 @@ final class Loop<T: Transport> {
     let responseLimits: HeadLimits
     let admissionRules = AdmissionRules()
     let forwardingRules: ForwardingRules
+    /// Whose word about their clients is taken where it stands in fields. Who lets everybody send PROXY protocol headers
+    /// (`0.0.0.0/0`) does not say that of those named in them: else each client could choose its address by a field.
+    let believedProxies: [AddressBlock]
     /// What upstreams are told of a client, by peer: a connection keeps none of it.
     var forwardings: [ForwardingEntry?] = Array(repeating: nil, count: 1024)
     /// What an HTTP/2 client that knows us sends first (RFC 9113 §3.4).
@@ -113,6 +116,7 @@ final class Loop<T: Transport> {
         rules.sendsForwarded = configuration.sendsForwarded
         rules.sendsVia = configuration.sendsVia
         forwardingRules = rules
+        believedProxies = configuration.trustedProxies.filter { !configuration.usesProxyProtocol || !$0.isEverybody }
         var settings = UpstreamSettings()
         settings.mostIdle = configuration.idleUpstreamConnections
         settings.idleTimeout = configuration.timeouts.upstreamIdle * 1_000_000

@@ -470,7 +470,9 @@ package final class CertificateStore: Sendable {
                         listed[host, default: []].append(number)
                     }
                 }
-                for host in reference.unlisted where own.contains(host) && covers(reference, host) {
+                if reference.unlisted.isEmpty { continue }
+                let covers = cover(of: reference)
+                for host in reference.unlisted where own.contains(host) && covers(host) {
                     covered[host, default: []].append(number)
                 }
             }
@@ -487,12 +489,19 @@ package final class CertificateStore: Sendable {
             }
         }
 
-        /// Whether the certificate is for a host that nobody lists, or was when it was last good.
-        private mutating func covers(_ reference: CertificateReference, _ host: String) -> Bool {
-            if let pair = reference.pair, case .good(let facts) = judge(pair) { return facts.covers(host) }
-            guard reference.pair != nil || reference.isEmpty else { return false }
-            let before = state.lastGood[Claim(host: host, namespace: reference.secret.namespace)] ?? []
-            return before.contains { $0.secret == reference.secret }
+        /// Whether the certificate is for a host that nobody lists, or was when it was last good. It may have as many names
+        /// as there are hosts.
+        private mutating func cover(of reference: CertificateReference) -> (_ host: String) -> Bool {
+            if let pair = reference.pair, case .good(let facts) = judge(pair) {
+                let names = Set(facts.names)
+                return { host in names.contains(host) || Self.parent(host).map(names.contains) ?? false }
+            }
+            guard reference.pair != nil || reference.isEmpty else { return { _ in false } }
+            let before = state.lastGood
+            return { host in
+                let claim = Claim(host: host, namespace: reference.secret.namespace)
+                return before[claim]?.contains { $0.secret == reference.secret } ?? false
+            }
         }
 
         /// `*.shop.test` for `www.shop.test`.
@@ -655,7 +664,8 @@ package final class CertificateStore: Sendable {
         }
 
         private mutating func judge(_ pair: TLSKeyPair) -> Judgement {
-            if let known = judged[pair] ?? state.judged[pair] {
+            if let known = judged[pair] { return known }
+            if let known = state.judged[pair] {
                 judged[pair] = known
                 return known
             }

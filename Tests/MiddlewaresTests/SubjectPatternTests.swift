@@ -23,5 +23,11 @@ struct SubjectPatternTests {
     @Test func whatWouldTakeTooLongIsNotFound() throws {
         let pattern = try SubjectPattern("CN=(a*)*b")
         #expect(!pattern.isFound(in: Array(("CN=" + String(repeating: "a", count: 4000)).utf8)))
+        // Nor is it looked for once for each attribute.
+        let dear = "CN=" + String(repeating: "a", count: 4000)
+        #expect(!pattern.isFound(in: Array((dear + ",CN=b").utf8)))
+        let many = String(repeating: "O=x,", count: 64)
+        #expect(try SubjectPattern("CN=b").isFound(in: Array((many.dropLast(4) + "CN=b").utf8)))
+        #expect(try !SubjectPattern("CN=b").isFound(in: Array((many + "CN=b").utf8)))
     }
 }

@@ -104,6 +104,16 @@ import Testing
         #expect((request.value("x-forwarded-host") == "evil.test") == seen.contains(","))
     }
 
+    /// Nor are those whom a proxy to be believed names in front of the client.
+    @Test func whatIsReadOfAProxysListEndsAtItsClient() throws {
+        let scene = try scene(trusted: "0.0.0.0/0", "203.0.113.0/24")
+        try scene.send(
+            scene.client(from: Self.balancer),
+            "PROXY TCP4 203.0.113.7 198.51.100.1 5555 443\r\n"
+                + "GET / HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-For: 192.0.2.1, 198.51.100.9\r\n\r\n")
+        #expect(scene.requests.first?.value("x-real-ip") == "198.51.100.9")
+    }
+
     @Test func strangersHeaderIsNotBelieved() throws {
         let scene = try scene()
         let client = scene.client()

@@ -163,8 +163,8 @@ struct CertificateStoreTests {
         after: Int64, words: String, code: String, next: Int64?
     ) throws {
         let store = try CertificateStore(TLSOptions())
-        var pair = try TLSKeyPair.selfSigned(name: "shop.test", days: 10_000)
-        pair.chain += Array(intermediateUntil2030.pem.utf8)
+        let leaf = try TLSKeyPair.selfSigned(name: "shop.test", days: 10_000)
+        let pair = TLSKeyPair(chain: leaf.chain + Array(intermediateUntil2030.pem.utf8), key: leaf.key)
         let snapshot = snapshot([("shop", [.exact("shop.test")], ["shop.test"], pair)])
         let (table, diagnostics) = store.prepare(snapshot, now: intermediateUntil2030.end + after)
         #expect(diagnostics.map(\.code) == (code.isEmpty ? [] : [code]))
