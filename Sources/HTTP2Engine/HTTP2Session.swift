@@ -54,9 +54,9 @@ package import Model
     private var isSilent = false
     /// Such frames that it has not made yet: until then it counts their streams as open.
     private var silentCloses = 0
-    /// Our first frame, until it has been written, and while it is.
-    private var greeting: [UInt8] = []
-    private var spoken: [UInt8] = []
+    /// Our first frame. SAFETY: allocated once, in `init`, and freed in `deinit`.
+    private var greeting = unsafe UnsafeMutableBufferPointer<UInt8>(start: nil, count: 0)
+    private var hasGreeted = true
     private var saysFarewell = false
     /// No stream is taken any more.
     private var isClosing = false
@@ -156,11 +156,15 @@ package import Model
         let count = unsafe nghttp2_session_mem_send(session, &bytes)
         guard count > 0, let start = unsafe bytes else { return false }
         // SAFETY: the library lends them until its next call.
-        greeting = unsafe Array(UnsafeBufferPointer(start: start, count: count))
+        unsafe greeting = .allocate(capacity: count)
+        for i in 0..<count { unsafe greeting.initializeElement(at: i, to: start[i]) }
+        hasGreeted = false
         let bound = UInt32(clamping: limits.streams)
-        for entry in stride(from: 9, through: greeting.count - 6, by: 6)
-        where greeting[entry] == 0 && greeting[entry + 1] == UInt8(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS.rawValue) {
-            for i in 0..<4 { greeting[entry + 2 + i] = UInt8(truncatingIfNeeded: bound >> UInt32(24 - 8 * i)) }
+        for entry in stride(from: 9, through: count - 6, by: 6)
+        where unsafe start[entry] == 0 && start[entry + 1] == NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS.rawValue {
+            for i in 0..<4 {
+                unsafe greeting[entry + 2 + i] = UInt8(truncatingIfNeeded: bound >> UInt32(24 - 8 * i))
+            }
         }
         return true
     }
@@ -170,6 +174,7 @@ package import Model
 
     deinit {
         unsafe nghttp2_session_del(session)
+        unsafe greeting.deallocate()
     }
 
     private static func setting(_ id: nghttp2_settings_id, _ value: Int) -> nghttp2_settings_entry {
@@ -476,9 +481,10 @@ package import Model
 
     /// What is to be written next. What it names (`control`, `frameHead`) holds until the next call on the session.
     package func nextOutput() -> HTTP2Output {
-        if !spoken.isEmpty { spoken = [] }
-        if !greeting.isEmpty {
-            swap(&greeting, &spoken)
+        if !hasGreeted {
+            hasGreeted = true
+            unsafe controlBytes = UnsafePointer(greeting.baseAddress)
+            controlCount = unsafe greeting.count
             return .control
         }
         while true {
@@ -512,8 +518,6 @@ package import Model
     package var control: RawSpan {
         @_lifetime(borrow self)
         get {
-            // SAFETY: it is not changed before the next call of `nextOutput`, which needs the session that this span borrows.
-            if !spoken.isEmpty { return unsafe _overrideLifetime(spoken.span.bytes, borrowing: self) }
             guard let start = unsafe controlBytes else { return RawSpan() }
             // SAFETY: the library keeps them until the next call of `nextOutput`, which needs the session that this
             // span borrows.
