@@ -675,13 +675,9 @@ extension HTTP2Session {
         switch head.type {
         case FrameHead.headers:
             if unsafe frame.headers.cat == NGHTTP2_HCAT_REQUEST {
-                if isClosing, head.stream_id > lastTaken {
-                    // It came before GOAWAY went, which says that nothing is done about it: the client asks again
-                    // elsewhere (RFC 9113 §6.8).
-                    reset(stream: head.stream_id, .refusedStream)
-                    break
-                }
-                if role == .server, streamCount - silentCloses >= limits.streams {
+                // One that came before GOAWAY went, which says that nothing is done about it (its client asks again elsewhere,
+                // RFC 9113 §6.8), and one too many.
+                if isClosing && head.stream_id > lastTaken || streamCount - silentCloses >= limits.streams {
                     reset(stream: head.stream_id, .refusedStream)
                     break
                 }

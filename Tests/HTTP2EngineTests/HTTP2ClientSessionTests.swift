@@ -29,40 +29,14 @@ private final class Talk {
 
     func settle() {
         for _ in 0..<10_000 {
-            let made = output()
+            let made = session.output(of: &outgoing)
             act([])
             server.receive(made)
             let sent = server.takeOutput()
-            var rest = sent[...]
-            while !rest.isEmpty {
-                let part = Array(rest.prefix(piece))
-                rest = rest.dropFirst(part.count)
-                var offset = 0
-                while offset < part.count {
-                    unsafe session.receive(part.span.bytes, at: &offset, now: now)
-                    act(part)
-                }
-            }
+            session.take(sent, piece: piece, now: now, act: act)
             if sent.isEmpty, made.isEmpty { return }
         }
         Issue.record("the conversation never came to rest")
-    }
-
-    private func output() -> [UInt8] {
-        let session = session
-        var bytes: [UInt8] = []
-        while true {
-            switch session.nextOutput() {
-            case .nothing: return bytes
-            case .control:
-                let span = session.control
-                for i in 0..<span.byteCount { bytes.append(Span<UInt8>(_bytes: span)[i]) }
-            case .data(let owner, let count):
-                for i in 0..<9 { bytes.append(session.frameHead[i]) }
-                bytes += outgoing[owner, default: []].prefix(count)
-                outgoing[owner, default: []].removeFirst(count)
-            }
-        }
     }
 
     private func act(_ input: [UInt8]) {

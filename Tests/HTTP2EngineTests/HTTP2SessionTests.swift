@@ -34,7 +34,7 @@ private final class Talk {
     func settle() {
         for _ in 0..<10_000 {
             let sent = listen()
-            let made = output()
+            let made = session.output(of: &outgoing)
             act([])
             client.receive(made)
             if sent.isEmpty, made.isEmpty, client.output.isEmpty { return }
@@ -46,35 +46,9 @@ private final class Talk {
     @discardableResult
     func listen() -> [UInt8] {
         let sent = client.takeOutput()
-        var rest = sent[...]
-        while !rest.isEmpty {
-            let part = Array(rest.prefix(piece))
-            rest = rest.dropFirst(part.count)
-            var offset = 0
-            while offset < part.count {
-                unsafe session.receive(part.span.bytes, at: &offset, now: now)
-                act(part)
-            }
-        }
+        session.take(sent, piece: piece, now: now, act: act)
         act([])
         return sent
-    }
-
-    private func output() -> [UInt8] {
-        let session = session
-        var bytes: [UInt8] = []
-        while true {
-            switch session.nextOutput() {
-            case .nothing: return bytes
-            case .control:
-                let span = session.control
-                for i in 0..<span.byteCount { bytes.append(Span<UInt8>(_bytes: span)[i]) }
-            case .data(let owner, let count):
-                for i in 0..<9 { bytes.append(session.frameHead[i]) }
-                bytes += outgoing[owner, default: []].prefix(count)
-                outgoing[owner, default: []].removeFirst(count)
-            }
-        }
     }
 
     private func act(_ input: [UInt8]) {
