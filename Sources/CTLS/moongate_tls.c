@@ -52,6 +52,7 @@ struct mg_tls_trust {
     size_t end_count;
     size_t end_size;
     mg_tls_trust_facts facts;
+    char unlisted[256];
 };
 
 struct mg_tls_context {
@@ -564,6 +565,25 @@ static const char *add_revocations(mg_tls_trust *trust, const uint8_t *pem, size
     return NULL;
 }
 
+static bool print_name(const X509_NAME *name, char *into, size_t size);
+
+// What an operator has most likely forgotten.
+static void find_gaps(mg_tls_trust *trust, bool has_lists) {
+    STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(trust->store);
+    // A look-up would do it in the middle of the loop.
+    sk_X509_OBJECT_sort(objects);
+    for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
+        X509 *certificate = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i));
+        // Who has signed itself stands for itself at least.
+        if (!certificate || (!X509_check_ca(certificate) && X509_check_issued(certificate, certificate) != X509_V_OK))
+            continue;
+        trust->facts.has_authority = true;
+        const X509_NAME *name = X509_get_subject_name(certificate);
+        if (!has_lists || X509_OBJECT_idx_by_subject(objects, X509_LU_CRL, name) >= 0) continue;
+        if (!trust->facts.unlisted++ && !print_name(name, trust->unlisted, sizeof trust->unlisted)) trust->unlisted[0] = 0;
+    }
+}
+
 mg_tls_trust *mg_tls_trust_new(const uint8_t *authorities, size_t authorities_count, const uint8_t *revocations,
                                size_t revocations_count, bool use_system_authorities, char *error, size_t error_size) {
     ERR_clear_error();
@@ -582,6 +602,7 @@ mg_tls_trust *mg_tls_trust_new(const uint8_t *authorities, size_t authorities_co
         mg_tls_trust_release(trust);
         return NULL;
     }
+    find_gaps(trust, revocations_count > 0);
     if (use_system_authorities) X509_STORE_set_default_paths(trust->store);
     ERR_clear_error();
     return trust;
@@ -596,6 +617,8 @@ void mg_tls_trust_release(mg_tls_trust *trust) {
 }
 
 mg_tls_trust_facts mg_tls_trust_facts_of(const mg_tls_trust *trust) { return trust->facts; }
+
+const char *mg_tls_trust_unlisted(const mg_tls_trust *trust) { return trust->unlisted; }
 
 size_t mg_tls_trust_ended(const mg_tls_trust *trust, int64_t now) {
     size_t low = 0, high = trust->end_count;

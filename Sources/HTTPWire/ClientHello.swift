@@ -81,47 +81,70 @@ package enum ClientHello {
         }
     }
 
-    /// What the message says of its own length, by the first bytes of a connection, however they are cut up: a TLS engine
-    /// makes room for all of it as soon as it has read that.
+    /// What ClientHellos say of their own length, however they are cut up: a TLS engine makes room for all of one as soon as
+    /// it has read that. A second one comes where the server asked for it (HelloRetryRequest, RFC 8446 §4.1.4).
     package struct Size: Sendable {
-        private enum Next: Sendable {
-            /// The frame of a record, of which so much has come.
-            case frame(Int)
-            /// So much of a record.
-            case content(Int)
-            case done(isFit: Bool)
-        }
-
-        private var next = Next.frame(0)
+        /// How much of a record's frame has come.
+        private var frameCount = 0
+        private var type: UInt8 = 0
         private var length = 0
+        /// So much of the record is still to come.
+        private var left = 0
+        /// The head of a message (type and length), as far as it is there.
         private var head: UInt32 = 0
         private var headCount = 0
+        /// So much of the message behind it is still to come.
+        private var messageLeft = 0
+        private var verdict: Bool?
 
         package init() {}
 
-        /// False from when on it is more than is taken (`maxMessage`). What is no ClientHello fits: it is for the engine to
-        /// judge.
-        /// - Parameter bytes: what has come since the last call.
-        package mutating func isFit(_ bytes: Span<UInt8>) -> Bool {
-            for i in 0..<bytes.count {
-                switch next {
-                case .done(let isFit): return isFit
-                case .frame(let at):
-                    if at == 0, bytes[i] != 22 {
-                        next = .done(isFit: true)
-                        return true
-                    }
-                    if at >= 3 { length = at == 3 ? Int(bytes[i]) : length << 8 | Int(bytes[i]) }
-                    next = at < 4 ? .frame(at + 1) : length == 0 ? .frame(0) : .content(length)
-                case .content(let left):
-                    head = head << 8 | UInt32(bytes[i])
-                    headCount += 1
-                    next = left > 1 ? .content(left - 1) : .frame(0)
-                    if headCount == 4 { next = .done(isFit: head >> 24 != 1 || head & 0xff_ffff <= maxMessage) }
+        /// False from when on one is more than is taken (`maxMessage`). What is none fits: it is for the engine to judge.
+        /// - Parameters:
+        ///   - bytes: what has come since the last call.
+        ///   - changeSeals: it is TLS 1.2, where what comes behind a ChangeCipherSpec is encrypted; in TLS 1.3 that record
+        ///     means nothing, and what is encrypted says so.
+        package mutating func isFit(_ bytes: Span<UInt8>, changeSeals: Bool) -> Bool {
+            var at = 0
+            while at < bytes.count, verdict == nil {
+                if left == 0 {
+                    frame(bytes[at], changeSeals)
+                    at += 1
+                } else if type != 22 || messageLeft > 0 {
+                    let count = min(left, bytes.count - at, type == 22 ? messageLeft : .max)
+                    if type == 22 { messageLeft -= count }
+                    left -= count
+                    at += count
+                } else {
+                    message(bytes[at])
+                    left -= 1
+                    at += 1
                 }
             }
-            if case .done(let isFit) = next { return isFit }
-            return true
+            return verdict ?? true
+        }
+
+        private mutating func frame(_ byte: UInt8, _ changeSeals: Bool) {
+            switch frameCount {
+            case 0:
+                // What is no TLS from its first byte on.
+                if type == 0, byte != 22 { verdict = true }
+                if byte == 20, changeSeals { verdict = true }
+                type = byte
+            case 3: length = Int(byte) << 8
+            case 4: left = length | Int(byte)
+            default: break
+            }
+            frameCount = (frameCount + 1) % 5
+        }
+
+        private mutating func message(_ byte: UInt8) {
+            head = head << 8 | UInt32(byte)
+            headCount += 1
+            guard headCount == 4 else { return }
+            headCount = 0
+            messageLeft = Int(head & 0xff_ffff)
+            if head >> 24 == 1, messageLeft > maxMessage { verdict = false }
         }
     }
 

@@ -59,6 +59,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
     case systemAuthorities = "MG185"
     case idleBackendTLS = "MG186"
     case unknownHost = "MG190"
+    case emptyRevocations = "MG191"
 
     package var name: String {
         switch self {
@@ -118,6 +119,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .systemAuthorities: "system-authorities"
         case .idleBackendTLS: "idle-backend-tls"
         case .unknownHost: "unknown-host"
+        case .emptyRevocations: "empty-revocations"
         }
     }
 
@@ -132,7 +134,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
             .unknownAnnotation,
             .badAnnotation, .foreignGuards, .scriptPath, .shadowNotYet, .noScripts, .noSecret, .emptySecret,
             .foreignTLS,
-            .badStatusSource, .idleBackendTLS, .clientRulesConflict, .plainClientRules, .unknownHost:
+            .badStatusSource, .idleBackendTLS, .clientRulesConflict, .plainClientRules, .unknownHost, .emptyRevocations:
             .warning
         case .noPortServices, .proxyWithoutTrust, .udpProxyProtocol, .passthroughOff, .passthroughPath: .warning
         case .badPortService, .noPortBackend, .proxyHeaderHTTP2: .error
@@ -212,6 +214,7 @@ package enum TranslationCode: String, CaseIterable, Sendable {
         case .systemAuthorities:
             "Backends' certificates are verified without a ca.crt: the authorities of the system decide."
         case .idleBackendTLS: "TLS to backends is set up, and no backend of the Ingress speaks TLS."
+        case .emptyRevocations: "The entry ca.crl of a Secret is empty: nobody counts as revoked."
         case .unknownHost: "An external name has no address that may be called; its paths answer 503."
         }
     }

@@ -998,8 +998,20 @@ private struct Work {
             kind: Secret.kind, namespace: name.namespace, name: name.name)
         if !chain.isEmpty { accepted[index].backend.tls.pair = TLSKeyPair(chain: chain, key: privateKey) }
         accepted[index].backend.tls.authorities = authorities
-        accepted[index].backend.tls.revocations = secret.bytes("ca.crl") ?? []
+        accepted[index].backend.tls.revocations = revocations(of: secret, name, at: backendPlace(key, of: index))
         return nil
+    }
+
+    /// `ca.crl` of a Secret. One that is there and empty is none, as in ingress-nginx.
+    private mutating func revocations(of secret: Secret, _ name: ObjectName, at place: Place) -> [UInt8] {
+        guard let lists = secret.bytes("ca.crl") else { return [] }
+        if lists.isEmpty {
+            report(
+                .emptyRevocations,
+                "ca.crl in the Secret \(quoted("\(name)")) is empty, so that nobody counts as revoked",
+                at: place, mend: "put the revocation lists there, PEM, or delete the entry")
+        }
+        return lists
     }
 
     /// Who sets up TLS and speaks none has most likely forgotten something.
@@ -1264,7 +1276,8 @@ private struct Work {
         }
         if !asked.isBroken {
             rule.verification = ClientVerification(
-                authorities: authorities, revocations: secret.bytes("ca.crl") ?? [], depth: asked.depth)
+                authorities: authorities, revocations: revocations(of: secret, secretName, at: place),
+                depth: asked.depth)
         }
         return rule
     }

@@ -26,7 +26,7 @@ final class SecureLayer {
     var isHandshaking = true
     /// What the peer has said first.
     var opening = Opening.silent
-    /// How much of its hello it announces.
+    /// How much of its hellos it announces.
     var hello = ClientHello.Size()
     /// The peer has said that it sends no more (close_notify): what ends now ends whole.
     var hasEnded = false
@@ -147,7 +147,9 @@ extension Loop {
     private func shake<C: SecurableConnection>(_ c: C, _ tls: SecureLayer, _ cipher: Buffer) -> SecureEvent {
         if tls.opening == .silent { tls.opening = SecureLayer.Opening(cipher.span) }
         // OpenSSL would make room for all of it before any of it has come.
-        if c is Downstream, !tls.hello.isFit(cipher.span) { return .refused }
+        if c is Downstream, !tls.hello.isFit(cipher.span, changeSeals: tls.session.version == .tls12) {
+            return .refused
+        }
         var unread = 0
         func step(_ input: RawSpan) -> TLSProgress { tls.session.handshake(input, unread: &unread) }
         let progress = step(cipher.bytes)

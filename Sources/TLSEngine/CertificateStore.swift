@@ -13,6 +13,7 @@ package enum CertificateCode: String, CaseIterable, Sendable {
     case badClientRules = "MG337"
     case authorityExpired = "MG338"
     case badTicketKeys = "MG339"
+    case authorityGap = "MG343"
     case badBackendTLS = "MG187"
 
     package var name: String {
@@ -23,6 +24,7 @@ package enum CertificateCode: String, CaseIterable, Sendable {
         case .expiring: "certificate-expiring"
         case .badClientRules: "bad-client-rules"
         case .authorityExpired: "authority-expired"
+        case .authorityGap: "authority-gap"
         case .badTicketKeys: "bad-ticket-keys"
         case .badBackendTLS: "bad-backend-tls"
         }
@@ -31,7 +33,7 @@ package enum CertificateCode: String, CaseIterable, Sendable {
     package var severity: Severity {
         switch self {
         case .unusable, .expired, .wrongName, .badClientRules, .authorityExpired, .badBackendTLS: .error
-        case .badTicketKeys, .expiring: .warning
+        case .badTicketKeys, .authorityGap, .expiring: .warning
         }
     }
 
@@ -46,6 +48,8 @@ package enum CertificateCode: String, CaseIterable, Sendable {
             "Authorities, revocation lists or the pattern that clients are judged by cannot be used; the host answers 403."
         case .authorityExpired:
             "An authority for clients' or backends' certificates has expired, or a revocation list is out of date."
+        case .authorityGap:
+            "ca.crt holds no authority's certificate, or ca.crl has lists and none of one of them: what they signed is refused."
         case .badTicketKeys:
             "The keys of session tickets in the Secret cannot be used; the last good ones stay, or each replica has its own."
         case .badBackendTLS:
@@ -290,6 +294,9 @@ package final class CertificateStore: Sendable {
                         + "all PEM; until then everything on the host answers 403")
                 return nil
             case .usable(let known, let trust):
+                if let gap = trust.gap {
+                    say(.authorityGap, "\(gap.problem) of the Secret \(secret)", rule.place, gap.mend)
+                }
                 let firstEnd = trust.firstEnd ?? .max
                 if firstEnd < now {
                     say(

@@ -18,6 +18,9 @@ package import Model
     /// What tells sessions that were judged by it from others (`TLSOptions.identity`); empty where it is not for clients.
     let identity: [UInt8]
 
+    /// Why certificates that should be good are not, and how to mend it; nil where nothing seems to be missing.
+    let gap: (problem: String, mend: String)?
+
     /// What hosts ask of their clients.
     package convenience init(_ clients: ClientVerification) throws(TLSError) {
         try self.init(
@@ -41,6 +44,22 @@ package import Model
         let facts = unsafe mg_tls_trust_facts_of(made)
         firstEnd = authorities.isEmpty ? nil : facts.first_end
         nextUpdate = revocations.isEmpty || facts.next_update == .max ? nil : facts.next_update
+        if !authorities.isEmpty, !facts.has_authority {
+            gap = (
+                "there is a certificate and no authority in ca.crt",
+                "put the certificate of who has signed it there; until then every certificate is refused"
+            )
+        } else if facts.unlisted > 0 {
+            // Proof: it lives as long as what was made.
+            let name = unsafe String(cString: mg_tls_trust_unlisted(made))
+            let more = facts.unlisted == 1 ? "" : " and of \(facts.unlisted - 1) more"
+            gap = (
+                "there is no revocation list of the authority \"\(name)\"\(more) in ca.crl",
+                "put one of each authority there; until then certificates of those without are refused"
+            )
+        } else {
+            gap = nil
+        }
     }
 
     deinit {

@@ -73,6 +73,8 @@ package final class UpstreamSecurity: Sendable {
         return ends
     }
 
+    fileprivate var gap: (problem: String, mend: String)? { context?.trust?.gap }
+
     /// A session for a new connection; nil without memory, or where nothing can be made.
     package func connect(_ resumption: TLSResumption?) -> TLSSession? {
         guard let context else { return nil }
@@ -189,8 +191,13 @@ package final class UpstreamSecurityStore: Sendable {
     ) -> [Diagnostic] {
         guard let secret else { return [] }
         var diagnostics: [Diagnostic] = []
+        let name = "of the Secret \"\(secret.namespace)/\(secret.name)\""
+        if let gap = security.gap {
+            diagnostics.append(
+                CertificateCode.authorityGap.diagnostic("\(gap.problem) \(name)", at: place, mend: gap.mend))
+        }
         for end in security.ends {
-            let problem = "\(end.what) of the Secret \"\(secret.namespace)/\(secret.name)\""
+            let problem = "\(end.what) \(name)"
             let day = HTTPDate.day(end.end)
             if end.end < now {
                 diagnostics.append(

@@ -46,6 +46,13 @@ enum OpeningChecks {
     private static func clientHello(_ input: [UInt8]) -> String? {
         var settled: ClientHello.Progress?
         var scan = ClientHello.Scan()
+        for changeSeals in [false, true] {
+            var (whole, cut) = (ClientHello.Size(), ClientHello.Size())
+            let isFit = whole.isFit(input.span, changeSeals: changeSeals)
+            var stays = true
+            for i in 0..<input.count { stays = cut.isFit(input.span.extracting(i..<i + 1), changeSeals: changeSeals) }
+            if stays != isFit { return "a length that \(isFit ? "fits" : "does not fit"), and otherwise byte by byte" }
+        }
         // Every cut of a short one, some of a long one.
         let step = max(1, input.count / 512)
         for count in stride(from: 0, through: input.count, by: step) {

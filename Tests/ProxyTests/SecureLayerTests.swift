@@ -77,6 +77,40 @@ import Testing
         scene.checkQuiet()
     }
 
+    /// Nor may those of a second hello, which is asked for where the first has no key of a group that both know.
+    @Test(arguments: [false, true])
+    func secondHelloThatAnnouncesTooMuchIsRefused(atOnce: Bool) throws {
+        func counted(_ width: Int, _ bytes: [UInt8]) -> [UInt8] {
+            (0..<width).reversed().map { UInt8(truncatingIfNeeded: bytes.count >> (8 * $0)) } + bytes
+        }
+        let extensions: [[UInt8]] = [
+            [0, 43] + counted(2, counted(1, [3, 4])), [0, 10] + counted(2, counted(2, [0, 23, 0, 29])),
+            [0, 13] + counted(2, counted(2, [4, 3, 8, 4])), [0, 51] + counted(2, counted(2, [])),
+        ]
+        let body: [UInt8] =
+            [3, 3] + [UInt8](repeating: 7, count: 32) + counted(1, [UInt8](repeating: 8, count: 32))
+            + counted(2, [0x13, 1]) + counted(1, [0]) + counted(2, extensions.flatMap(\.self))
+        let first: [UInt8] = [22, 3, 1] + counted(2, [1] + counted(3, body))
+        let second: [UInt8] = [20, 3, 3, 0, 1, 1, 22, 3, 3, 0, 4, 1, 2, 0, 0]
+        let scene = try scene(passes: false)
+        let client = scene.client(kind: .https, port: 8443)
+        if atOnce {
+            scene.network.send(client, (first + second)[...])
+        } else {
+            scene.network.send(client, first[...])
+            try scene.settle()
+            // HelloRetryRequest is a ServerHello.
+            #expect(scene.network.take(client, .max)[5] == 2)
+            #expect(failures(scene) == [])
+            scene.network.send(client, second[...])
+        }
+        try scene.settle()
+        #expect(failures(scene) == ["{reason=\"protocol-error\"} 1"])
+        scene.network.end(client)
+        try scene.settle()
+        scene.checkQuiet()
+    }
+
     /// A health check only looks whether the port is open.
     @Test(arguments: [false, true], [false, true])
     func silenceIsNoFailure(passes: Bool, resets: Bool) throws {

@@ -462,22 +462,31 @@ struct CertificateStoreTests {
         ("garbage", "", "MG337"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "", "MG337"), ("good", "garbage", "MG337"),
         ("half", "", "MG337"), ("good", "half", "MG337"),
-        ("short", "", "MG338"), ("good", "", ""), ("near", "", "MG166"),
+        ("short", "", "MG338"), ("good", "", ""), ("near", "", "MG166"), ("leaf", "", "MG343"), ("listed", "dave", ""),
+        ("listed", "", ""), ("both", "dave", "MG343"), ("both", "", ""), ("leaf and", "", ""), ("leaf and", "dave", ""),
     ])
     func `authorities that can't be used are told, and make no context`(
         authorities: String, revocations: String, code: String
     ) throws {
         let store = try CertificateStore(TLSOptions())
         let pem =
-            authorities == "good"
-            ? try pair("good").chain
-            : authorities == "short" || authorities == "near"
-                ? try TLSKeyPair.selfSigned(name: "short", days: 1).chain : Array(authorities.utf8)
-        let half = authorities == "half" ? try pair("good").chain + damaged(clientAuthority) : pem
-        let clients = ClientVerification(
-            authorities: half,
-            revocations: revocations == "half"
-                ? emptyRevocations + damaged(daveRevocations) : Array(revocations.utf8))
+            switch authorities {
+            case "good": try pair("good").chain
+            case "short", "near": try TLSKeyPair.selfSigned(name: "short", days: 1).chain
+            case "half": try pair("good").chain + damaged(clientAuthority)
+            case "leaf": dave.chain
+            case "leaf and": dave.chain + clientAuthority
+            case "listed": clientAuthority
+            case "both": try pair("good").chain + clientAuthority
+            default: Array(authorities.utf8)
+            }
+        let lists =
+            switch revocations {
+            case "half": emptyRevocations + damaged(daveRevocations)
+            case "dave": daveRevocations
+            default: Array(revocations.utf8)
+            }
+        let clients = ClientVerification(authorities: pem, revocations: lists)
         var snapshot = Snapshot()
         snapshot.hosts = [
             VirtualHost(pattern: .exact("a.test"), routes: [], clientAuthentication: asking(clients)),

@@ -98,6 +98,25 @@ struct UpstreamSecurityTests {
         #expect(early.staleAt == last - 14 * 86_400)
     }
 
+    @Test func `what backends can't be verified by is told`() throws {
+        let store = UpstreamSecurityStore()
+        let other = try #require(Self.authority).chain
+        for (authorities, lists, problem) in [
+            (dave.chain, [], "there is a certificate and no authority in ca.crt of the Secret \"shop/ca\""),
+            (
+                other + clientAuthority, daveRevocations,
+                "there is no revocation list of the authority \"CN=ca.test\" in ca.crl of the Secret \"shop/ca\""
+            ),
+            (other + clientAuthority, [], nil), (clientAuthority, daveRevocations, nil),
+        ] as [([UInt8], [UInt8], String?)] {
+            var tls = verifying(authorities)
+            tls.revocations = lists
+            let made = store.prepare(snapshot(upstream("a", .https, tls)), now: Self.now).diagnostics
+            #expect(made.map(\.problem) == (problem.map { [$0] } ?? []))
+            #expect(made.map(\.code) == (problem == nil ? [] : ["MG343"]))
+        }
+    }
+
     @Test func `keys of others and ciphers that nobody knows are refused`() throws {
         let store = UpstreamSecurityStore()
         var mixed = UpstreamTLS()

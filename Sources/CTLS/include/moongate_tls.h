@@ -87,12 +87,16 @@ typedef struct {
 /// a longer list it passes over what it does not know.
 bool mg_tls_knows_cipher(const char *name, bool is_suite);
 
-/// What is known of the times of authorities and lists: 0 where there are none.
+/// What is known of authorities and lists; 0 where there are none.
 typedef struct {
     /// When the first of the authorities ends.
     int64_t first_end;
     /// When the first of the lists is to be replaced; INT64_MAX where they don't say.
     int64_t next_update;
+    /// Whether one of the certificates may stand for others, or has signed itself: without, nobody's can be good.
+    bool has_authority;
+    /// Authorities that have no list where others have: what they have signed can't be good.
+    size_t unlisted;
 } mg_tls_trust_facts;
 
 /// Authorities in PEM, at most 256 KiB, and revocation lists in PEM, at most 1 MiB and 32,768 entries; none of either with
@@ -102,6 +106,8 @@ mg_tls_trust *mg_tls_trust_new(const uint8_t *authorities, size_t authorities_co
                                size_t revocations_count, bool use_system_authorities, char *error, size_t error_size);
 void mg_tls_trust_release(mg_tls_trust *);
 mg_tls_trust_facts mg_tls_trust_facts_of(const mg_tls_trust *);
+/// The subject (RFC 2253) of the first that is `unlisted`; empty where there is none, or it is too long.
+const char *mg_tls_trust_unlisted(const mg_tls_trust *);
 /// How many authorities and lists have ended at a time (seconds since 1970), and when the next does; INT64_MAX: none will.
 size_t mg_tls_trust_ended(const mg_tls_trust *, int64_t now);
 int64_t mg_tls_trust_next_end(const mg_tls_trust *, int64_t now);
