@@ -403,16 +403,15 @@ final class Loop<T: Transport> {
     /// Whether a client is still there.
     var hasClients: Bool { downstreams.count > 0 || arrivals.count > 0 || datagrams.sessions.count > 0 }
 
-    /// Everything ends, finished or not. A tunnel has no end of its own to wait for: it is ended, not broken.
+    /// Everything ends, finished or not: who has no response yet gets one that says so, a tunnel is ended, and what is in the
+    /// middle of a response is cut off.
     func closeAll() {
         for a in arrivals.elements { drop(a, abort: true) }
         closeDatagrams()
-        for f in flights where f.machine.isTunnelling { fail(f, .draining) }
-        finishPass()
-        // Nobody has gone but we.
         for d in downstreams.elements {
-            if let f = d.flight, f.exchange.reason == .none { f.exchange.reason = .draining }
+            if let f = d.flight { fail(f, .draining) }
         }
+        finishPass()
         for d in downstreams.elements {
             if isSpent(d) { perform(d, .timedOut) }
             perform(d, d.machine.isLingering ? .timedOut : .broken)

@@ -726,6 +726,31 @@ struct LoopHTTP2Tests {
         scene.checkQuiet()
     }
 
+    /// Who waits for a response is told, and what has come of others is not lost with the connection.
+    @Test func whatEndsTheDrainEndsStreamsKindly() throws {
+        let scene = Scene()
+        scene.answersRequests = false
+        let peer = Peer(scene)
+        peer.client.get(1, "/")
+        try peer.settle()
+        scene.network.send(
+            try #require(scene.openedUpstreams.last), Array("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".utf8))
+        peer.client.get(3, "/")
+        peer.client.post(5, "/pkg.Service/Call", [("content-type", "application/grpc"), ("te", "trailers")])
+        try peer.settle()
+        scene.loop.drain()
+        try peer.settle()
+        scene.loop.closeAll()
+        try peer.settle()
+        #expect(peer[1].status == "200" && peer[1].text == "half" && peer[1].reset != 0)
+        #expect(peer[3].status == "503" && peer[3].isEnded)
+        #expect(peer[5].status == "200" && peer[5].value("grpc-status") == "14" && peer[5].isEnded)
+        #expect(peer.client.goAways.allSatisfy { $0.code == 0 })
+        #expect(scene.network.isClosed(peer.descriptor) && !scene.network.wasAborted(peer.descriptor))
+        #expect(scene.loop.downstreams.count == 0)
+        scene.checkQuiet()
+    }
+
     /// An answer that is no 101 is an answer; what the client has sent meanwhile is dropped.
     @Test func aWebSocketMayBeRefused() throws {
         let scene = Scene()

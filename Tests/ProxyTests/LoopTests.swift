@@ -853,7 +853,8 @@ import Testing
     @Test func whatEndsTheDrainIsOurs() throws {
         let scene = Scene()
         scene.answersRequests = false
-        for _ in 0..<2 { try scene.send(scene.client(), "GET /len/3/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n") }
+        let clients = [scene.client(), scene.client()]
+        for client in clients { try scene.send(client, "GET /len/3/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n") }
         scene.network.send(
             try #require(scene.openedUpstreams.last), Array("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".utf8))
         try scene.settle()
@@ -865,6 +866,9 @@ import Testing
         #expect(figures.contains("moongate_failures_total{reason=\"draining\"} 2\n"))
         #expect(figures.contains("moongate_failures_total{reason=\"client-closed\"} 0\n"))
         #expect(scene.loop.downstreams.count == 0)
+        #expect(try scene.responses(clients[0]).map(\.status) == [503])
+        #expect(scene.network.take(clients[1], .max).suffix(4) == Array("half".utf8))
+        #expect(clients.allSatisfy { scene.network.isClosed($0) && !scene.network.wasAborted($0) })
     }
 
     @Test func aClientThatGoesTakesItsUpstreamAlong() throws {
