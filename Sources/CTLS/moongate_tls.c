@@ -52,7 +52,8 @@ struct mg_tls_trust {
     size_t end_count;
     size_t end_size;
     mg_tls_trust_facts facts;
-    char unlisted[256];
+    // The first of those that lack something whose name is not too long, by kind.
+    char gaps[MG_TLS_GAP_KINDS][MG_TLS_GAP_SIZE];
 };
 
 struct mg_tls_context {
@@ -567,6 +568,25 @@ static const char *add_revocations(mg_tls_trust *trust, const uint8_t *pem, size
 
 static bool print_name(const X509_NAME *name, char *into, size_t size);
 
+// Whether a chain that comes to a certificate can end there, or go on: of the name there may be several.
+static bool leads_on(STACK_OF(X509_OBJECT) *objects, const X509_NAME *name) {
+    int i = X509_OBJECT_idx_by_subject(objects, X509_LU_X509, name);
+    for (; i >= 0 && i < sk_X509_OBJECT_num(objects); i++) {
+        X509 *certificate = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i));
+        if (!certificate || X509_NAME_cmp(X509_get_subject_name(certificate), name) != 0) return false;
+        if (X509_self_signed(certificate, 0) == 1 ||
+            X509_OBJECT_idx_by_subject(objects, X509_LU_X509, X509_get_issuer_name(certificate)) >= 0)
+            return true;
+    }
+    return false;
+}
+
+static void note_gap(mg_tls_trust *trust, mg_tls_gap_kind kind, const X509_NAME *name) {
+    char *first = trust->gaps[kind];
+    trust->facts.gaps[kind]++;
+    if (!first[0] && !print_name(name, first, MG_TLS_GAP_SIZE)) first[0] = 0;
+}
+
 // What an operator has most likely forgotten.
 static void find_gaps(mg_tls_trust *trust, bool has_lists) {
     STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(trust->store);
@@ -575,12 +595,12 @@ static void find_gaps(mg_tls_trust *trust, bool has_lists) {
     for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
         X509 *certificate = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i));
         // Who has signed itself stands for itself at least.
-        if (!certificate || (!X509_check_ca(certificate) && X509_check_issued(certificate, certificate) != X509_V_OK))
-            continue;
-        trust->facts.has_authority = true;
+        if (!certificate || (!X509_check_ca(certificate) && X509_self_signed(certificate, 0) != 1)) continue;
         const X509_NAME *name = X509_get_subject_name(certificate);
-        if (!has_lists || X509_OBJECT_idx_by_subject(objects, X509_LU_CRL, name) >= 0) continue;
-        if (!trust->facts.unlisted++ && !print_name(name, trust->unlisted, sizeof trust->unlisted)) trust->unlisted[0] = 0;
+        trust->facts.has_authority = true;
+        if (!leads_on(objects, name)) note_gap(trust, MG_TLS_GAP_ROOTLESS, name);
+        if (has_lists && X509_OBJECT_idx_by_subject(objects, X509_LU_CRL, name) < 0)
+            note_gap(trust, MG_TLS_GAP_UNLISTED, name);
     }
 }
 
@@ -618,7 +638,7 @@ void mg_tls_trust_release(mg_tls_trust *trust) {
 
 mg_tls_trust_facts mg_tls_trust_facts_of(const mg_tls_trust *trust) { return trust->facts; }
 
-const char *mg_tls_trust_unlisted(const mg_tls_trust *trust) { return trust->unlisted; }
+const char *mg_tls_trust_gap(const mg_tls_trust *trust, mg_tls_gap_kind kind) { return trust->gaps[kind]; }
 
 size_t mg_tls_trust_ended(const mg_tls_trust *trust, int64_t now) {
     size_t low = 0, high = trust->end_count;

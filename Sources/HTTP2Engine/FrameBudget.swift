@@ -76,8 +76,8 @@ struct FrameBudget: Sendable {
             continuations += 1
             return continuations <= Self.mostContinuations
         case FrameHead.data:
-            // The end of a body is worth a frame of its own; other data pays when it has been seen not to be empty.
-            return frame.flags & FrameHead.endStream != 0 || noise.take(now: now)
+            // It gets it back when it has been seen not to be empty, or to end something.
+            return noise.take(now: now)
         case FrameHead.windowUpdate where answers > 0, FrameHead.ping where answers > 0:
             answers -= 1
             return true
@@ -88,6 +88,9 @@ struct FrameBudget: Sendable {
 
     /// A request has really begun.
     mutating func began() { noise.add(Self.framesPerRequest) }
+
+    /// A body that somebody waits for has ended: that is worth a frame of its own.
+    mutating func ended() { noise.add(1) }
 
     /// So many bytes of a body came, or went.
     mutating func passed(_ bytes: Int, received: Bool) {

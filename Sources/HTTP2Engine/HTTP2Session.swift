@@ -693,7 +693,10 @@ extension HTTP2Session {
                 }
             }
         case FrameHead.data:
-            if ends, let owner = unsafe owner(tag) { events.append(.ended(owner: owner)) }
+            if ends, let owner = unsafe owner(tag) {
+                budget.ended()
+                events.append(.ended(owner: owner))
+            }
         case FrameHead.rstStream:
             switch role {
             case .server: if !budget.reset(now: now), fault == .none { fail(.resets) }

@@ -240,7 +240,8 @@ package enum CompressionRule {
         vary(&head)
     }
 
-    /// In which forms a list of entity tags has this strong one.
+    /// In which forms a list of entity tags has this strong one. It begins and ends with the only quotes that it has: each
+    /// comparison ends at the next one of the list.
     private static func forms(of tag: Span<UInt8>, in list: Span<UInt8>) -> (weak: Bool, strong: Bool) {
         var found = (weak: false, strong: false)
         var at = 0
@@ -331,9 +332,13 @@ package enum CompressionRule {
     }
 
     private static func strength(of tag: Span<UInt8>) -> Strength {
-        guard tag.count >= 2, tag[tag.count - 1] == 0x22 else { return .none }
-        if tag[0] == 0x22 { return .strong }
-        return tag.count >= 4 && tag[0] == 0x57 && tag[1] == 0x2f && tag[2] == 0x22 ? .weak : .none
+        let isWeak = tag.count >= 2 && tag[0] == 0x57 && tag[1] == 0x2f
+        let start = isWeak ? 2 : 0
+        // Between its quotes there is none (RFC 9110 §8.8.3).
+        guard tag.count >= start + 2, tag[start] == 0x22,
+            tag.firstIndex(of: 0x22, from: start + 1, to: tag.count) == tag.count - 1
+        else { return .none }
+        return isWeak ? .weak : .strong
     }
 
     private static func isName(of index: Int, _ name: StaticString, in head: borrowing MessageHead) -> Bool {

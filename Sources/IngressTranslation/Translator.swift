@@ -797,7 +797,7 @@ private struct Work {
                     .proxyHeaderHTTP2,
                     "the Service \(quoted("\(name.service)")) is spoken to by HTTP/2, whose connections carry the requests "
                         + "of all clients: a PROXY protocol header can't say whose",
-                    at: backendPlace(AnnotationTable.sendProxyProtocol, of: index),
+                    at: annotationPlace(AnnotationTable.sendProxyProtocol, of: index),
                     mend:
                         "take the annotation out, for X-Forwarded-For says the same, or have the Service spoken to by "
                         + "HTTP/1.1; until then the path answers 503")
@@ -920,18 +920,17 @@ private struct Work {
 
     /// What the annotations say of the backends, with the Secret that they name.
     private mutating func readBackend(of index: Int) {
-        let name = accepted[index].name
         if accepted[index].backend.choice == .fastCGI {
             accepted[index].backend.isBroken = true
             report(
                 .noFastCGI, "\(AnnotationTable.backendProtocol) is \"FCGI\", and FastCGI is not spoken",
-                at: backendPlace(AnnotationTable.backendProtocol, of: index),
+                at: annotationPlace(AnnotationTable.backendProtocol, of: index),
                 mend: "put a server of HTTP before the backend; until then the paths of this Ingress answer 503")
         }
         let hasOther = !accepted[index].backend.tls.label.isEmpty
         guard accepted[index].backend.secret != nil || hasOther else { return }
         if let text = accepted[index].backend.secret {
-            let place = backendPlace(AnnotationTable.proxySSLSecret, of: index)
+            let place = annotationPlace(AnnotationTable.proxySSLSecret, of: index)
             accepted[index].backend.tls.place = place
             if let problem = takeBackendSecret(text, of: index) {
                 accepted[index].backend.isBroken = true
@@ -948,17 +947,7 @@ private struct Work {
                 AnnotationTable.text($0, of: accepted[index].ingress.metadata, foreignPrefix: options.foreignPrefix)
                     != nil
             }
-            accepted[index].backend.tls.place = backendPlace(key ?? AnnotationTable.proxySSLVerify, of: index)
-        }
-        let backend = accepted[index].backend
-        if backend.tls.verifies, backend.tls.authorities.isEmpty, !backend.isBroken {
-            report(
-                .systemAuthorities,
-                "backends of \"\(name)\" are verified, and no ca.crt is given: the authorities of the system decide",
-                at: backendPlace(AnnotationTable.proxySSLVerify, of: index),
-                mend:
-                    "name a Secret with the authority in ca.crt by \(AnnotationTable.proxySSLSecret), if it is your own"
-            )
+            accepted[index].backend.tls.place = annotationPlace(key ?? AnnotationTable.proxySSLVerify, of: index)
         }
     }
 
@@ -998,35 +987,47 @@ private struct Work {
             kind: Secret.kind, namespace: name.namespace, name: name.name)
         if !chain.isEmpty { accepted[index].backend.tls.pair = TLSKeyPair(chain: chain, key: privateKey) }
         accepted[index].backend.tls.authorities = authorities
-        accepted[index].backend.tls.revocations = revocations(of: secret, name, at: backendPlace(key, of: index))
+        accepted[index].backend.tls.revocations = secret.bytes("ca.crl") ?? []
         return nil
-    }
-
-    /// `ca.crl` of a Secret. One that is there and empty is none, as in ingress-nginx.
-    private mutating func revocations(of secret: Secret, _ name: ObjectName, at place: Place) -> [UInt8] {
-        guard let lists = secret.bytes("ca.crl") else { return [] }
-        if lists.isEmpty {
-            report(
-                .emptyRevocations,
-                "ca.crl in the Secret \(quoted("\(name)")) is empty, so that nobody counts as revoked",
-                at: place, mend: "put the revocation lists there, PEM, or delete the entry")
-        }
-        return lists
     }
 
     /// Who sets up TLS and speaks none has most likely forgotten something.
     private mutating func checkBackendTLS(of index: Int) {
-        guard !accepted[index].backend.isBroken, !accepted[index].backend.isUsed,
-            !accepted[index].backend.tls.label.isEmpty
-        else { return }
+        let backend = accepted[index].backend
+        guard !backend.isBroken, !backend.tls.label.isEmpty else { return }
+        if !backend.isUsed {
+            report(
+                .idleBackendTLS, "TLS to backends is set up, and no backend of this Ingress speaks TLS",
+                at: backend.tls.place,
+                mend: "add \(AnnotationTable.backendProtocol): HTTPS, or take the annotation out; it has no effect")
+            return
+        }
+        guard backend.tls.verifies else { return }
+        if backend.tls.authorities.isEmpty {
+            report(
+                .systemAuthorities,
+                "backends of \"\(accepted[index].name)\" are verified, and no ca.crt is given: the authorities of the system "
+                    + "decide",
+                at: annotationPlace(AnnotationTable.proxySSLVerify, of: index),
+                mend:
+                    "name a Secret with the authority in ca.crt by \(AnnotationTable.proxySSLSecret), if it is your own"
+            )
+        }
+        if let secret = backend.tls.secret {
+            checkRevocations(in: ObjectName(namespace: secret.namespace, name: secret.name), at: backend.tls.place)
+        }
+    }
+
+    /// An entry that is there and empty is none, as in ingress-nginx.
+    private mutating func checkRevocations(in name: ObjectName, at place: Place) {
+        guard objects.secrets[name]?.bytes("ca.crl")?.isEmpty == true else { return }
         report(
-            .idleBackendTLS, "TLS to backends is set up, and no backend of this Ingress speaks TLS",
-            at: accepted[index].backend.tls.place,
-            mend: "add \(AnnotationTable.backendProtocol): HTTPS, or take the annotation out; it has no effect")
+            .emptyRevocations, "ca.crl in the Secret \(quoted("\(name)")) is empty, so that nobody counts as revoked",
+            at: place, mend: "put the revocation lists there, PEM, or delete the entry")
     }
 
     /// Where the annotation stands, under whichever prefix.
-    private func backendPlace(_ short: String, of index: Int) -> Place {
+    private func annotationPlace(_ short: String, of index: Int) -> Place {
         let isOurs = accepted[index].ingress.metadata.annotations[AnnotationTable.prefix + short] != nil
         let key = isOurs ? AnnotationTable.prefix + short : "\(options.foreignPrefix)/\(short)"
         return places.place(Ingress.kind, accepted[index].name, annotation: key)
@@ -1232,26 +1233,29 @@ private struct Work {
         var right = right
         right.ingress = left.ingress
         right.place = left.place
+        right.patternPlace = left.patternPlace
         return left == right
     }
 
     /// Nil where nothing is asked.
-    private mutating func clientAuthentication(of index: Int, at place: Place) -> ClientAuthentication? {
+    private mutating func clientAuthentication(of index: Int, at first: Place) -> ClientAuthentication? {
         let asked = accepted[index].clients
         let name = accepted[index].name
         guard let text = asked.secret else {
             report(
-                .idleClientRules, "there are annotations auth-tls-… and no auth-tls-secret", at: place,
+                .idleClientRules, "there are annotations auth-tls-… and no auth-tls-secret", at: first,
                 mend:
                     "name the Secret with the authorities, or delete them; until then nobody is asked for a certificate"
             )
             return nil
         }
+        let place = annotationPlace(AnnotationTable.authTLSSecret, of: index)
         var rule = ClientAuthentication(ingress: accepted[index].reference, place: place)
         rule.mode = asked.mode
         rule.errorPage = asked.errorPage
         rule.passesCertificate = asked.passesCertificate
         rule.subjectPattern = asked.subjectPattern
+        rule.patternPlace = annotationPlace(AnnotationTable.authTLSMatchCN, of: index)
         let closed = "until then the hosts of this Ingress answer 403"
         guard let secretName = ClientAnnotations.secret(text, in: name.namespace) else {
             report(
@@ -1274,9 +1278,10 @@ private struct Work {
                 mend: "put the certificates of the authorities there, PEM; \(closed)")
             return rule
         }
+        if asked.mode != .off { checkRevocations(in: secretName, at: place) }
         if !asked.isBroken {
             rule.verification = ClientVerification(
-                authorities: authorities, revocations: revocations(of: secret, secretName, at: place),
+                authorities: authorities, revocations: secret.bytes("ca.crl") ?? [],
                 depth: asked.depth)
         }
         return rule

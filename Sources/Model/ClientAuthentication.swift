@@ -54,6 +54,8 @@ package struct ClientAuthentication: Sendable, Hashable {
     package var passesCertificate = false
     /// Searched in the subject; where it does not match: 403.
     package var subjectPattern: String?
+    /// Where that is asked for.
+    package var patternPlace = Place()
     package var ingress: ObjectReference
     /// Where it is asked for, for diagnostics.
     package var place: Place

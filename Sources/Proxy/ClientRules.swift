@@ -76,7 +76,7 @@ package final class ClientRules: Sendable {
             } catch {
                 isBroken = true
                 let diagnostic = CertificateCode.badClientRules.diagnostic(
-                    "auth-tls-match-cn is \"\(text)\": \(error)", at: authentication.place,
+                    "auth-tls-match-cn is \"\(text)\": \(error)", at: authentication.patternPlace,
                     mend: "write CN= and a regular expression; until then everything on the host answers 403")
                 if !diagnostics.contains(diagnostic) { diagnostics.append(diagnostic) }
             }

@@ -221,7 +221,7 @@ extension Loop {
     }
 
     private func headerFailed(_ a: Arrival, _ fault: ProxyHeaderFault) {
-        telemetry.proxyHeaderFailed(fault, from: a.newcomer.peer)
+        telemetry.proxyHeaderFailed(fault, a.newcomer)
         drop(a, abort: false)
     }
 

@@ -32,9 +32,9 @@ final class LoopTelemetry {
 
     func handshakeFinished(wasResumed: Bool) { metrics.count(wasResumed ? .handshakeResumed : .handshakeFull) }
     func handshakeFailed(_ failure: TLSFailure) { metrics.handshakeFailed(failure) }
-    func proxyHeaderFailed(_ fault: ProxyHeaderFault, from peer: Model.SocketAddress) {
+    func proxyHeaderFailed(_ fault: ProxyHeaderFault, _ newcomer: Newcomer) {
         metrics.count(fault)
-        notices.note(fault, from: peer)
+        notices.note(fault, from: newcomer.peer, port: newcomer.localPort, kind: newcomer.kind)
     }
     func upstreamHandshakeFinished(wasResumed: Bool) {
         metrics.count(wasResumed ? .upstreamHandshakeResumed : .upstreamHandshakeFull)

@@ -48,6 +48,9 @@ package final class ProxyNotices: Sendable {
     private struct Entry: Sendable {
         var count = 0
         var peer = SocketAddress(ip: IPAddress(v4: 0), port: 0)
+        /// Where the last was accepted.
+        var port: UInt16 = 0
+        var kind = ListenerKind.http
         var told: Int64?
     }
 
@@ -60,10 +63,11 @@ package final class ProxyNotices: Sendable {
     /// Told once: nobody sees when the other process has ended.
     func note(portShared diagnostic: Diagnostic) { ports.withLock { $0.append(diagnostic) } }
 
-    func note(_ fault: ProxyHeaderFault, from peer: SocketAddress) {
+    func note(_ fault: ProxyHeaderFault, from peer: SocketAddress, port: UInt16, kind: ListenerKind) {
         entries.withLock { entries in
-            entries[Int(fault.rawValue)].count += 1
-            entries[Int(fault.rawValue)].peer = peer
+            let before = entries[Int(fault.rawValue)]
+            entries[Int(fault.rawValue)] = Entry(
+                count: before.count + 1, peer: peer, port: port, kind: kind, told: before.told)
         }
     }
 
@@ -79,23 +83,27 @@ package final class ProxyNotices: Sendable {
                     let entry = entries[Int(fault.rawValue)]
                     guard entry.count > 0, entry.told.map({ now - $0 >= Self.pause }) ?? true else { return nil }
                     entries[Int(fault.rawValue)] = Entry(told: now)
-                    return Self.diagnostic(fault, entry.count, entry.peer)
+                    return Self.diagnostic(fault, entry)
                 }
             }
     }
 
-    private static func diagnostic(_ fault: ProxyHeaderFault, _ count: Int, _ peer: SocketAddress) -> Diagnostic {
+    private static func diagnostic(_ fault: ProxyHeaderFault, _ entry: Entry) -> Diagnostic {
         let what =
             switch fault {
-            case .missing: "do not begin with a PROXY protocol header"
-            case .malformed: "begin with a malformed PROXY protocol header"
-            case .tooLong: "begin with a PROXY protocol header that is too long"
-            case .timeout: "did not send their PROXY protocol header in time"
-            case .cut: "ended in the middle of their PROXY protocol header"
+            case .missing: "without a PROXY protocol header"
+            case .malformed: "with a malformed PROXY protocol header"
+            case .tooLong: "with a PROXY protocol header that is too long"
+            case .timeout: "whose PROXY protocol header did not come in time"
+            case .cut: "that ended in the middle of their PROXY protocol header"
             }
+        let isService = entry.kind == .stream
         return ProxyCode.badProxyHeader.diagnostic(
-            "\(count) connections of trusted proxies \(what), the last from \(peer); they were closed",
-            at: Place(field: "--use-proxy-protocol"),
-            mend: "turn the PROXY protocol on at the balancer, or take the address out of --trusted-proxies")
+            "\(entry.count) \(entry.count == 1 ? "connection" : "connections") of trusted proxies \(what) closed, the last from "
+                + "\(entry.peer) to port \(entry.port)",
+            at: Place(field: isService ? "--tcp-services-configmap" : "--use-proxy-protocol"),
+            mend: "turn the PROXY protocol on at the balancer, or "
+                + (isService
+                    ? "take PROXY out of the entry \"\(entry.port)\"" : "take the address out of --trusted-proxies"))
     }
 }

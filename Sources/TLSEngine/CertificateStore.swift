@@ -49,7 +49,7 @@ package enum CertificateCode: String, CaseIterable, Sendable {
         case .authorityExpired:
             "An authority for clients' or backends' certificates has expired, or a revocation list is out of date."
         case .authorityGap:
-            "ca.crt holds no authority's certificate, or ca.crl has lists and none of one of them: what they signed is refused."
+            "ca.crt has no authority, or not the one above another, or ca.crl no list of one: what it has signed is refused."
         case .badTicketKeys:
             "The keys of session tickets in the Secret cannot be used; the last good ones stay, or each replica has its own."
         case .badBackendTLS:
@@ -294,7 +294,8 @@ package final class CertificateStore: Sendable {
                         + "all PEM; until then everything on the host answers 403")
                 return nil
             case .usable(let known, let trust):
-                if let gap = trust.gap {
+                for gap in trust.gaps
+                where rule.mode != .off && !(gap.isOfTrust && rule.mode == .optionalWithoutAuthority) {
                     say(.authorityGap, "\(gap.problem) of the Secret \(secret)", rule.place, gap.mend)
                 }
                 let firstEnd = trust.firstEnd ?? .max

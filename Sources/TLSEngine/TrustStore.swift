@@ -15,11 +15,19 @@ package import Model
     /// When the first of the revocation lists is to be replaced; nil without any, or where they don't say.
     package let nextUpdate: Int64?
 
+    /// There are lists, and the authorities are those of the system, which are not in any of them.
+    private let isUnlisted: Bool
+
     /// What tells sessions that were judged by it from others (`TLSOptions.identity`); empty where it is not for clients.
     let identity: [UInt8]
 
-    /// Why certificates that should be good are not, and how to mend it; nil where nothing seems to be missing.
-    let gap: (problem: String, mend: String)?
+    /// Something is missing without which certificates that should be good are not.
+    struct Gap {
+        var problem: String
+        var mend: String
+        /// What is not good then counts as of an unknown authority.
+        var isOfTrust: Bool
+    }
 
     /// What hosts ask of their clients.
     package convenience init(_ clients: ClientVerification) throws(TLSError) {
@@ -44,22 +52,52 @@ package import Model
         let facts = unsafe mg_tls_trust_facts_of(made)
         firstEnd = authorities.isEmpty ? nil : facts.first_end
         nextUpdate = revocations.isEmpty || facts.next_update == .max ? nil : facts.next_update
-        if !authorities.isEmpty, !facts.has_authority {
-            gap = (
-                "there is a certificate and no authority in ca.crt",
-                "put the certificate of who has signed it there; until then every certificate is refused"
-            )
-        } else if facts.unlisted > 0 {
-            // Proof: it lives as long as what was made.
-            let name = unsafe String(cString: mg_tls_trust_unlisted(made))
-            let more = facts.unlisted == 1 ? "" : " and of \(facts.unlisted - 1) more"
-            gap = (
-                "there is no revocation list of the authority \"\(name)\"\(more) in ca.crl",
-                "put one of each authority there; until then certificates of those without are refused"
-            )
-        } else {
-            gap = nil
+        isUnlisted = usesSystemAuthorities && !revocations.isEmpty
+    }
+
+    /// What is missing.
+    var gaps: [Gap] {
+        let facts = unsafe mg_tls_trust_facts_of(raw)
+        var gaps: [Gap] = []
+        if firstEnd != nil, !facts.has_authority {
+            gaps.append(
+                Gap(
+                    problem: "there is a certificate and no authority in ca.crt",
+                    mend: "put the certificate of who has signed it there; until then every certificate is refused",
+                    isOfTrust: true))
         }
+        if facts.gaps.0 > 0 {
+            gaps.append(
+                Gap(
+                    problem: "who has signed \(names(MG_TLS_GAP_ROOTLESS, facts.gaps.0)) is not in ca.crt",
+                    mend:
+                        "put it there, up to the one that has signed itself; until then certificates below are refused",
+                    isOfTrust: true))
+        }
+        if facts.gaps.1 > 0 {
+            gaps.append(
+                Gap(
+                    problem: "there is no revocation list of \(names(MG_TLS_GAP_UNLISTED, facts.gaps.1)) in ca.crl",
+                    mend: "put one of each authority there; until then certificates of those without are refused",
+                    isOfTrust: false))
+        }
+        if isUnlisted {
+            gaps.append(
+                Gap(
+                    problem: "there are revocation lists in ca.crl, and no ca.crt whose they are",
+                    mend:
+                        "put the authorities there too; until then certificates without a list of their authority are "
+                        + "refused",
+                    isOfTrust: false))
+        }
+        return gaps
+    }
+
+    private func names(_ kind: mg_tls_gap_kind, _ count: Int) -> String {
+        // Proof: it lives as long as what was made.
+        let first = unsafe String(cString: mg_tls_trust_gap(raw, kind))
+        return (first.isEmpty ? "an authority" : "the authority \"\(first)\"")
+            + (count > 1 ? " and \(count - 1) more" : "")
     }
 
     deinit {

@@ -73,7 +73,7 @@ package final class UpstreamSecurity: Sendable {
         return ends
     }
 
-    fileprivate var gap: (problem: String, mend: String)? { context?.trust?.gap }
+    fileprivate var gaps: [TrustStore.Gap] { context?.trust?.gaps ?? [] }
 
     /// A session for a new connection; nil without memory, or where nothing can be made.
     package func connect(_ resumption: TLSResumption?) -> TLSSession? {
@@ -192,7 +192,7 @@ package final class UpstreamSecurityStore: Sendable {
         guard let secret else { return [] }
         var diagnostics: [Diagnostic] = []
         let name = "of the Secret \"\(secret.namespace)/\(secret.name)\""
-        if let gap = security.gap {
+        for gap in security.gaps {
             diagnostics.append(
                 CertificateCode.authorityGap.diagnostic("\(gap.problem) \(name)", at: place, mend: gap.mend))
         }

@@ -522,7 +522,7 @@ struct HTTP2SessionTests {
 
     enum Flood: String, CaseIterable {
         case ping, settings, priority, unknown, emptyData, padding, tinyWindows, continuation, rapidReset, madeYouReset
-        case refusedTrailers
+        case refusedTrailers, endsOfNothing
     }
 
     @Test(arguments: Flood.allCases)
@@ -536,6 +536,12 @@ struct HTTP2SessionTests {
             talk.session.forget(try #require(talk.handles[1]))
             talk.session.reset(stream: 1, .noError)
         }
+        if flood == .endsOfNothing {
+            talk.client.data(1, [], ends: true)
+            talk.session.end(try #require(talk.handles[1]), trailers: nil)
+            talk.settle()
+            #expect(talk.closed.count == 1)
+        }
         var sent = 0
         var stream: UInt32 = 3
         while talk.session.fault == .none, sent < 20_000 {
@@ -546,6 +552,8 @@ struct HTTP2SessionTests {
             case .priority: client.send(TestFrame(TestFrame.priority, stream: 1, [0, 0, 0, 0, 1]))
             case .unknown: client.send(TestFrame(0xee, stream: 1, [1]))
             case .emptyData: client.data(1, [])
+            // On a stream that is over.
+            case .endsOfNothing: client.data(1, [], ends: true)
             case .padding: client.send(TestFrame(TestFrame.data, flags: 8, stream: 1, [3, 0, 0, 0]))
             case .tinyWindows: client.openWindow(0, 1)
             case .continuation:
@@ -573,7 +581,9 @@ struct HTTP2SessionTests {
             switch flood {
             case .continuation: .headers
             case .rapidReset, .madeYouReset: .resets
-            case .ping, .settings, .priority, .unknown, .emptyData, .padding, .tinyWindows, .refusedTrailers: .flood
+            case .ping, .settings, .priority, .unknown, .emptyData, .padding, .tinyWindows, .refusedTrailers,
+                .endsOfNothing:
+                .flood
             }
         #expect(talk.session.fault == expected, "after \(sent)")
         #expect(talk.client.goAways.last?.code == HTTP2ErrorCode.enhanceYourCalm.rawValue)

@@ -189,14 +189,20 @@ import Testing
     @Test func operatorIsToldOnceInAWhile() {
         let notices = ProxyNotices()
         let peer = Model.SocketAddress(ip: IPAddress(v4: Self.balancer), port: 9)
-        notices.note(.malformed, from: peer)
-        notices.note(.malformed, from: peer)
+        notices.note(.malformed, from: peer, port: 443, kind: .https)
+        notices.note(.malformed, from: peer, port: 443, kind: .https)
         let first = notices.take(now: 100)
         #expect(first.count == 1)
-        #expect(first.first?.problem.hasPrefix("2 connections of trusted proxies begin with a malformed") == true)
-        for _ in 0..<1_000 { notices.note(.malformed, from: peer) }
-        notices.note(.timeout, from: peer)
-        #expect(notices.take(now: 101).map(\.problem.first) == ["1"])
+        #expect(
+            first.first?.problem
+                == "2 connections of trusted proxies with a malformed PROXY protocol header closed, the last "
+                + "from 10.1.0.1:9 to port 443")
+        for _ in 0..<1_000 { notices.note(.malformed, from: peer, port: 443, kind: .https) }
+        notices.note(.timeout, from: peer, port: 5432, kind: .stream)
+        let second = notices.take(now: 101)
+        #expect(second.map { $0.problem.hasPrefix("1 connection of trusted proxies whose") } == [true])
+        #expect(second.map(\.place.field) == ["--tcp-services-configmap"])
+        #expect(second.map { $0.mend.hasSuffix("or take PROXY out of the entry \"5432\"") } == [true])
         #expect(notices.take(now: 160).first?.problem.hasPrefix("1000 ") == true)
         #expect(notices.take(now: 300).isEmpty)
     }

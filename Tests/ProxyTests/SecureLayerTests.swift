@@ -77,20 +77,27 @@ import Testing
         scene.checkQuiet()
     }
 
-    /// Nor may those of a second hello, which is asked for where the first has no key of a group that both know.
-    @Test(arguments: [false, true])
-    func secondHelloThatAnnouncesTooMuchIsRefused(atOnce: Bool) throws {
+    /// Without a key: for TLS 1.3 a server asks for one (HelloRetryRequest), for TLS 1.2 it needs none.
+    private static func hello(of version: TLSVersion) -> [UInt8] {
         func counted(_ width: Int, _ bytes: [UInt8]) -> [UInt8] {
             (0..<width).reversed().map { UInt8(truncatingIfNeeded: bytes.count >> (8 * $0)) } + bytes
         }
-        let extensions: [[UInt8]] = [
-            [0, 43] + counted(2, counted(1, [3, 4])), [0, 10] + counted(2, counted(2, [0, 23, 0, 29])),
-            [0, 13] + counted(2, counted(2, [4, 3, 8, 4])), [0, 51] + counted(2, counted(2, [])),
+        var extensions: [[UInt8]] = [
+            [0, 10] + counted(2, counted(2, [0, 23, 0, 29])), [0, 13] + counted(2, counted(2, [4, 3, 8, 4])),
         ]
+        if version == .tls13 {
+            extensions += [[0, 43] + counted(2, counted(1, [3, 4])), [0, 51] + counted(2, counted(2, []))]
+        }
         let body: [UInt8] =
             [3, 3] + [UInt8](repeating: 7, count: 32) + counted(1, [UInt8](repeating: 8, count: 32))
-            + counted(2, [0x13, 1]) + counted(1, [0]) + counted(2, extensions.flatMap(\.self))
-        let first: [UInt8] = [22, 3, 1] + counted(2, [1] + counted(3, body))
+            + counted(2, [0x13, 1, 0xc0, 0x2b, 0xc0, 0x2f]) + counted(1, [0]) + counted(2, extensions.flatMap(\.self))
+        return [22, 3, 1] + counted(2, [1] + counted(3, body))
+    }
+
+    /// Nor may those of a second hello, which is asked for where the first has no key of a group that both know.
+    @Test(arguments: [false, true])
+    func secondHelloThatAnnouncesTooMuchIsRefused(atOnce: Bool) throws {
+        let first = Self.hello(of: .tls13)
         let second: [UInt8] = [20, 3, 3, 0, 1, 1, 22, 3, 3, 0, 4, 1, 2, 0, 0]
         let scene = try scene(passes: false)
         let client = scene.client(kind: .https, port: 8443)
@@ -106,6 +113,23 @@ import Testing
         }
         try scene.settle()
         #expect(failures(scene) == ["{reason=\"protocol-error\"} 1"])
+        scene.network.end(client)
+        try scene.settle()
+        scene.checkQuiet()
+    }
+
+    /// What is encrypted in TLS 1.2 looks like anything: OpenSSL has read it, and says what it thinks of it.
+    @Test func whatIsEncryptedReachesTheEngine() throws {
+        let scene = try scene(passes: false)
+        let client = scene.client(kind: .https, port: 8443)
+        scene.network.send(client, Self.hello(of: .tls12)[...])
+        try scene.settle()
+        let flight = scene.network.take(client, .max)
+        #expect(flight[0] == 22 && flight[5] == 2)
+        let rest: [UInt8] = [20, 3, 3, 0, 1, 1, 22, 3, 3, 0, 40, 1, 2, 0, 0] + [UInt8](repeating: 9, count: 36)
+        scene.network.send(client, rest[...])
+        try scene.settle()
+        #expect(scene.network.take(client, .max).first == 21)
         scene.network.end(client)
         try scene.settle()
         scene.checkQuiet()

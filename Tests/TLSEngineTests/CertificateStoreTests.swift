@@ -463,6 +463,7 @@ struct CertificateStoreTests {
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "", "MG337"), ("good", "garbage", "MG337"),
         ("half", "", "MG337"), ("good", "half", "MG337"),
         ("short", "", "MG338"), ("good", "", ""), ("near", "", "MG166"), ("leaf", "", "MG343"), ("listed", "dave", ""),
+        ("pinned", "", ""), ("between", "", "MG343"), ("both ends", "", ""), ("both ends", "dave", "MG343"),
         ("listed", "", ""), ("both", "dave", "MG343"), ("both", "", ""), ("leaf and", "", ""), ("leaf and", "dave", ""),
     ])
     func `authorities that can't be used are told, and make no context`(
@@ -475,6 +476,9 @@ struct CertificateStoreTests {
             case "short", "near": try TLSKeyPair.selfSigned(name: "short", days: 1).chain
             case "half": try pair("good").chain + damaged(clientAuthority)
             case "leaf": dave.chain
+            case "pinned": pinned
+            case "between": authorityBetween
+            case "both ends": authorityBetween + rootAuthority
             case "leaf and": dave.chain + clientAuthority
             case "listed": clientAuthority
             case "both": try pair("good").chain + clientAuthority
@@ -497,6 +501,29 @@ struct CertificateStoreTests {
         #expect(diagnostics.map(\.code) == (code.isEmpty ? [] : [code]))
         #expect(table.unusable == (code == "MG337" ? [clients] : []))
         #expect((table.certificate(for: "a.test").clients == nil) == (code == "MG337"))
+    }
+
+    /// What is missing is told where somebody is refused for it.
+    @Test(arguments: ClientAuthentication.Mode.allCases)
+    func gapsAreToldWhereTheyMatter(mode: ClientAuthentication.Mode) throws {
+        for (authorities, lists, problem, isOfTrust) in [
+            (dave.chain, [], "there is a certificate and no authority in ca.crt", true),
+            (authorityBetween, [], "who has signed the authority \"CN=between\" is not in ca.crt", true),
+            (
+                authorityBetween + rootAuthority, daveRevocations,
+                "there is no revocation list of the authority \"CN=root\" and 1 more in ca.crl", false
+            ),
+        ] as [([UInt8], [UInt8], String, Bool)] {
+            let store = try CertificateStore(TLSOptions())
+            var snapshot = Snapshot()
+            let clients = ClientVerification(authorities: authorities, revocations: lists)
+            snapshot.hosts = [
+                VirtualHost(pattern: .exact("a.test"), routes: [], clientAuthentication: asking(clients, mode))
+            ]
+            let problems = store.prepare(snapshot, now: Self.now).diagnostics.map(\.problem)
+            let isTold = mode != .off && !(mode == .optionalWithoutAuthority && isOfTrust)
+            #expect(problems == (isTold ? [problem + " of the Secret \"shop/clients\""] : []))
+        }
     }
 
     @Test(arguments: [(0, false), (79, false), (80, true), (160, true), (161, false), (640, true), (720, false)])

@@ -62,6 +62,48 @@ let daveRevocations = pem(
     -----END X509 CRL-----
     """)
 
+/// A client's, which it has signed itself, and which stands for nobody else. Ends in 2100, like the next two.
+let pinned = pem(
+    """
+    -----BEGIN CERTIFICATE-----
+    MIIBZjCCAQugAwIBAgIUdmYla4MDzoiSaohM+87ksjgXmDIwCgYIKoZIzj0EAwIw
+    ETEPMA0GA1UEAwwGcGlubmVkMCAXDTI2MTEyNzA5MTIwMloYDzIxMDAxMDMwMDkx
+    MjAyWjARMQ8wDQYDVQQDDAZwaW5uZWQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+    AAQi1RztycAxA84JuYOLPH5+xXdA3mc7KqJI80MCil3DpPK5cPdUaD0JGjAr8EGe
+    27BLPBusTwwv9bKtWXJ8ymVwoz8wPTAMBgNVHRMBAf8EAjAAMA4GA1UdDwEB/wQE
+    AwIHgDAdBgNVHQ4EFgQUyV6gZfVzhT/cQhlN47zv7krvgFswCgYIKoZIzj0EAwID
+    SQAwRgIhAOsChF2ypOtQyVwZSJrBYsj8htir2EkTHa2kikk5+4UxAiEApJW8rM16
+    EAfEDIm1ZLze2Z7fLm3R5QJGaGAJqEcIIes=
+    -----END CERTIFICATE-----
+    """)
+
+/// Whom the next one is signed by.
+let rootAuthority = pem(
+    """
+    -----BEGIN CERTIFICATE-----
+    MIIBRTCB66ADAgECAhQ4nEviGyn5Hs+2jcsmwkcXjYuOozAKBggqhkjOPQQDAjAP
+    MQ0wCwYDVQQDDARyb290MCAXDTI2MTEyNzA5MTIwMloYDzIxMDAxMDMwMDkxMjAy
+    WjAPMQ0wCwYDVQQDDARyb290MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEhEfi
+    tCd5MQeC+/IJ+hsSkJMG5GtnhLZZkfLz1uALWF0WbF9Jbd+gx9BHKQFeFwDdeO1a
+    ZYjVS1aImlNMRjyiC6MjMCEwDwYDVR0TAQH/BAUwAwEB/zAOBgNVHQ8BAf8EBAMC
+    AQYwCgYIKoZIzj0EAwIDSQAwRgIhAKvA8fX7Bu45hkEaHVoqqBExtsZRLUC2gM+D
+    6U0hg4YrAiEAxmaX/D0N4dym9iP78aoi0EPVDtTJTBRuQMDoCE3b5eI=
+    -----END CERTIFICATE-----
+    """)
+
+let authorityBetween = pem(
+    """
+    -----BEGIN CERTIFICATE-----
+    MIIBNjCB3KADAgECAgIQATAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARyb290MCAX
+    DTI2MTEyNzA5MTIwMloYDzIxMDAxMDMwMDkxMjAyWjASMRAwDgYDVQQDDAdiZXR3
+    ZWVuMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE/qL0hRuP09Pl7LYWya64NcXv
+    mZejFDnI/tutLd/H/KEpyN5SXnGqzC8ZOOA/tpldjWCgcPslTJfZJku7s9qg9aMj
+    MCEwDwYDVR0TAQH/BAUwAwEB/zAOBgNVHQ8BAf8EBAMCAQYwCgYIKoZIzj0EAwID
+    SQAwRgIhANuneiJqiEzWxym2inQpkAj4RAVzjuqexcaoEuDHyzojAiEAltOYcf8/
+    vXegKpXBOcGrH+KvCH0UxB6/UodwlAqWKgE=
+    -----END CERTIFICATE-----
+    """)
+
 private func pem(_ text: String) -> [UInt8] { Array((text + "\n").utf8) }
 
 /// The same with one digit that is none in its second line.

@@ -107,7 +107,11 @@ struct UpstreamSecurityTests {
                 other + clientAuthority, daveRevocations,
                 "there is no revocation list of the authority \"CN=ca.test\" in ca.crl of the Secret \"shop/ca\""
             ),
-            (other + clientAuthority, [], nil), (clientAuthority, daveRevocations, nil),
+            (
+                [], daveRevocations,
+                "there are revocation lists in ca.crl, and no ca.crt whose they are of the Secret \"shop/ca\""
+            ),
+            (other + clientAuthority, [], nil), (clientAuthority, daveRevocations, nil), ([], [], nil),
         ] as [([UInt8], [UInt8], String?)] {
             var tls = verifying(authorities)
             tls.revocations = lists

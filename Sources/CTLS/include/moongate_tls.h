@@ -87,6 +87,16 @@ typedef struct {
 /// a longer list it passes over what it does not know.
 bool mg_tls_knows_cipher(const char *name, bool is_suite);
 
+/// What an authority may lack.
+typedef enum {
+    /// Who has signed it: no chain that comes to it ends.
+    MG_TLS_GAP_ROOTLESS,
+    /// A revocation list where there are some: what it has signed can't be good.
+    MG_TLS_GAP_UNLISTED,
+    MG_TLS_GAP_KINDS,
+} mg_tls_gap_kind;
+#define MG_TLS_GAP_SIZE 256
+
 /// What is known of authorities and lists; 0 where there are none.
 typedef struct {
     /// When the first of the authorities ends.
@@ -95,8 +105,8 @@ typedef struct {
     int64_t next_update;
     /// Whether one of the certificates may stand for others, or has signed itself: without, nobody's can be good.
     bool has_authority;
-    /// Authorities that have no list where others have: what they have signed can't be good.
-    size_t unlisted;
+    /// How many authorities lack something, by its kind.
+    size_t gaps[MG_TLS_GAP_KINDS];
 } mg_tls_trust_facts;
 
 /// Authorities in PEM, at most 256 KiB, and revocation lists in PEM, at most 1 MiB and 32,768 entries; none of either with
@@ -106,8 +116,8 @@ mg_tls_trust *mg_tls_trust_new(const uint8_t *authorities, size_t authorities_co
                                size_t revocations_count, bool use_system_authorities, char *error, size_t error_size);
 void mg_tls_trust_release(mg_tls_trust *);
 mg_tls_trust_facts mg_tls_trust_facts_of(const mg_tls_trust *);
-/// The subject (RFC 2253) of the first that is `unlisted`; empty where there is none, or it is too long.
-const char *mg_tls_trust_unlisted(const mg_tls_trust *);
+/// The subject (RFC 2253) of one that lacks something; empty where all are too long, or there is none.
+const char *mg_tls_trust_gap(const mg_tls_trust *, mg_tls_gap_kind);
 /// How many authorities and lists have ended at a time (seconds since 1970), and when the next does; INT64_MAX: none will.
 size_t mg_tls_trust_ended(const mg_tls_trust *, int64_t now);
 int64_t mg_tls_trust_next_end(const mg_tls_trust *, int64_t now);
