@@ -157,8 +157,13 @@ package struct RequestExplainer {
         let udp = isUDP ? snapshot.udpServices.first { $0.port == port } : nil
         var result = RequestExplanation()
         guard let number = tcp?.upstream ?? udp?.upstream, snapshot.upstreams.indices.contains(number) else {
+            let kind = isUDP ? "udp" : "tcp"
+            let hasNone = isUDP ? snapshot.udpServices.isEmpty : snapshot.tcpServices.isEmpty
             result.steps.append(
-                .init("answer", "no \(isUDP ? "UDP" : "TCP") service has the port \(port): it is not open"))
+                .init(
+                    "answer", "no \(kind.uppercased()) service has the port \(port): it is not open",
+                    details: hasNone ? ["there is none; --\(kind)-services-configmap names the ConfigMap of them"] : [])
+            )
             return result
         }
         var details = ["of \(tcp?.place ?? udp?.place ?? Place())"]
