@@ -12,10 +12,10 @@ struct TokenBucket: Sendable {
     private var level: Int64
     private var filledAt: UInt64?
 
-    init(capacity: Int, perSecond: Int) {
+    init(capacity: Int, perSecond: Int, first: Int) {
         self.capacity = Int64(capacity) * 1_000
         self.perSecond = Int64(perSecond)
-        level = self.capacity
+        level = Int64(first) * 1_000
     }
 
     /// Takes one token; false if there is none. `now` in milliseconds.
@@ -38,9 +38,9 @@ struct TokenBucket: Sendable {
 /// The accounts of one connection.
 struct FrameBudget: Sendable {
     /// Frames that bring nothing forward.
-    private var noise = TokenBucket(capacity: 1_000, perSecond: 100)
+    private var noise: TokenBucket
     /// Streams that end before their response: by the client, or by us for the client's mistakes.
-    private var resets = TokenBucket(capacity: 500, perSecond: 50)
+    private var resets: TokenBucket
     /// WINDOW_UPDATE and PING frames that small messages of ours have paid for.
     private var answers = 0
     private var continuations = 0
@@ -61,7 +61,12 @@ struct FrameBudget: Sendable {
 
     private let role: HTTP2Role
 
-    init(_ role: HTTP2Role = .server) { self.role = role }
+    /// - Parameter isWary: of a peer that has flooded another connection.
+    init(_ role: HTTP2Role = .server, isWary: Bool = false) {
+        self.role = role
+        noise = TokenBucket(capacity: 1_000, perSecond: 100, first: isWary ? 100 : 1_000)
+        resets = TokenBucket(capacity: 500, perSecond: 50, first: isWary ? 10 : 500)
+    }
 
     /// Counts a frame that has come; false if it is one too many.
     ///

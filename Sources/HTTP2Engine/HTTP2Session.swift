@@ -24,6 +24,8 @@ package import Model
     package var incoming = MessageHead()
     /// Why the session ends; `.none` while nothing is wrong.
     package private(set) var fault = HTTP2Fault.none
+    /// The client has reset a stream.
+    package private(set) var hasSeenReset = false
     /// Streams that have been adopted and are not closed.
     package private(set) var streamCount = 0
     /// The first nine bytes of the frame of the last `.data`.
@@ -95,7 +97,7 @@ package import Model
         self.limits = limits
         self.role = role
         splitter = FrameSplitter(expectsPreface: role == .server)
-        budget = FrameBudget(role)
+        budget = FrameBudget(role, isWary: limits.isWary)
         var callbacks: OpaquePointer?
         var option: OpaquePointer?
         guard unsafe nghttp2_session_callbacks_new(&callbacks) == 0, let callbacks = unsafe callbacks else {
@@ -268,6 +270,19 @@ package import Model
 
     private func sendGoAway(_ code: HTTP2ErrorCode) {
         unsafe nghttp2_session_terminate_session(session, code.rawValue)
+    }
+
+    /// Streams that begin in these bytes, which `receive` is given next, and are reset in them as well.
+    package func doomedStreams(in bytes: RawSpan) -> Set<Int32> {
+        var splitter = splitter
+        var doomed: Set<Int32> = []
+        var at = 0
+        while at < bytes.byteCount {
+            let (end, head) = splitter.next(Span<UInt8>(_bytes: bytes), from: at)
+            if let head, head.type == FrameHead.rstStream, head.stream > lastStream { doomed.insert(head.stream) }
+            at = end
+        }
+        return doomed
     }
 
     /// The client has made us end a stream in the middle, whichever frame says so: that counts like a reset of its own
@@ -699,7 +714,9 @@ extension HTTP2Session {
             }
         case FrameHead.rstStream:
             switch role {
-            case .server: if !budget.reset(now: now), fault == .none { fail(.resets) }
+            case .server:
+                hasSeenReset = true
+                if !budget.reset(now: now), fault == .none { fail(.resets) }
             case .client:
                 if let owner = unsafe owner(tag) {
                     events.append(.resetReceived(owner: owner, code: unsafe frame.rst_stream.error_code))

@@ -21,6 +21,14 @@ package enum HTTP2ErrorCode: UInt32, Sendable, Hashable, CaseIterable {
 }
 
 extension HTTP2Fault {
+    /// The peer has asked for more than its accounts hold.
+    package var isFlood: Bool {
+        switch self {
+        case .flood, .resets, .headers: true
+        case .none, .malformed, .internalError: false
+        }
+    }
+
     /// What GOAWAY says.
     package var code: HTTP2ErrorCode {
         switch self {
@@ -57,6 +65,8 @@ package struct HTTP2Limits: Sendable, Hashable {
     package var headBytes: Int
     /// Fields of a block, with the pseudo-fields: those beyond are not kept.
     package var fields: Int
+    /// The peer has flooded another connection: its accounts (`FrameBudget`) begin all but empty.
+    package var isWary = false
 
     package init(
         streams: Int = 128, streamWindow: Int = 65_535, connectionWindow: Int = 1 << 20, headBytes: Int = 65_536,

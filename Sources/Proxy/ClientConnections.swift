@@ -18,9 +18,6 @@ final class ClientConnections: Sendable {
         shards = (0..<16).map { _ in Shard() }
     }
 
-    /// One IPv6 subscriber has a whole /64 (RFC 6177 §2): its addresses are one client.
-    private func client(_ ip: IPAddress) -> IPAddress { ip.isV4 ? ip : IPAddress(high: ip.high, low: 0) }
-
     private func shard(_ client: IPAddress) -> Shard {
         let hash = (client.high ^ client.low) &* 0x9e37_79b9_7f4a_7c15
         return shards[Int(truncatingIfNeeded: hash &>> 60)]
@@ -28,7 +25,7 @@ final class ClientConnections: Sendable {
 
     /// Counts one more; false if the client has as many as it may.
     func enter(_ ip: IPAddress) -> Bool {
-        let client = client(ip)
+        let client = ip.subscriber
         return shard(client).counts.withLock { counts in
             let count = counts[client, default: 0]
             if count >= most { return false }
@@ -38,10 +35,15 @@ final class ClientConnections: Sendable {
     }
 
     func leave(_ ip: IPAddress) {
-        let client = client(ip)
+        let client = ip.subscriber
         shard(client).counts.withLock { counts in
             guard let count = counts[client] else { return }
             counts[client] = count > 1 ? count - 1 : nil
         }
     }
+}
+
+extension IPAddress {
+    /// One IPv6 subscriber has a whole /64 (RFC 6177 §2): its addresses are one client.
+    var subscriber: IPAddress { isV4 ? self : IPAddress(high: high, low: 0) }
 }

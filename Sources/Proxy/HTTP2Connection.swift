@@ -32,6 +32,8 @@ final class HTTP2Connection {
     var isWatched = false
     /// Streams that are reset when what they hold has gone.
     var breaking: [UInt64] = []
+    /// Streams that are reset in the bytes that are being read, and begin in them.
+    var doomed: Set<Int32> = []
 
     init(session: HTTP2Session) { self.session = session }
 }

@@ -28,10 +28,11 @@ extension Loop {
     /// From here on the connection carries streams.
     func beginHTTP2(_ d: Downstream) {
         let limits = configuration.limits
-        let bounds = HTTP2Limits(
+        var bounds = HTTP2Limits(
             streams: limits.streams, headBytes: limits.headBytes,
             // Crumbs of a cookie are one field, however many: each counts 32 bytes of the head, and these bound them.
             fields: max(limits.fields + 6, limits.headBytes / 32))
+        bounds.isWary = floods.remembers(d.peer.ip, now: now)
         guard let session = HTTP2Session(bounds) else {
             perform(d, .broken)
             return
@@ -52,6 +53,9 @@ extension Loop {
                 swap(&c.session.incoming, &spareHead)
             }
         }
+        // Who resets what has just begun may do so again: no endpoint is troubled for that.
+        if c.session.hasSeenReset || c.session.limits.isWary { c.doomed = c.session.doomedStreams(in: input.bytes) }
+        defer { if !c.doomed.isEmpty { c.doomed = [] } }
         var offset = 0
         while offset < input.count, d.machine.isMultiplexing {
             c.session.receive(input.bytes, at: &offset, now: now)
@@ -70,6 +74,7 @@ extension Loop {
         while let event = c.session.nextEvent() {
             switch event {
             case .headReceived(let id, let ends, let isCut):
+                if c.doomed.contains(id) { continue }
                 beginStream(d, c, id, ends: ends, isCut: isCut)
             case .trailersReceived(let owner, let isCut):
                 guard let (s, stream) = stream(owner) else { continue }
@@ -309,6 +314,7 @@ extension Loop {
     func breakStreams(_ d: Downstream) {
         guard let c = d.http2 else { return }
         telemetry.http2Ended(c.session.fault)
+        if c.session.fault.isFlood, !d.isTrusted { floods.note(d.peer.ip, now: now) }
         let owners = c.session.owners
         for owner in owners {
             guard let (s, stream) = stream(owner) else { continue }

@@ -72,6 +72,7 @@ final class Loop<T: Transport> {
     var fieldList = MessageHead()
     /// What the next HTTP/2 head is read into.
     var spareHead = MessageHead()
+    var floods = FloodMemory()
     /// Streams that have ended: memory for the next ones.
     var spareStreams: [Downstream] = []
     /// Those that ended in this pass. Whoever is still at work on one has to find it closed, and not as another.

@@ -512,6 +512,53 @@ struct LoopHTTP2Tests {
         scene.checkQuiet()
     }
 
+    /// A new connection brings who has flooded one no new account, for a while; and what is reset as it comes, troubles
+    /// nobody behind us.
+    @Test func whoFloodsAgainIsStoppedAtOnce() throws {
+        let scene = Scene()
+        func flood() throws -> (streams: UInt32, connects: Int) {
+            let peer = Peer(scene)
+            let before = scene.openedUpstreams.count
+            for i in 0..<2_000 {
+                peer.client.get(UInt32(2 * i + 1), "/len/1/1")
+                peer.client.reset(UInt32(2 * i + 1))
+            }
+            try peer.settle()
+            #expect(peer.client.goAways.last?.code == 11)
+            scene.network.end(peer.descriptor)
+            try scene.settle()
+            return ((peer.client.goAways.last?.last ?? 0) / 2 + 1, scene.openedUpstreams.count - before)
+        }
+        #expect(try flood().streams > 500)
+        for _ in 0..<3 {
+            let (streams, connects) = try flood()
+            #expect(streams < 20 && connects == 0)
+        }
+        // Others are not asked to pay for it, nor is he for ever.
+        let other = Peer(scene)
+        other.client.get(1, "/len/2/1")
+        try other.settle()
+        #expect(other[1].status == "200")
+        scene.advance(milliseconds: 61_000)
+        #expect(try flood().streams > 500)
+        scene.advance(milliseconds: 6_000)
+        scene.checkQuiet()
+    }
+
+    @Test func floodsAreRememberedForAMinuteAndInBounds() {
+        var floods = FloodMemory()
+        let subscriber = IPAddress(high: 7, low: 1)
+        floods.note(subscriber, now: 5)
+        for (ip, now, isKnown) in [
+            (subscriber, 60_004, true), (IPAddress(high: 7, low: 2), 60_004, true), (subscriber, 60_005, false),
+            (IPAddress(high: 8, low: 1), 6, false), (IPAddress(v4: 7), 6, false),
+        ] as [(IPAddress, UInt64, Bool)] {
+            #expect(floods.remembers(ip, now: now) == isKnown)
+        }
+        for i in 0..<10_000 { floods.note(IPAddress(v4: UInt32(i)), now: 10) }
+        #expect(floods.remembers(IPAddress(v4: 9_999), now: 11) && floods.count <= FloodMemory.most)
+    }
+
     /// The log does not say that it was the client who went.
     @Test(arguments: [true, false])
     func whatAFloodEndsIsLoggedAsEndedByUs(isFlood: Bool) throws {
