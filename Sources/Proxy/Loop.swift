@@ -149,6 +149,7 @@ final class Loop<T: Transport> {
             lastSweep = now
             table.sweep(now: nowNanoseconds, closing: &closing)
             closeSwept()
+            buffers.sweep()
         }
         finishPass()
     }

@@ -1,4 +1,5 @@
 // Bytes at rest: what was read but not yet understood, or written but not yet taken by the kernel.
+internal import CLinux
 
 /// A fixed piece of memory with a front and a back; bytes are appended at the back and taken from the front.
 ///
@@ -19,6 +20,7 @@
     }
 
     deinit {
+        unsafe moongate_leave(base, capacity)
         unsafe base.deallocate()
     }
 
@@ -126,33 +128,51 @@
 
 /// Lends buffers and takes them back. One per loop, never shared: a connection holds a buffer only while it has
 /// something in it, so that an idle connection costs none.
+///
+/// What comes back is kept for the next: to leave memory to the kernel and to have it again costs more than to use it. What
+/// nobody has needed for a while goes (`sweep`).
 public final class BufferPool {
     public static let smallCapacity = 16 * 1024
     /// One full read with the framing around it fits.
     public static let largeCapacity = 80 * 1024
+    /// And another one, behind what was there.
+    public static let doubleCapacity = 160 * 1024
+    /// How many go at one time: each takes some microseconds.
+    static let mostSwept = 400
 
-    private var small: [Buffer] = []
-    private var large: [Buffer] = []
-    private let spareSmall: Int
-    private let spareLarge: Int
+    private struct Shelf {
+        let capacity: Int
+        /// So many stay, whatever happens.
+        let kept: Int
+        var idle: [Buffer] = []
+        /// The fewest that were idle since the last sweep: so many were not needed.
+        var unneeded = 0
+    }
+
+    /// By capacity.
+    private var shelves: [Shelf]
     /// How many buffers are out on loan.
     public private(set) var lent = 0
     /// How many have been allocated.
     public private(set) var made = 0
 
     public init(spareSmall: Int = 256, spareLarge: Int = 32) {
-        self.spareSmall = spareSmall
-        self.spareLarge = spareLarge
-        small.reserveCapacity(spareSmall)
-        large.reserveCapacity(spareLarge)
+        shelves = [
+            Shelf(capacity: Self.smallCapacity, kept: spareSmall), Shelf(capacity: Self.largeCapacity, kept: spareLarge),
+            Shelf(capacity: Self.doubleCapacity, kept: 0),
+        ]
+        for i in shelves.indices { shelves[i].idle.reserveCapacity(shelves[i].kept) }
     }
 
     /// An empty buffer with room for at least `room` bytes. The buffer given back last comes first: its memory is
     /// the warmest.
     public func lend(room: Int = 0) -> Buffer {
         lent += 1
-        if room <= Self.smallCapacity { return small.popLast() ?? make(Self.smallCapacity) }
-        if room <= Self.largeCapacity { return large.popLast() ?? make(Self.largeCapacity) }
+        for i in shelves.indices where room <= shelves[i].capacity {
+            guard let buffer = shelves[i].idle.popLast() else { return make(shelves[i].capacity) }
+            shelves[i].unneeded = min(shelves[i].unneeded, shelves[i].idle.count)
+            return buffer
+        }
         return make(room)
     }
 
@@ -164,10 +184,19 @@ public final class BufferPool {
     public func giveBack(_ buffer: Buffer) {
         lent -= 1
         buffer.removeAll()
-        if buffer.capacity == Self.smallCapacity {
-            if small.count < spareSmall { small.append(buffer) }
-        } else if buffer.capacity == Self.largeCapacity {
-            if large.count < spareLarge { large.append(buffer) }
+        for i in shelves.indices where buffer.capacity == shelves[i].capacity { shelves[i].idle.append(buffer) }
+    }
+
+    /// How many wait to be lent.
+    public var idle: Int { shelves.reduce(0) { $0 + $1.idle.count } }
+
+    /// Lets go of half of those that were not needed since the last time, the coldest first. To be called once in a while,
+    /// as once a second.
+    public func sweep() {
+        for i in shelves.indices {
+            let surplus = min(shelves[i].unneeded, shelves[i].idle.count - shelves[i].kept)
+            if surplus > 0 { shelves[i].idle.removeFirst(min((surplus + 1) / 2, Self.mostSwept)) }
+            shelves[i].unneeded = shelves[i].idle.count
         }
     }
 }

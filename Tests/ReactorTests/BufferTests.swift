@@ -87,7 +87,7 @@ func filled(_ text: String) -> Buffer {
         #expect(again.isEmpty)
     }
 
-    @Test(arguments: [(0, BufferPool.smallCapacity), (16_385, BufferPool.largeCapacity), (200_000, 200_000)])
+    @Test(arguments: [(0, BufferPool.smallCapacity), (16_385, BufferPool.largeCapacity), (81_921, BufferPool.doubleCapacity), (200_000, 200_000)])
     func lendsByNeed(room: Int, capacity: Int) {
         let pool = BufferPool()
         let buffer = pool.lend(room: room)
@@ -95,13 +95,25 @@ func filled(_ text: String) -> Buffer {
         pool.giveBack(buffer)
     }
 
-    @Test func keepsOnlySoManySpares() {
-        let pool = BufferPool(spareSmall: 1, spareLarge: 0)
-        let a = pool.lend()
-        let b = pool.lend()
-        pool.giveBack(a)
-        pool.giveBack(b)
-        #expect(pool.lend() === a)
-        #expect(pool.lend() !== b)
+    /// What was needed once, and is not any more, goes by and by; what is in use stays.
+    @Test func letsGoOfWhatNobodyNeeds() {
+        let pool = BufferPool(spareSmall: 2, spareLarge: 0)
+        for buffer in (0..<1_000).map({ _ in pool.lend() }) { pool.giveBack(buffer) }
+        // They were all needed since the last time.
+        pool.sweep()
+        #expect(pool.idle == 1_000)
+        pool.sweep()
+        #expect(pool.idle == 1_000 - BufferPool.mostSwept)
+        for _ in 0..<20 {
+            let busy = (0..<100).map { _ in pool.lend() }
+            for buffer in busy { pool.giveBack(buffer) }
+            pool.sweep()
+        }
+        #expect(pool.idle == 100)
+        let made = pool.made
+        for buffer in (0..<100).map({ _ in pool.lend() }) { pool.giveBack(buffer) }
+        #expect(pool.made == made)
+        for _ in 0..<20 { pool.sweep() }
+        #expect(pool.idle == 2)
     }
 }

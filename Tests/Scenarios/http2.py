@@ -1,13 +1,19 @@
-"""A client that speaks HTTP/2 frame by frame: http2.py flood KIND ADDRESS SECONDS
+"""A client that speaks HTTP/2 frame by frame.
 
-Sends frames of one kind as fast as the connection takes them, until the proxy ends it or the time is over, while
-another connection asks for a page again and again. Prints what became of both.
+http2.py flood KIND ADDRESS SECONDS ADMIN: sends frames of one kind as fast as the connection takes them, until the proxy ends
+it or the time is over, while another connection asks for a page again and again. Prints what became of both, and whether the
+proxy's memory grew by more than it may. Each kind comes from an address of its own.
+
+http2.py again KIND ADDRESS TIMES: floods so many connections, one after the other, from one address.
+
+http2.py unread PATH ADDRESS CONNECTIONS ADMIN: asks for the path 128 times on each, reads nothing, and goes.
 """
 import socket
 import struct
 import sys
 import threading
 import time
+import urllib.request
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -34,11 +40,25 @@ def block(method=b"GET", *more):
     return b"".join(literal(*f) for f in fields)
 
 
-def connect(address):
+KINDS = ["ping", "settings", "empty-data", "windows", "continuation", "bomb", "rapid-reset", "made-you-reset", "bad-trailers",
+         "too-much", "no-base64"]
+
+
+def connect(address, kind, settings=b""):
     host, port = address.rsplit(":", 1)
-    s = socket.create_connection((host, int(port)))
-    s.sendall(PREFACE + frame(4, 0, 0))
+    source = f"127.0.0.{10 + KINDS.index(kind)}" if kind in KINDS else "127.0.0.9"
+    s = socket.create_connection((host, int(port)), source_address=(source, 0))
+    s.sendall(PREFACE + frame(4, 0, 0, settings))
     return s
+
+
+def resident(admin):
+    """MiB of the proxy's memory."""
+    with urllib.request.urlopen(f"http://{admin}/metrics") as page:
+        for line in page.read().decode().splitlines():
+            if line.startswith("process_resident_memory_bytes "):
+                return float(line.split()[1]) / 2**20
+    raise SystemExit("no figure of memory")
 
 
 def flood(kind):
@@ -105,25 +125,8 @@ def goaway(data):
     return code
 
 
-def main():
-    kind, address, seconds = sys.argv[2], sys.argv[3], float(sys.argv[4])
-    stop, asked = threading.Event(), threading.Event()
-    served = []
-
-    def neighbour():
-        host, port = address.rsplit(":", 1)
-        while not stop.is_set():
-            with socket.create_connection((host, int(port))) as s:
-                s.sendall(b"GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n")
-                data = b""
-                while part := s.recv(65536):
-                    data += part
-            served.append(data.startswith(b"HTTP/1.1 200"))
-            asked.set()
-
-    thread = threading.Thread(target=neighbour)
-    thread.start()
-    s = connect(address)
+def pour(s, kind, seconds, leaves=False):
+    """Floods a connection to its end, or only until GOAWAY; how that was, and the code of GOAWAY."""
     received = []
 
     def listen():
@@ -142,17 +145,81 @@ def main():
             if time.monotonic() > deadline:
                 break
             s.sendall(piece)
+            if leaves and goaway(b"".join(received)) is not None:
+                ended = "told to go"
+                break
     except OSError:
         ended = "ended by the proxy"
     if ended != "ended by the proxy":
         s.shutdown(socket.SHUT_RDWR)
     reader.join(10)
+    s.close()
+    code = goaway(b"".join(received))
+    return ended + (f", GOAWAY {code}" if code is not None else "")
+
+
+def flooded(kind, address, seconds, admin):
+    stop, asked = threading.Event(), threading.Event()
+    served, sizes = [], [resident(admin)]
+
+    def neighbour():
+        host, port = address.rsplit(":", 1)
+        while not stop.is_set():
+            with socket.create_connection((host, int(port))) as s:
+                s.sendall(b"GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n")
+                data = b""
+                while part := s.recv(65536):
+                    data += part
+            served.append(data.startswith(b"HTTP/1.1 200"))
+            sizes.append(resident(admin))
+            asked.set()
+
+    thread = threading.Thread(target=neighbour)
+    thread.start()
+    ended = pour(connect(address, kind), kind, seconds)
     asked.wait(10)
     stop.set()
     thread.join()
-    code = goaway(b"".join(received))
-    print(f"{kind}: {ended}" + (f", GOAWAY {code}" if code is not None else ""))
+    sizes.append(resident(admin))
+    print(f"{kind}: {ended}")
     print("neighbour:", "served" if all(served) else f"{served.count(False)} of {len(served)} failed")
+    if max(sizes) - sizes[0] >= 16:
+        print(f"memory: grew from {sizes[0]:.1f} to {max(sizes):.1f} MiB")
+
+
+def unread(path, address, connections, admin):
+    before = resident(admin)
+    head = b"".join(
+        literal(*f) for f in [(b":method", b"GET"), (b":scheme", b"http"), (b":path", path), (b":authority", b"shop.test")])
+    streams = b"".join(frame(1, 5, i, head) for i in range(1, 257, 2))
+    open_ones = [connect(address, "", struct.pack(">HI", 4, 0)) for _ in range(connections)]
+    for s in open_ones:
+        s.sendall(streams)
+    # Until it grows no more: then all of them wait for their clients.
+    held, last = resident(admin), 0
+    while held > last or held < before + 2 * connections:
+        time.sleep(1)
+        last, held = held, resident(admin)
+    # 128 KiB of each body, and what streams and connections to the upstream cost.
+    print("held for each connection:", "at most 20 MiB" if held - before <= 20 * connections else f"{(held - before) / connections} MiB")
+    for s in open_ones:
+        s.close()
+    deadline = time.monotonic() + 40
+    while (after := resident(admin)) > before + 0.25 * (held - before) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    print("given back:", "most of it" if after <= before + 0.25 * (held - before) else f"{before} {held} {after} MiB")
+
+
+def main():
+    kind, address = sys.argv[2], sys.argv[3]
+    match sys.argv[1]:
+        case "flood":
+            flooded(kind, address, float(sys.argv[4]), sys.argv[5])
+        case "again":
+            codes = {pour(connect(address, kind), kind, 10, leaves=True).split(", ")[-1] for _ in range(int(sys.argv[4]))}
+            print(f"{kind}:", *sorted(codes))
+        case "unread":
+            unread(kind.encode(), address, int(sys.argv[4]), sys.argv[5])
 
 
 if __name__ == "__main__":
