@@ -581,6 +581,25 @@ static bool leads_on(STACK_OF(X509_OBJECT) *objects, const X509_NAME *name) {
     return false;
 }
 
+// How many lists of one name are looked at: who has more has named his authorities badly, and is told nothing.
+#define MOST_NAMESAKES 16
+
+// Whether there is a list of an authority: of its name, and if both say of which key they are, of its key.
+static bool has_list(STACK_OF(X509_OBJECT) *objects, X509 *authority) {
+    const X509_NAME *name = X509_get_subject_name(authority);
+    int first = X509_OBJECT_idx_by_subject(objects, X509_LU_CRL, name);
+    if (first < 0) return false;
+    for (int i = first; i < sk_X509_OBJECT_num(objects); i++) {
+        X509_CRL *list = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
+        if (!list || X509_NAME_cmp(X509_CRL_get_issuer(list), name) != 0) return false;
+        AUTHORITY_KEYID *key = X509_CRL_get_ext_d2i(list, NID_authority_key_identifier, NULL, NULL);
+        bool is_its = !key || X509_check_akid(authority, key) == X509_V_OK;
+        AUTHORITY_KEYID_free(key);
+        if (is_its || i - first >= MOST_NAMESAKES) return true;
+    }
+    return false;
+}
+
 static void note_gap(mg_tls_trust *trust, mg_tls_gap_kind kind, const X509_NAME *name) {
     char *first = trust->gaps[kind];
     trust->facts.gaps[kind]++;
@@ -599,7 +618,7 @@ static void find_gaps(mg_tls_trust *trust, bool has_lists) {
         const X509_NAME *name = X509_get_subject_name(certificate);
         trust->facts.has_authority = true;
         if (!leads_on(objects, name)) note_gap(trust, MG_TLS_GAP_ROOTLESS, name);
-        if (has_lists && X509_OBJECT_idx_by_subject(objects, X509_LU_CRL, name) < 0)
+        if (has_lists && !has_list(objects, certificate))
             note_gap(trust, MG_TLS_GAP_UNLISTED, name);
     }
 }

@@ -69,6 +69,8 @@ extension Loop {
         guard !f.policy.codings.isEmpty else { return }
         if exchange.response.status == 304 {
             CompressionRule.weakenNotModified(request: exchange.request, &exchange.response)
+            // As the 200 has it (RFC 9110 §15.4.5), whose type is not known here: where it was none to compress, it is idle.
+            CompressionRule.vary(&exchange.response)
             return
         }
         let verdict = CompressionRule.judge(

@@ -154,6 +154,7 @@ import Testing
         try scene.settle()
         let response = try #require(try scene.responses(client).first)
         #expect(response.status == 304 && response.value("etag") == told)
+        #expect(response.value("vary") == (compression == "on" ? "Accept-Encoding" : nil))
         scene.checkQuiet()
     }
 

@@ -463,7 +463,7 @@ struct CertificateStoreTests {
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "", "MG337"), ("good", "garbage", "MG337"),
         ("half", "", "MG337"), ("good", "half", "MG337"),
         ("short", "", "MG338"), ("good", "", ""), ("near", "", "MG166"), ("leaf", "", "MG343"), ("listed", "dave", ""),
-        ("pinned", "", ""), ("between", "", "MG343"), ("both ends", "", ""), ("both ends", "dave", "MG343"),
+        ("pinned", "", ""), ("between", "", "MG343"), ("both ends", "", ""), ("renewed", "old", ""), ("both ends", "dave", "MG343"),
         ("listed", "", ""), ("both", "dave", "MG343"), ("both", "", ""), ("leaf and", "", ""), ("leaf and", "dave", ""),
     ])
     func `authorities that can't be used are told, and make no context`(
@@ -477,6 +477,7 @@ struct CertificateStoreTests {
             case "half": try pair("good").chain + damaged(clientAuthority)
             case "leaf": dave.chain
             case "pinned": pinned
+            case "renewed": renewedAuthorities[0]
             case "between": authorityBetween
             case "both ends": authorityBetween + rootAuthority
             case "leaf and": dave.chain + clientAuthority
@@ -488,6 +489,7 @@ struct CertificateStoreTests {
             switch revocations {
             case "half": emptyRevocations + damaged(daveRevocations)
             case "dave": daveRevocations
+            case "old": oldRevocations
             default: Array(revocations.utf8)
             }
         let clients = ClientVerification(authorities: pem, revocations: lists)
@@ -512,6 +514,11 @@ struct CertificateStoreTests {
             (
                 authorityBetween + rootAuthority, daveRevocations,
                 "there is no revocation list of the authority \"CN=root\" and 1 more in ca.crl", false
+            ),
+            // It has the name of the other, whose list there is.
+            (
+                renewedAuthorities[1] + clientAuthority, oldRevocations + daveRevocations,
+                "there is no revocation list of the authority \"CN=renewed\" in ca.crl", false
             ),
         ] as [([UInt8], [UInt8], String, Bool)] {
             let store = try CertificateStore(TLSOptions())

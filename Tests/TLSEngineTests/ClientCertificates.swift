@@ -104,6 +104,46 @@ let authorityBetween = pem(
     -----END CERTIFICATE-----
     """)
 
+/// One name with two keys, and the list of the first.
+let renewedAuthorities = [
+    pem(
+        """
+        -----BEGIN CERTIFICATE-----
+        MIIBWTCCAQCgAwIBAgIUdCMm3h1QuZcZ1iEu4BCf9GMW21YwCgYIKoZIzj0EAwIw
+        EjEQMA4GA1UEAwwHcmVuZXdlZDAgFw0yNjExMjcwOTQ1MzdaGA8yMDk5MDYxNzA5
+        NDUzN1owEjEQMA4GA1UEAwwHcmVuZXdlZDBZMBMGByqGSM49AgEGCCqGSM49AwEH
+        A0IABCa0pyuPUYi6pDk6PVD5w9WMl6UfDb0Hv5ncbtkGDC+VDIM5if5dluIMXnf/
+        gfPGblZZ/bqb+YzNbANCfrY+ysmjMjAwMA8GA1UdEwEB/wQFMAMBAf8wHQYDVR0O
+        BBYEFKWFXhwNy8TUXsjI5jWcOElBNjkDMAoGCCqGSM49BAMCA0cAMEQCIHudHhcI
+        4at63VG7vio2IMOUFn9WigBq3PdXkEAJ+logAiBNbUSwesHAy53gFva5BTbTZcMa
+        XBoxWHqGYP9ZTEQwVw==
+        -----END CERTIFICATE-----
+        """),
+    pem(
+        """
+        -----BEGIN CERTIFICATE-----
+        MIIBWjCCAQCgAwIBAgIURkvJHTmRDh8Ouw6fYgRe8pyVILQwCgYIKoZIzj0EAwIw
+        EjEQMA4GA1UEAwwHcmVuZXdlZDAgFw0yNjExMjcwOTQ1MzdaGA8yMDk5MDYxNzA5
+        NDUzN1owEjEQMA4GA1UEAwwHcmVuZXdlZDBZMBMGByqGSM49AgEGCCqGSM49AwEH
+        A0IABEfYBZ/XGjtAw0xKdBgc+SflrAuXuXQG8lBl4NxLYjUJYDwLYvpo7L7Dd87B
+        A4qDq7bftOsSHTGRMBH+iZP39v+jMjAwMA8GA1UdEwEB/wQFMAMBAf8wHQYDVR0O
+        BBYEFCOm2seakw8sEdKKAF9FuUnQpKxaMAoGCCqGSM49BAMCA0gAMEUCIQD3nTlE
+        nQKEw1GEdFxcd90/GcwlJCpD3P8etuIK8Vw8YwIgOqSm8CAIHg0ghqQbAdR1XroP
+        t+wxM9MhOQqlPrAjGYg=
+        -----END CERTIFICATE-----
+        """),
+]
+let oldRevocations = pem(
+    """
+    -----BEGIN X509 CRL-----
+    MIHMMHQCAQEwCgYIKoZIzj0EAwIwEjEQMA4GA1UEAwwHcmVuZXdlZBcNMjYxMTI3
+    MDk0NTM3WhgPMjA5ODAyMDIwOTQ1MzdaoC8wLTAfBgNVHSMEGDAWgBSlhV4cDcvE
+    1F7IyOY1nDhJQTY5AzAKBgNVHRQEAwIBATAKBggqhkjOPQQDAgNIADBFAiBH3zmD
+    kdOQHYNFpjGgpsr4oBxWu95dLbIAdL3XJXS83gIhAK3uM9R0XYZOQXnOQQQ4e20I
+    4K4NKj8ll3m8prnobMFj
+    -----END X509 CRL-----
+    """)
+
 private func pem(_ text: String) -> [UInt8] { Array((text + "\n").utf8) }
 
 /// The same with one digit that is none in its second line.
