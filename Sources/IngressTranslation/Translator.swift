@@ -353,10 +353,14 @@ private struct Work {
         } catch {
             if case .clients(strict: true, _) = spec.effect {
                 accepted[index].clients.isBroken = true
+                let secret = AnnotationTable.text(
+                    AnnotationTable.authTLSSecret, of: accepted[index].ingress.metadata,
+                    foreignPrefix: options.foreignPrefix)
                 return report(
                     .badClientAnnotation, "\(short) is \(quoted(text)); \(error.wanted)",
                     at: places.place(Ingress.kind, name, annotation: key),
-                    mend: "write for example \"\(error.example)\"; until then the hosts of this Ingress answer 403")
+                    mend: "write for example \"\(error.example)\""
+                        + (secret == nil ? "" : "; until then the hosts of this Ingress answer 403"))
             }
             report(
                 .badAnnotation, "\(short) is \(quoted(text)); \(error.wanted)",

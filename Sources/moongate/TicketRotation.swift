@@ -28,6 +28,9 @@ final class TicketRotation: Sendable {
         keys = TicketKeys(state.withLock { $0.all })
     }
 
+    /// The keys in use: the first one seals.
+    var current: [TicketKey] { state.withLock { $0.all } }
+
     /// From here on tickets are sealed with the first of these; nil takes our own again.
     func share(_ shared: [TicketKey]?) {
         change { $0.shared = shared }
