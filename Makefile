@@ -63,11 +63,12 @@ bench: .build/bench-venv/ready ## measure against nginx, HAProxy and what else i
 	swift build -c release --package-path Tests/Benchmarks
 	python3 Tests/Benchmarks/bench.py --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS)
 
-bench-scale: ## the control loop with 10,000 Ingresses and 20,000 endpoints (SCALE_INGRESSES)
+bench-scale: ## the control loop with 10,000 Ingresses and 20,000 endpoints (SCALE_INGRESSES), and as many certificates
 	@.ci/packages build
 	swift build -c release --product moongate
 	swift build -c release --product ScaleBenchmark
-	@bin=$$(swift build -c release --show-bin-path); "$$bin/ScaleBenchmark" "$$bin/moongate" $(or $(SCALE_INGRESSES),10000)
+	@bin=$$(swift build -c release --show-bin-path); "$$bin/ScaleBenchmark" "$$bin/moongate" $(or $(SCALE_INGRESSES),10000) && \
+		python3 Tests/Benchmarks/certificates.py "$$bin/moongate" $(or $(SCALE_INGRESSES),10000)
 
 soak: ## millions of requests that must all succeed (SOAK_REQUESTS)
 	@.ci/packages build bench

@@ -409,6 +409,9 @@ def envoy(behind, script):
                 "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
                 stat_prefix: front
                 use_remote_address: true
+                # What the client of the handshakes speaks; it waits for the connection's end.
+                http_protocol_options: {{ accept_http_10: true, default_host_for_http_10: bench.test }}
+                delayed_close_timeout: 0s
                 http_filters:
                   - name: envoy.filters.http.router
                     typed_config: {{ "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
@@ -533,14 +536,15 @@ def h2load(url, seconds, *arguments):
 
 def handshakes(port, seconds, reuse):
     """A connection, a handshake and a request each, one after the other."""
-    output = subprocess.run(
+    ran = subprocess.run(
         ["taskset", "-c", OTHER_CORES, "openssl", "s_time", "-connect", f"127.0.0.1:{port}", "-reuse" if reuse else "-new",
-         "-time", str(seconds), "-www", "/1k"], capture_output=True, text=True, timeout=seconds + 60).stdout
-    found = re.findall(r"(\d+) connections in (\d+) real seconds", output)
+         "-time", str(seconds), "-www", "/1k"], capture_output=True, text=True, timeout=seconds + 60)
+    found = re.findall(r"(\d+) connections in (\d+) real seconds", ran.stdout)
     if not found:
-        raise RuntimeError(f"openssl s_time said: {output}")
+        raise RuntimeError(f"openssl s_time said: {ran.stdout}{ran.stderr}")
     done, taken = map(int, found[-1])
-    return done, done / max(1, taken), 0
+    # It ends with the first that fails.
+    return done, done / max(1, taken), int(ran.returncode != 0)
 
 
 def compare(title, contestants, path, options, script=None, fields=()):
@@ -813,9 +817,9 @@ def main():
                  f"http://127.0.0.1:{proxy.h2c}/bench.Echo/Say", seconds, "-H", "content-type: application/grpc", "-H",
                  "te: trailers", "-d", f"{folder}/grpc/request"))
         over("handshakes", "Full handshakes, with one request each",
-             lambda proxy, seconds: handshakes(proxy.tls, seconds, False), lean, "handshake")
+             lambda proxy, seconds: handshakes(proxy.tls, seconds, False), what="handshake")
         over("handshakes", "Resumed handshakes, with one request each",
-             lambda proxy, seconds: handshakes(proxy.tls, seconds, True), lean, "handshake")
+             lambda proxy, seconds: handshakes(proxy.tls, seconds, True), what="handshake")
         if not wanted or "latency" in wanted:
             pair = [proxy for proxy in lean if proxy.name in ("Moongate", "nginx")]
             if rates is None:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 
-from edge import free_ports
+from edge import free_ports, until
 
 MOONGATE = os.environ["MOONGATE"]
 
@@ -147,3 +147,19 @@ program, said = start("--http", f"127.0.0.1:{number}", "--https", f"127.0.0.1:{n
 assert said is None and program.wait(60) != 0
 assert f"cannot listen on 127.0.0.1:{number}: it is given twice" in program.stderr.read()
 print("the same twice is refused")
+
+# A TCP service has both families too, and leads to an endpoint of IPv6.
+number = free_ports(1)[0]
+with open(folder + "/ports.yaml", "w") as f:
+    f.write(f"""
+apiVersion: v1
+kind: ConfigMap
+metadata: {{ name: tcp, namespace: edge }}
+data: {{ "{number}": "shop/a:80" }}
+""")
+program, said = start("--http", ":0", "--https", "off", "--admin", "127.0.0.1:0", "--tcp-services-configmap", "edge/tcp")
+for host in ("::1", "127.0.0.1"):
+    until(lambda: not refused(host, number), lambda: f"{host} is not listened on")
+    assert ask(host, number, "raw.test")["Host"] == "raw.test"
+stop(program)
+print("a TCP service by either")

@@ -44,7 +44,7 @@ KINDS = ["ping", "settings", "empty-data", "windows", "continuation", "bomb", "r
          "too-much", "no-base64"]
 
 
-def connect(address, kind, settings=b""):
+def connect(address, kind="", settings=b""):
     host, port = address.rsplit(":", 1)
     source = f"127.0.0.{10 + KINDS.index(kind)}" if kind in KINDS else "127.0.0.9"
     s = socket.create_connection((host, int(port)), source_address=(source, 0))
