@@ -158,7 +158,8 @@ public final class BufferPool {
 
     public init(spareSmall: Int = 256, spareLarge: Int = 32) {
         shelves = [
-            Shelf(capacity: Self.smallCapacity, kept: spareSmall), Shelf(capacity: Self.largeCapacity, kept: spareLarge),
+            Shelf(capacity: Self.smallCapacity, kept: spareSmall),
+            Shelf(capacity: Self.largeCapacity, kept: spareLarge),
             Shelf(capacity: Self.doubleCapacity, kept: 0),
         ]
         for i in shelves.indices { shelves[i].idle.reserveCapacity(shelves[i].kept) }

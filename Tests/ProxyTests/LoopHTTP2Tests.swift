@@ -355,6 +355,43 @@ struct LoopHTTP2Tests {
         scene.checkQuiet()
     }
 
+    /// RFC 9113 §8.2.1 and §8.3.1: what would be another request in the text of HTTP/1.1 reaches no endpoint.
+    @Test(
+        arguments: [":method", ":scheme", ":path", ":authority", "value", "name", "cookie", "content-type"], [0, 1, 2])
+    func noControlByteReachesAnEndpoint(field: String, position: Int) throws {
+        let scene = Scene()
+        for byte in Array(UInt8(0)...32) + [127] {
+            let peer = Peer(scene)
+            try peer.settle()
+            let mark = String(decoding: [byte], as: UTF8.self)
+            func spoilt(_ text: String) -> String {
+                let at =
+                    position == 0 ? text.startIndex : position == 1 ? text.index(after: text.startIndex) : text.endIndex
+                return text[..<at] + mark + text[at...]
+            }
+            var fields = [(":method", "GET"), (":scheme", "http"), (":path", "/len/1/1"), (":authority", "shop.test")]
+            switch field {
+            case "value": fields.append(("x-value", spoilt("abc")))
+            case "name": fields.append((spoilt("x-name"), "abc"))
+            case "cookie": fields.append(("cookie", spoilt("a=b")))
+            case "content-type": fields.append(("content-type", spoilt("a/b")))
+            default: fields = fields.map { $0.0 == field ? ($0.0, spoilt($0.1)) : $0 }
+            }
+            let before = scene.requests.count
+            peer.client.headers(1, fields, ends: true)
+            try peer.settle()
+            // Within a value blanks are text.
+            if byte == 9 || byte == 32, !field.hasPrefix(":"), field != "name", position == 1 {
+                #expect(peer[1].status == "200" && scene.requests.count == before + 1, "\(byte)")
+            } else {
+                #expect(peer[1].reset == 1 && scene.requests.count == before, "\(byte) \(peer[1])")
+            }
+            scene.network.end(peer.descriptor)
+            try scene.settle()
+        }
+        scene.checkQuiet()
+    }
+
     @Test func limitsAnswerAsOverHTTP1() throws {
         let scene = Scene {
             $0.limits.bodyBytes = 10

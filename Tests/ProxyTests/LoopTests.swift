@@ -690,8 +690,7 @@ import Testing
         "GET /chat HTTP/1.1\r\nHost: shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \(key)\r\n\r\n"
 
-    @Test func aWebSocketIsATunnel() throws {
-        let scene = Scene()
+    private func openTunnel(_ scene: Scene) throws -> (client: Int32, upstream: Int32) {
         scene.answersRequests = false
         let client = scene.client()
         try scene.send(client, Self.upgrade)
@@ -706,6 +705,36 @@ import Testing
         try scene.settle()
         let answer = String(decoding: scene.network.take(client, .max), as: UTF8.self)
         #expect(answer.hasPrefix("HTTP/1.1 101 ") && answer.hasSuffix("\r\n\r\nfrom upstream"))
+        return (client, upstream)
+    }
+
+    /// A ping of either side, or its answer, keeps it open; without, it ends when its time is over.
+    @Test func aTunnelOnWhichNothingMovesEnds() throws {
+        var policy = RoutePolicy()
+        policy.streamIdleTimeout = 5_000
+        let scene = Scene(policy: policy)
+        let (client, upstream) = try openTunnel(scene)
+        for turn in 0..<4 {
+            scene.advance(milliseconds: 4_000)
+            let (from, to) = turn % 2 == 0 ? (client, upstream) : (upstream, client)
+            scene.network.send(from, [0x89, 0])
+            try scene.settle()
+            #expect(scene.network.take(to, .max) == [0x89, 0])
+        }
+        scene.advance(milliseconds: 4_900)
+        try scene.settle()
+        #expect(!scene.network.isClosed(client) && !scene.network.isClosed(upstream))
+        scene.advance(milliseconds: 200)
+        try scene.settle()
+        #expect(scene.network.isClosed(client) && scene.network.isClosed(upstream))
+        scene.loop.telemetry.metrics.publish()
+        #expect(scene.hub.render(process: nil).contains("moongate_failures_total{reason=\"stream-timeout\"} 1\n"))
+        scene.checkQuiet()
+    }
+
+    @Test func aWebSocketIsATunnel() throws {
+        let scene = Scene()
+        let (client, upstream) = try openTunnel(scene)
         let blob = pattern(500_000, 3)
         scene.network.send(client, blob)
         try scene.settle()

@@ -87,7 +87,10 @@ func filled(_ text: String) -> Buffer {
         #expect(again.isEmpty)
     }
 
-    @Test(arguments: [(0, BufferPool.smallCapacity), (16_385, BufferPool.largeCapacity), (81_921, BufferPool.doubleCapacity), (200_000, 200_000)])
+    @Test(arguments: [
+        (0, BufferPool.smallCapacity), (16_385, BufferPool.largeCapacity), (81_921, BufferPool.doubleCapacity),
+        (200_000, 200_000),
+    ])
     func lendsByNeed(room: Int, capacity: Int) {
         let pool = BufferPool()
         let buffer = pool.lend(room: room)

@@ -1,17 +1,18 @@
-"""WebSockets through streams of HTTP/2 (RFC 8441): websocket_http2.py PROXY HOST ENDPOINTS-FILE"""
+"""WebSockets through streams of HTTP/2 (RFC 8441): websocket_http2.py PROXY HOST ENDPOINTS-FILE [CA]"""
 
 import os
 import sys
 
+from h2_client import trusting
 from websocket_peers import Carrier, Server
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
 address, name, path = sys.argv[1:4]
 server = Server(path)
-carrier = Carrier(address, name)
-# Until the endpoint is known, the answer is 503.
+carrier = Carrier(address, name, trusting(sys.argv[4], "h2") if len(sys.argv) > 4 else None)
+# Until the endpoint is known, the answer is 503, or 502 where there was another one.
 tunnel = carrier.open()
-while tunnel.status == "503":
+while tunnel.status in ("502", "503"):
     carrier.until(lambda: tunnel.ended)
     tunnel = carrier.open()
 print("opened:", tunnel.status, tunnel.fields["sec-websocket-protocol"], "sec-websocket-accept" in tunnel.fields,

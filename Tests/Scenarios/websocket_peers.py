@@ -82,11 +82,14 @@ class Server:
 class Carrier:
     """An HTTP/2 connection whose streams are WebSockets."""
 
-    def __init__(self, address, authority):
+    def __init__(self, address, authority, tls=None):
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.authority = authority
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=authority)
+            assert self.socket.selected_alpn_protocol() == "h2"
+        self.scheme, self.authority = "https" if tls else "http", authority
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
         self.input = b""
         self.tunnels, self.goaways, self.ended, self.broken = {}, [], False, None
@@ -144,7 +147,7 @@ class Carrier:
         tunnel = Tunnel(self, self.h2.get_next_available_stream_id(), compressed)
         self.tunnels[tunnel.stream] = tunnel
         fields = [
-            (":method", "CONNECT"), (":scheme", "http"), (":path", path), (":authority", self.authority),
+            (":method", "CONNECT"), (":scheme", self.scheme), (":path", path), (":authority", self.authority),
             (":protocol", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-protocol", "other, chat"), *more,
         ]
         if tunnel.deflate:

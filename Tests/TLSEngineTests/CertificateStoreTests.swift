@@ -463,7 +463,8 @@ struct CertificateStoreTests {
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "", "MG337"), ("good", "garbage", "MG337"),
         ("half", "", "MG337"), ("good", "half", "MG337"),
         ("short", "", "MG338"), ("good", "", ""), ("near", "", "MG166"), ("leaf", "", "MG343"), ("listed", "dave", ""),
-        ("pinned", "", ""), ("between", "", "MG343"), ("both ends", "", ""), ("renewed", "old", ""), ("both ends", "dave", "MG343"),
+        ("pinned", "", ""), ("between", "", "MG343"), ("both ends", "", ""), ("renewed", "old", ""),
+        ("both ends", "dave", "MG343"),
         ("listed", "", ""), ("both", "dave", "MG343"), ("both", "", ""), ("leaf and", "", ""), ("leaf and", "dave", ""),
     ])
     func `authorities that can't be used are told, and make no context`(
