@@ -568,21 +568,22 @@ static const char *add_revocations(mg_tls_trust *trust, const uint8_t *pem, size
 
 static bool print_name(const X509_NAME *name, char *into, size_t size);
 
+// How many of one name are looked at: who has more of them is told nothing.
+#define MOST_NAMESAKES 16
+
 // Whether a chain that comes to a certificate can end there, or go on: of the name there may be several.
 static bool leads_on(STACK_OF(X509_OBJECT) *objects, const X509_NAME *name) {
-    int i = X509_OBJECT_idx_by_subject(objects, X509_LU_X509, name);
-    for (; i >= 0 && i < sk_X509_OBJECT_num(objects); i++) {
+    int first = X509_OBJECT_idx_by_subject(objects, X509_LU_X509, name);
+    if (first < 0) return false;
+    for (int i = first; i < sk_X509_OBJECT_num(objects); i++) {
         X509 *certificate = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i));
         if (!certificate || X509_NAME_cmp(X509_get_subject_name(certificate), name) != 0) return false;
-        if (X509_self_signed(certificate, 0) == 1 ||
+        if (i - first >= MOST_NAMESAKES || X509_self_signed(certificate, 0) == 1 ||
             X509_OBJECT_idx_by_subject(objects, X509_LU_X509, X509_get_issuer_name(certificate)) >= 0)
             return true;
     }
     return false;
 }
-
-// How many lists of one name are looked at: who has more has named his authorities badly, and is told nothing.
-#define MOST_NAMESAKES 16
 
 // Whether there is a list of an authority: of its name, and if both say of which key they are, of its key.
 static bool has_list(STACK_OF(X509_OBJECT) *objects, X509 *authority) {

@@ -18,6 +18,9 @@ struct TokenBucket: Sendable {
         level = Int64(first) * 1_000
     }
 
+    /// It begins to fill.
+    mutating func start(now: UInt64) { if filledAt == nil { filledAt = now } }
+
     /// Takes one token; false if there is none. `now` in milliseconds.
     mutating func take(now: UInt64) -> Bool {
         if let last = filledAt, now > last {
@@ -72,6 +75,7 @@ struct FrameBudget: Sendable {
     ///
     /// - Parameter beginsStream: it is the first of its stream, of which either a request comes or a reset.
     mutating func admit(_ frame: FrameHead, beginsStream: Bool, now: UInt64) -> Bool {
+        resets.start(now: now)
         switch frame.type {
         case FrameHead.headers:
             continuations = 0

@@ -24,13 +24,15 @@ package import Model
     package var incoming = MessageHead()
     /// Why the session ends; `.none` while nothing is wrong.
     package private(set) var fault = HTTP2Fault.none
-    /// The client has reset a stream.
-    package private(set) var hasSeenReset = false
+    /// The peer has asked for more than its accounts hold: that is what ended the session.
+    package private(set) var isOverdrawn = false
     /// Streams that have been adopted and are not closed.
     package private(set) var streamCount = 0
     /// The first nine bytes of the frame of the last `.data`.
     package private(set) var frameHead = InlineArray<9, UInt8>(repeating: 0)
 
+    /// Those that nothing is done about, and that have not ended.
+    private var passedOver = 0
     private var splitter: FrameSplitter
     var budget: FrameBudget
     private var now: UInt64 = 0
@@ -265,6 +267,7 @@ package import Model
     /// Says why in GOAWAY; nothing that still comes is read.
     private func fail(_ fault: HTTP2Fault, _ code: HTTP2ErrorCode? = nil) {
         self.fault = fault
+        isOverdrawn = fault.isFlood
         sendGoAway(code ?? fault.code)
     }
 
@@ -314,6 +317,12 @@ package import Model
         unsafe nghttp2_session_set_stream_user_data(session, stream, Self.tag(row))
         unsafe nghttp2_session_change_extpri_stream_priority(session, stream, &priority, 1)
         return HTTP2Handle(stream: stream, row: row)
+    }
+
+    /// Nothing is done about a stream of `.headReceived`: until it ends it counts among those that are open.
+    package func passOver(stream: Int32) {
+        passedOver += 1
+        unsafe nghttp2_session_set_stream_user_data(session, stream, Self.tag(.max - 1))
     }
 
     func insert(_ slot: Slot) -> Int32 {
@@ -692,7 +701,8 @@ extension HTTP2Session {
             if unsafe frame.headers.cat == NGHTTP2_HCAT_REQUEST {
                 // One that came before GOAWAY went, which says that nothing is done about it (its client asks again elsewhere,
                 // RFC 9113 §6.8), and one too many.
-                if isClosing && head.stream_id > lastTaken || streamCount - silentCloses >= limits.streams {
+                if isClosing && head.stream_id > lastTaken || streamCount + passedOver - silentCloses >= limits.streams
+                {
                     reset(stream: head.stream_id, .refusedStream)
                     break
                 }
@@ -714,9 +724,7 @@ extension HTTP2Session {
             }
         case FrameHead.rstStream:
             switch role {
-            case .server:
-                hasSeenReset = true
-                if !budget.reset(now: now), fault == .none { fail(.resets) }
+            case .server: if !budget.reset(now: now), fault == .none { fail(.resets) }
             case .client:
                 if let owner = unsafe owner(tag) {
                     events.append(.resetReceived(owner: owner, code: unsafe frame.rst_stream.error_code))
@@ -750,6 +758,7 @@ extension HTTP2Session {
     }
 
     private func streamClosed(_ tag: UnsafeMutableRawPointer?, _ code: UInt32) -> Int32 {
+        if unsafe tag == Self.tag(.max - 1) { passedOver = max(0, passedOver - 1) }
         guard let row = unsafe Self.row(tag), let owner = unsafe owner(tag) else { return 0 }
         let code = slots[row].wasRefused ? HTTP2ErrorCode.refusedStream.rawValue : code == Self.silent ? 0 : code
         release(row)

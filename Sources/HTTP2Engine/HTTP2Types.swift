@@ -21,8 +21,8 @@ package enum HTTP2ErrorCode: UInt32, Sendable, Hashable, CaseIterable {
 }
 
 extension HTTP2Fault {
-    /// The peer has asked for more than its accounts hold.
-    package var isFlood: Bool {
+    /// Of those that come of asking for too much.
+    var isFlood: Bool {
         switch self {
         case .flood, .resets, .headers: true
         case .none, .malformed, .internalError: false

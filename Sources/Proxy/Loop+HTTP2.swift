@@ -53,9 +53,8 @@ extension Loop {
                 swap(&c.session.incoming, &spareHead)
             }
         }
-        // Who resets what has just begun may do so again: no endpoint is troubled for that.
-        if c.session.hasSeenReset || c.session.limits.isWary { c.doomed = c.session.doomedStreams(in: input.bytes) }
-        defer { if !c.doomed.isEmpty { c.doomed = [] } }
+        // No endpoint is troubled for what is not wanted any more.
+        c.doomed = c.session.doomedStreams(in: input.bytes)
         var offset = 0
         while offset < input.count, d.machine.isMultiplexing {
             c.session.receive(input.bytes, at: &offset, now: now)
@@ -74,7 +73,10 @@ extension Loop {
         while let event = c.session.nextEvent() {
             switch event {
             case .headReceived(let id, let ends, let isCut):
-                if c.doomed.contains(id) { continue }
+                if !c.doomed.isEmpty, c.doomed.contains(id) {
+                    c.session.passOver(stream: id)
+                    continue
+                }
                 beginStream(d, c, id, ends: ends, isCut: isCut)
             case .trailersReceived(let owner, let isCut):
                 guard let (s, stream) = stream(owner) else { continue }
@@ -314,7 +316,8 @@ extension Loop {
     func breakStreams(_ d: Downstream) {
         guard let c = d.http2 else { return }
         telemetry.http2Ended(c.session.fault)
-        if c.session.fault.isFlood, !d.isTrusted { floods.note(d.peer.ip, now: now) }
+        // Who is remembered is not remembered anew: he may share his address with others, who have little already.
+        if c.session.isOverdrawn, !c.session.limits.isWary, !d.isTrusted { floods.note(d.peer.ip, now: now) }
         let owners = c.session.owners
         for owner in owners {
             guard let (s, stream) = stream(owner) else { continue }

@@ -410,7 +410,7 @@ final class Loop<T: Transport> {
     func closeAll() {
         for a in arrivals.elements { drop(a, abort: true) }
         closeDatagrams()
-        for d in downstreams.elements {
+        for d in downstreams.elements where !d.machine.readsHead {
             if let f = d.flight { fail(f, .draining) }
         }
         finishPass()

@@ -884,6 +884,9 @@ import Testing
         scene.answersRequests = false
         let clients = [scene.client(), scene.client()]
         for client in clients { try scene.send(client, "GET /len/3/1 HTTP/1.1\r\nHost: shop.test\r\n\r\n") }
+        // Nobody knows yet what this one wants.
+        let half = scene.client()
+        try scene.send(half, "GET /len/3/1 HTTP/1.1\r\nHo")
         scene.network.send(
             try #require(scene.openedUpstreams.last), Array("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".utf8))
         try scene.settle()
@@ -894,9 +897,11 @@ import Testing
         let figures = scene.hub.render(process: nil)
         #expect(figures.contains("moongate_failures_total{reason=\"draining\"} 2\n"))
         #expect(figures.contains("moongate_failures_total{reason=\"client-closed\"} 0\n"))
+        #expect(figures.contains("moongate_requests_active 0\n"))
         #expect(scene.loop.downstreams.count == 0)
         #expect(try scene.responses(clients[0]).map(\.status) == [503])
         #expect(scene.network.take(clients[1], .max).suffix(4) == Array("half".utf8))
+        #expect(scene.network.take(half, .max).isEmpty && scene.network.isClosed(half))
         #expect(clients.allSatisfy { scene.network.isClosed($0) && !scene.network.wasAborted($0) })
     }
 

@@ -196,8 +196,8 @@ def unread(path, address, connections, admin):
     for s in open_ones:
         s.sendall(streams)
     # Until it grows no more: then all of them wait for their clients.
-    held, last = resident(admin), 0
-    while held > last or held < before + 2 * connections:
+    held, last, deadline = resident(admin), 0, time.monotonic() + 60
+    while (held > last or held < before + 6 * connections) and time.monotonic() < deadline:
         time.sleep(1)
         last, held = held, resident(admin)
     # 128 KiB of each body, and what streams and connections to the upstream cost.
