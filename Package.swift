@@ -251,9 +251,8 @@ let package = Package(
         .testTarget(
             name: "moongateTests",
             dependencies: [
-                "HTTPWire", "IngressTranslation", "Manifests", "Middlewares", "Model", "Proxy", "Scripting",
-                "TLSEngine",
-                "moongate",
+                "ClusterTesting", "HTTPWire", "IngressTranslation", "KubernetesClient", "Manifests", "Middlewares",
+                "Model", "Proxy", "Scripting", "TLSEngine", "moongate",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Configuration", package: "swift-configuration"),
                 .product(name: "NIOCore", package: "swift-nio"),

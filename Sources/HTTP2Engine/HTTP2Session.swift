@@ -322,8 +322,11 @@ package import Model
     /// Nothing is done about a stream of `.headReceived`: until it ends it counts among those that are open.
     package func passOver(stream: Int32) {
         passedOver += 1
-        unsafe nghttp2_session_set_stream_user_data(session, stream, Self.tag(.max - 1))
+        unsafe nghttp2_session_set_stream_user_data(session, stream, Self.tag(Self.noRow))
     }
+
+    /// Of streams that were passed over: there are never so many rows.
+    private static let noRow = Int32.max - 1
 
     func insert(_ slot: Slot) -> Int32 {
         streamCount += 1
@@ -758,7 +761,7 @@ extension HTTP2Session {
     }
 
     private func streamClosed(_ tag: UnsafeMutableRawPointer?, _ code: UInt32) -> Int32 {
-        if unsafe tag == Self.tag(.max - 1) { passedOver = max(0, passedOver - 1) }
+        if unsafe tag == Self.tag(Self.noRow) { passedOver = max(0, passedOver - 1) }
         guard let row = unsafe Self.row(tag), let owner = unsafe owner(tag) else { return 0 }
         let code = slots[row].wasRefused ? HTTP2ErrorCode.refusedStream.rawValue : code == Self.silent ? 0 : code
         release(row)

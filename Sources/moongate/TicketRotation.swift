@@ -2,6 +2,7 @@
 // that one key opens (RFC 5077 §5.5). Where a Secret has keys for all replicas (`--ticket-keys-secret`), these are used
 // instead, as long as it has; who makes and changes them there is `TicketKeeper`.
 
+import KubernetesClient
 import Synchronization
 import TLSEngine
 
@@ -37,7 +38,7 @@ final class TicketRotation: Sendable {
     }
 
     /// Changes our own keys until the task is cancelled.
-    func run(clock: some Clock<Duration> = ContinuousClock()) async {
+    func run(clock: any ControlClock = SystemClock()) async {
         while !Task.isCancelled {
             do { try await clock.sleep(for: Self.period) } catch { return }
             change { $0.own = Self.rotated($0.own) }

@@ -15,6 +15,8 @@ import threading
 import time
 import urllib.request
 
+from edge import until
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -196,18 +198,20 @@ def unread(path, address, connections, admin):
     for s in open_ones:
         s.sendall(streams)
     # Until it grows no more: then all of them wait for their clients.
-    held, last, deadline = resident(admin), 0, time.monotonic() + 60
-    while (held > last or held < before + 6 * connections) and time.monotonic() < deadline:
-        time.sleep(1)
-        last, held = held, resident(admin)
+    sizes = [before]
+
+    def stands():
+        sizes.append(resident(admin))
+        return len(sizes) > 100 and sizes[-1] >= before + 6 * connections and max(sizes[-100:]) <= sizes[-100]
+
+    until(stands, lambda: f"the proxy's memory goes on growing, or never grew: {before} {sizes[-100:]}")
+    held = sizes[-1]
     # 128 KiB of each body, and what streams and connections to the upstream cost.
     print("held for each connection:", "at most 20 MiB" if held - before <= 20 * connections else f"{(held - before) / connections} MiB")
     for s in open_ones:
         s.close()
-    deadline = time.monotonic() + 40
-    while (after := resident(admin)) > before + 0.25 * (held - before) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    print("given back:", "most of it" if after <= before + 0.25 * (held - before) else f"{before} {held} {after} MiB")
+    until(lambda: resident(admin) <= before + 0.25 * (held - before), lambda: f"not given back: {before} {held} {resident(admin)} MiB")
+    print("given back: most of it")
 
 
 def main():
